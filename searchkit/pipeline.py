@@ -1,0 +1,82 @@
+"""Apply a recipe: each stage reads its parent from the run and writes a child there.
+
+A child's id is the digest of its lineage, so what another recipe has done already is found on disk and not done again.
+Two promises are checked for every stage, whichever it is: its child is whole on disk under the promised id, and the
+parent's file is untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from searchkit.run import Context
+from searchkit.types import Artifact, Deadline, GateFailed, Stage
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """A stage that trains says how many epochs of plain training its work is like."""
+
+    @property
+    def planned_epochs(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Pace:
+    """seconds_per_epoch: of plain training of the network that the pipeline starts from, one thread."""
+
+    seconds_per_epoch: float = 0.0
+
+    def plan(self, stages: Sequence[Stage], seconds: float) -> tuple[float, list[float]]:
+        """The share of the planned epochs that fits into `seconds`, and each stage's share of the time."""
+        epochs = [s.planned_epochs if isinstance(s, Trains) else 0.0 for s in stages]
+        wanted = sum(epochs) * self.seconds_per_epoch
+        fixed = FIXED_SECONDS * len(stages)
+        scale = 1.0 if wanted <= 0 else min(1.0, max(0.0, seconds - fixed) / wanted)
+        return scale, [scale * e * self.seconds_per_epoch + FIXED_SECONDS for e in epochs]
+
+
+FIXED_SECONDS = 10.0
+"""What a stage takes apart from training: an export of 1–4 s, its parity on val, the measurement of candidates."""
+
+
+def apply(stages: Sequence[Stage], artifact: Artifact, ctx: Context, *, pace: Pace | None = None) -> list[Artifact]:
+    """The line of artifacts that the stages make of `artifact`, in order. What is on disk already is not made again.
+
+    The deadline of the context is shared out by what each stage would train. Raises what a stage raises, and GateFailed
+    where a stage breaks a promise.
+    """
+    pace = pace or Pace()
+    line: list[Artifact] = []
+    for index, stage in enumerate(stages):
+        name, draft = type(stage).__name__, ctx.child(artifact, stage)
+        if ctx.run.has(draft.id):
+            ctx.echo(f"{name}: already done ({draft.id})")
+            artifact = ctx.run.load(draft.id)
+            line.append(artifact)
+            continue
+        left = ctx.deadline.left()
+        scale, seconds = pace.plan(stages[index:], left)
+        share = Deadline.after(min(left, left * seconds[0] / sum(seconds)) if left < float("inf") else left)
+        before = ctx.run.load(artifact.id)
+        ctx.echo(f"{name}: started" + (f", with {scale:.0%} of its epochs for want of time" if scale < 1 else ""))
+        child = stage(artifact, replace(ctx, deadline=share, epoch_scale=scale))
+        if child.id != draft.id or not ctx.run.has(child.id):
+            raise GateFailed(f"The stage {name} did not write the artifact {draft.id} that it promised.")
+        if ctx.run.load(artifact.id) != before:
+            raise GateFailed(f"The stage {name} changed its parent {artifact.id}; a stage only writes its child.")
+        ctx.echo(f"{name}: {_summary(child, ctx)}")
+        line.append(child)
+        artifact = child
+    return line
+
+
+def _summary(artifact: Artifact, ctx: Context) -> str:
+    metric = ctx.task.goal.metric
+    parts = [f"val {metric} {artifact.metrics[metric]:.4g}"]
+    if "params" in artifact.metrics:
+        parts.append(f"{artifact.metrics['params']:,.0f} parameters")
+    parts.append(f"{artifact.metrics['size_bytes'] / 1000:.1f} KB")
+    return ", ".join(parts)

@@ -1,0 +1,83 @@
+"""Distil: a student learns the answers of a teacher beside the truth (Hinton et al. 2015, arXiv:1503.02531).
+
+The student is the parent's own network trained on, or a smaller trial of the run. The teacher is the mean of the parent
+and the run's best trials. Not to be confused with the recovery inside Prune, which has the parent alone as its teacher.
+
+Every distillation has its control: the same student, steps and seed, without the teacher. The best on val of the student
+as it was, the control and the distilled one is kept, so a teacher that does not help is never shipped, and the report
+shows all three.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from searchkit.run import Context
+from searchkit.train import validation
+from searchkit.types import Artifact
+
+
+class Ensemble(nn.Module):
+    """The mean of what several networks give for the same inputs: of logits, of values."""
+
+    def __init__(self, members: list[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.stack([member(*inputs) for member in self.members]).mean(0)
+
+
+@dataclass(frozen=True)
+class Distill:
+    """epochs: for the student and for the control each. ensemble: networks in the teacher, 1 for the parent alone.
+    student: a trial's number, or None for the parent's own network."""
+
+    epochs: int = 8
+    temperature: float = 2.0
+    weight: float = 0.5  # of the teacher's part in the loss
+    lr_scale: float = 0.3
+    ensemble: int = 3
+    student: int | None = None
+
+    @property
+    def planned_epochs(self) -> float:
+        """Epochs of plain training that the stage would like; the teachers' forward passes are dear too."""
+        return self.epochs * (2.0 + 0.3 * self.ensemble)
+
+    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+        start = artifact if self.student is None else ctx.run.trial(self.student)
+        teacher = Ensemble([ctx.network(member) for member in self._members(artifact, ctx)])
+        candidates = {"as it was": ctx.network(start)}
+        log = []
+        for name, guide in (("control", None), ("distilled", teacher)):
+            net = deepcopy(candidates["as it was"])
+            log += [
+                {"candidate": name, **row}
+                for row in ctx.recover(
+                    net, start, epochs=self.epochs, teacher=guide, lr_scale=self.lr_scale,
+                    temperature=self.temperature, weight=self.weight,
+                )
+            ]  # fmt: skip
+            candidates[name] = net
+        values = {name: validation(net, ctx.task, "cpu") for name, net in candidates.items()}
+        kept = min(
+            reversed(values), key=lambda name: ctx.task.goal.loss(values[name])
+        )  # a tie goes to the distilled one
+        draft = replace(
+            ctx.child(artifact, self, edits=start.edits), space=start.space, arch=start.arch, training=start.training
+        )
+        notes = {"candidates": values, "kept": kept, "metric": ctx.task.goal.metric, "teachers": len(teacher.members)}
+        return ctx.save(draft, candidates[kept], log=log, notes=notes)
+
+    def _members(self, parent: Artifact, ctx: Context) -> list[Artifact]:
+        """The parent, then the best other trials of the run by val metric."""
+        goal, trials = ctx.task.goal, ctx.run.trials()
+        line = {a.id for a in ctx.run.line(parent)}
+        others = [t for t in trials if t.id not in line]
+        others.sort(key=lambda t: (goal.loss(t.metrics[goal.metric]), t.id))
+        return [parent, *others[: self.ensemble - 1]]

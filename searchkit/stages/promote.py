@@ -1,0 +1,19 @@
+"""Promote: a trial becomes the fp32 model that every later stage is compared with.
+
+Its weights are the trial's. What is new is the exported file, compared with the network on every example of val.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from searchkit.run import Context
+from searchkit.types import Artifact
+
+
+@dataclass(frozen=True)
+class Promote:
+    """Export the winner as it stands. Raises GateFailed where the file disagrees with the network."""
+
+    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+        return ctx.save(ctx.child(artifact, self), ctx.network(artifact), log=ctx.run.log(artifact))

@@ -1,0 +1,439 @@
+"""The nouns that pass between the parts of searchkit, and the protocols that plug-ins meet.
+
+Everything here is plain data or a protocol. Importing this module imports neither torch nor optuna, so that
+`--help` and a usage error stay quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+JSON: TypeAlias = Any
+"""What `json.dumps` takes: dict, list, str, int, float, bool or None."""
+
+Arrays: TypeAlias = dict[str, np.ndarray]
+"""Arrays by port name; the first axis of each is the example, unless its Port says otherwise."""
+
+Split: TypeAlias = Literal["train", "val", "test"]
+Device: TypeAlias = Literal["cpu", "cuda"]
+
+
+# ── Failures ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class SearchkitError(Exception):
+    """A failure with one clear sentence for the user; `exit_status` is what the command line ends with."""
+
+    exit_status = 1
+
+
+class BadInput(SearchkitError):
+    """What the user gave cannot be used: the sentence says what, its value, what is allowed and what to do."""
+
+    exit_status = 2
+
+
+class NothingFeasible(SearchkitError):
+    """No candidate meets the limits."""
+
+    exit_status = 3
+
+
+class GateFailed(SearchkitError):
+    """A proof failed: the export disagrees with the model, or a stage did not do what it promises."""
+
+    exit_status = 4
+
+
+class Infeasible(Exception):
+    """This architecture cannot exist for this data or budget. It ends one trial, never the search."""
+
+
+# ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of a network. `shape` leaves out the batch axis; None marks an axis that varies."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+    batched: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """All that a space may know of the data: what the network takes (after the task's frontend) and what it gives.
+
+    modality is "tabular" (features,), "image" (C, H, W), "series" (C, L) or "tokens" (L,) int64. A series or token input
+    whose rows differ in length is followed by a second port `lengths`, shape (), int64: the valid steps of each row.
+    The one output is (n_classes,) logits, (n_targets,) values, or, for reconstruction, the shape of the input.
+    """
+
+    modality: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    n_classes: int = 0
+    vocabulary: int = 0
+
+    @property
+    def reconstructs(self) -> bool:
+        return self.outputs[0].shape == self.inputs[0].shape and len(self.outputs[0].shape) > 0 and not self.n_classes
+
+    @property
+    def varies_in_length(self) -> bool:
+        return any(port.name == "lengths" for port in self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean."""
+
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    root: bool = False
+
+    def value(self, scores: np.ndarray) -> float:
+        """scores: (n,) float64, one an example."""
+        mean = float(np.mean(scores))
+        return math.sqrt(mean) if self.root else mean
+
+    def better(self, a: float, b: float) -> bool:
+        return a > b if self.direction == "maximize" else a < b
+
+    def loss(self, value: float) -> float:
+        """`value` on a scale where smaller is better."""
+        return -value if self.direction == "maximize" else value
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """inputs: as `DataSpec.inputs`, in order, on the device. target: what the task's loss wants, e.g. (B, n_classes) soft
+    labels, (B, n_targets) standardised values, or the clean input."""
+
+    inputs: tuple[Tensor, ...]
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on one split, by the task's own measure.
+
+    metrics: every metric of the task, the goal's among them. scores: (n,) float64, the goal is `goal.value(scores)`.
+    decisions: (n,) class indices, or (n, …) values: two models agree on an example when their decisions do.
+    targets: (n,) or (n, …), the truth on the scale of `decisions`.
+    """
+
+    metrics: dict[str, float]
+    scores: np.ndarray
+    decisions: np.ndarray
+    targets: np.ndarray
+
+
+class Predict(Protocol):
+    """Raw arrays in, answers out: a torch module and an ONNX Runtime session alike."""
+
+    def __call__(self, inputs: Arrays) -> Arrays: ...
+
+
+# ── Training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a network is trained; sampled beside its architecture and stored with the artifact."""
+
+    optimizer: str = "adamw"  # sgd, momentum, rmsprop, adamw
+    lr: float = 2e-3
+    schedule: str = "cosine"  # constant, cosine, linear, step
+    warmup: float = 0.05  # share of all steps
+    weight_decay: float = 0.01  # L2; decoupled for adamw
+    l1: float = 0.0  # coefficient of the sum of |weights|
+    clip_norm: float = 1.0  # global gradient norm; 0 clips nothing
+    batch_size: int = 64
+    epochs: int = 20
+    augment: tuple[str, ...] = ()  # crop, flip, cutout for images; jitter, scale for series
+    label_smoothing: float = 0.0
+    mixup: float = 0.0  # alpha of the Beta distribution; 0 mixes nothing
+    ema: float = 0.0  # decay a step of the averaged weights; 0 averages nothing
+    patience: int = 0  # epochs without a better val metric before stopping; 0 never stops early
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few values."""
+
+    values: tuple[JSON, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """A number in [low, high], on a logarithmic scale where `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingSpace:
+    """Defaults that work, and the fields of Training that the search may vary, by field name."""
+
+    default: Training = field(default_factory=Training)
+    ranges: Mapping[str, Choice | Between] = field(default_factory=dict)
+
+
+@dataclass
+class TrainState:
+    """Where a training stands at the end of an epoch: enough to go on, bit for bit, in another process.
+
+    tensors: "weights.*", "ema.*", "optimizer.*"; numbers: JSON.
+    """
+
+    epoch: int = 0
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    numbers: dict[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """One call of fit: from the epoch where the state stands to `until`, on a schedule laid out over `training.epochs`."""
+
+    training: Training
+    seed: int
+    until: int  # epochs
+    device: str = "cpu"
+    precision: str = "fp32"  # fp32, bf16
+    channels_last: bool = False
+    seconds: float = math.inf  # stop at the first step after this, with what there is
+    loss: Callable[[nn.Module, Batch], Tensor] | None = None  # None: the task's own loss
+    validate: bool = False  # evaluate on val after every epoch, for learning curves and early stopping
+
+
+class Trial(Protocol):
+    """What `Space.sample` may ask of a trial: Optuna's names and meanings."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+
+class Task(Protocol):
+    """Data with its loss, metric and splits. Search and stages see train and val; test is for the evidence."""
+
+    name: str
+    spec: DataSpec
+    goal: Goal
+    inputs: tuple[Port, ...]  # raw: what a bundle takes
+    answers: tuple[Port, ...]  # what a bundle gives: probabilities, values in their own unit, a reconstruction
+    labels: tuple[str, ...]  # class names in order of index; () where there are no classes
+
+    def frontend(self) -> nn.Module:
+        """Raw inputs (as tensors, in order) to model inputs: scaling, encoding. Exported as the head of the graph.
+        Returns a Tensor, or a tuple of them where the spec has several inputs."""
+
+    def answer(self) -> nn.Module:
+        """Model output to answers: softmax, sigmoid, or back to the unit of the target. Exported as the graph's tail."""
+
+    def n_examples(self, split: Split) -> int: ...
+
+    def raw(self, split: Split) -> Arrays:
+        """Raw inputs by port name, all examples of the split."""
+
+    def batches(self, split: Split, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
+        """One epoch. train: shuffled by `seed`, augmented, smoothed and mixed as `training` says; val: in order, plain."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """A scalar. Adds the model's own penalty (see Penalised)."""
+
+    def match(self, student: nn.Module, teacher: nn.Module, batch: Batch, *, temperature: float) -> Tensor:
+        """The distillation loss that suits this task: a scalar, 0 where the student equals the teacher."""
+
+    def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
+        """Train in place. The default is `searchkit.train.fit`."""
+
+    def evaluate(self, predict: Predict, split: Split) -> Evaluation: ...
+
+    def summary(self) -> dict[str, JSON]:
+        """What was found: rows by split, shapes, classes, missing, duplicates, rows in train and test both."""
+
+    def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        """Everything as plain data; `searchkit.tasks.unpack` is the inverse, on this machine or another."""
+
+
+@runtime_checkable
+class Penalised(Protocol):
+    """A network with a loss term of its own (a VAE's KL): read once after each forward pass in training mode."""
+
+    def penalty(self) -> Tensor: ...
+
+
+# ── Spaces ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Hard limits on what is shipped; None does not limit. `size_bytes` is the size of the exported file as the recipe
+    would ship it, `latency_ms` the median at batch 1 on one thread."""
+
+    size_bytes: int | None = None
+    latency_ms: float | None = None
+    params: int | None = None
+    macs: int | None = None
+
+    def breaches(self, cost: Mapping[str, float]) -> dict[str, float]:
+        """By how much `cost` exceeds each limit, as a ratio above 1 less 1; empty when it fits."""
+        return {
+            name: cost[name] / limit - 1.0
+            for name, limit in asdict(self).items()
+            if limit is not None and name in cost and cost[name] > limit
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a search may spend. The rungs are at epochs/eta^(rungs-1), …, epochs/eta, epochs."""
+
+    trials: int = 12
+    epochs: int = 20
+    rungs: int = 3
+    eta: int = 3
+    seconds: float = math.inf  # for the whole line, the stages after the search included
+
+    def rung_epochs(self) -> tuple[int, ...]:
+        epochs = [max(1, round(self.epochs / self.eta**k)) for k in reversed(range(self.rungs))]
+        return tuple(sorted(set(epochs)))
+
+
+@dataclass(frozen=True)
+class Space:
+    """An architecture family, as a value. A file `spaces/<name>.py` that ends in `SPACE = Space(...)` is all of it.
+
+    arch: a frozen dataclass of plain numbers, strings, bools and tuples of them. accepts: None, or the reason why this
+    data is not for it. sample: the only place that calls `suggest_*`. build: knows no Optuna. points: published networks
+    by name. skips: {check or stage: reason}, shown in the support matrix.
+    """
+
+    name: str
+    arch: type
+    accepts: Callable[[DataSpec], str | None]
+    sample: Callable[[Trial, DataSpec], Any]
+    build: Callable[[Any, DataSpec], nn.Module]
+    training: TrainingSpace
+    task: str  # the default task's name
+    budget: Budget
+    paper: str
+    points: Mapping[str, Any] = field(default_factory=dict)
+    skips: Mapping[str, str] = field(default_factory=dict)
+
+
+# ── Artifacts and stages ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model at rest: build(arch), replay the edits, load the weights; or the exported file alone.
+
+    id: digest of the lineage. metrics: val metrics and costs, by name. notes: what the stage has to tell the report.
+    files: role to file name inside the artifact's folder ("weights", "model", "scores", "log").
+    """
+
+    id: str
+    space: str
+    arch: dict[str, JSON]
+    training: dict[str, JSON]
+    edits: tuple[JSON, ...]
+    made_by: dict[str, JSON]  # {"stage": name, **config}
+    parent: str | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, JSON] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> str:
+        return str(self.made_by["stage"])
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """A frozen dataclass; calling it turns an artifact into its child. Its fields are its hash key and its report row."""
+
+    def __call__(self, artifact: Artifact, ctx: Any) -> Artifact: ...
+
+
+# ── Plain data ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+T = TypeVar("T")
+
+
+def freeze(value: Any) -> JSON:
+    """A dataclass, or a nest of plain values, as JSON: tuples become lists, numpy scalars become numbers."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: freeze(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): freeze(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [freeze(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def thaw(kind: type[T], plain: JSON) -> T:
+    """The inverse of `freeze` for a dataclass whose fields are plain values or tuples of them.
+
+    Raises BadInput where `plain` has a field that `kind` lacks, or lacks one that has no default."""
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(plain) - known)
+    if unknown:
+        raise BadInput(f"{kind.__name__} has no field '{unknown[0]}'; its fields are {', '.join(sorted(known))}.")
+    try:
+        return kind(**{name: _tuples(value) for name, value in plain.items()})
+    except TypeError as error:
+        raise BadInput(f"{kind.__name__} cannot be made from {plain}: {error}.") from error
+
+
+def _tuples(value: JSON) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def digest(*parts: JSON) -> str:
+    """12 hex digits of the SHA-256 of the parts as canonical JSON."""
+    text = json.dumps([freeze(p) for p in parts], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def derive_seed(*parts: JSON) -> int:
+    """A 31-bit seed that depends on every part and on nothing else."""
+    return int(digest("seed", *parts)[:8], 16) & 0x7FFFFFFF
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A moment on the monotonic clock; `Deadline.after(math.inf)` never comes."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        return cls(time.monotonic() + seconds)
+
+    def left(self) -> float:
+        """Seconds, at least 0."""
+        return max(0.0, self.at - time.monotonic())
