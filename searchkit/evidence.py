@@ -1,0 +1,361 @@
+"""What the test split says of the exported files: every metric with its interval, every comparison in pairs.
+
+The one idea: two files that answered the same examples are compared example by example, never through two separate
+intervals, and a difference whose interval holds zero is called indistinguishable. Intervals: Wilson (1927) for shares;
+the bias-corrected and accelerated bootstrap (Efron 1987) for means and root means; Bonett and Price (2012) for the
+difference of two shares that differ on few examples. Tests: McNemar's (1947), in its exact form. Not to be confused
+with the val metrics of an artifact, which chose it and so flatter it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+
+from searchkit.run import Context, Run
+from searchkit.types import JSON, Artifact, Evaluation, Goal, Task, derive_seed, freeze
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+TOLERANCE = 0.01  # of the targets' standard deviation: how near two predicted values must be to count as agreeing
+FEW = 10  # discordant pairs; below this the bootstrap of a difference of shares is too narrow
+FORMAT = 1
+
+Kind = Literal["classes", "values", "reconstruction"]
+
+_NORMAL = NormalDist()
+_Z = _NORMAL.inv_cdf(0.5 + CONFIDENCE / 2)
+_CHUNK = 4_000_000  # resampled scores held at once: 32 MB
+
+
+# ── Intervals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its 95 % interval, over n examples. method: wilson, bca, percentile or bonett-price."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`a` less `b` on the same examples. indistinguishable: the interval holds 0. better: whether `a` is the
+    better in the goal's direction; None where the interval does not say."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+    n: int
+    indistinguishable: bool
+    better: bool | None
+
+
+def metric_interval(goal: Goal, scores: np.ndarray, *, seed: int = 0) -> Interval:
+    """The goal's value over `scores` (n,) and its interval: Wilson for a mean of zeros and ones, else BCa."""
+    scores = _checked(scores)
+    value = goal.value(scores)
+    if not goal.root and _is_binary(scores):
+        low, high = wilson(int(scores.sum()), len(scores))
+        return Interval(value, low, high, "wilson", len(scores))
+    low, high = _bca(scores, _bootstrap_means(scores, seed))
+    if goal.root:
+        low, high = math.sqrt(max(low, 0.0)), math.sqrt(max(high, 0.0))
+    return Interval(value, low, high, "bca", len(scores))
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The score interval of a share: unlike Wald's it holds near 0 and 1, where good models are."""
+    share, z2 = successes / n, _Z * _Z
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def paired_difference(goal: Goal, a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Difference:
+    """goal.value(a) − goal.value(b), where a[i] and b[i], (n,) each, are the scores of two models on example i."""
+    a, b = _checked(a), _checked(b)
+    if a.shape != b.shape:
+        raise ValueError(f"pairs need one score an example from each: {a.shape} against {b.shape}")
+    value = goal.value(a) - goal.value(b)
+    if goal.root:
+        means = _bootstrap_means(np.stack([a, b], axis=1), seed)
+        low, high = _percentiles(np.sqrt(means[:, 0]) - np.sqrt(means[:, 1]))
+        method = "percentile"
+    elif _is_binary(a) and _is_binary(b) and np.count_nonzero(a != b) < FEW:
+        low, high = _bonett_price(int(np.sum(a > b)), int(np.sum(b > a)), len(a))
+        method = "bonett-price"
+    else:
+        low, high = _bca(a - b, _bootstrap_means(a - b, seed))
+        method = "bca"
+    same = low <= 0.0 <= high
+    better = None if same else goal.better(value, 0.0)
+    return Difference(value, low, high, method, len(a), same, better)
+
+
+def _checked(scores: np.ndarray) -> np.ndarray:
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 1 or not len(scores):
+        raise ValueError(f"scores are one number an example, (n,) with n > 0; these are {scores.shape}")
+    return scores
+
+
+def _is_binary(scores: np.ndarray) -> bool:
+    return bool(np.all((scores == 0.0) | (scores == 1.0)))
+
+
+def _bonett_price(wins: int, losses: int, n: int) -> tuple[float, float]:
+    """Wald's interval after one more win and one more loss: at no discordant pair it is still ±z·√2/(n+2), not ±0."""
+    up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
+    half = _Z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return max(-1.0, up - down - half), min(1.0, up - down + half)
+
+
+def _bootstrap_means(scores: np.ndarray, seed: int) -> np.ndarray:
+    """Means of RESAMPLES resamples with replacement. (n,) gives (RESAMPLES,); (n, k) resamples rows: (RESAMPLES, k)."""
+    rng, n = np.random.default_rng(seed), len(scores)
+    values, counts = np.unique(scores, axis=0, return_counts=True)
+    if len(values) <= 64:  # the same distribution, drawn as counts: shares and their differences take milliseconds
+        return np.asarray(rng.multinomial(n, counts / n, size=RESAMPLES) @ values / n)
+    means = np.empty((RESAMPLES, *scores.shape[1:]))
+    step = max(1, _CHUNK // n)
+    for start in range(0, RESAMPLES, step):
+        rows = min(step, RESAMPLES - start)
+        means[start : start + rows] = scores[rng.integers(0, n, size=(rows, n), dtype=np.int32)].mean(axis=1)
+    return means
+
+
+def _percentiles(resampled: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _bca(scores: np.ndarray, means: np.ndarray) -> tuple[float, float]:
+    """Percentiles of the bootstrap means, moved for their bias and for the skewness of the scores (Efron 1987).
+
+    For a mean the jackknife's acceleration is Σd³ / 6(Σd²)^1.5 with d the deviations. sqrt is monotone and BCa respects
+    such maps, so the interval of a root mean is the root of this one."""
+    deviations = scores - scores.mean()
+    spread = float(np.sum(deviations**2))
+    if spread == 0.0:
+        return float(scores[0]), float(scores[0])
+    acceleration = float(np.sum(deviations**3)) / (6 * spread**1.5)
+    below = (np.sum(means < scores.mean()) + 0.5 * np.sum(means == scores.mean())) / len(means)
+    bias = _NORMAL.inv_cdf(float(np.clip(below, 1 / len(means), 1 - 1 / len(means))))
+    levels = []
+    for z in (-_Z, _Z):
+        shifted = bias + z
+        levels.append(_NORMAL.cdf(bias + shifted / max(1 - acceleration * shifted, 1e-9)))
+    low, high = np.quantile(means, levels)
+    return float(low), float(high)
+
+
+# ── Comparisons ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """only_a, only_b: examples that only the one got right. p: two-sided, exact; 1 where they never differ."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
+    """Do two classifiers err on different numbers of examples? correct_*: (n,) bool. Exact binomial, in integers."""
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
+    n = only_a + only_b
+    term = tail = 1
+    for k in range(min(only_a, only_b)):
+        term = term * (n - k) // (k + 1)
+        tail += term
+    return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**n))
+
+
+def agreement(decisions_a: np.ndarray, decisions_b: np.ndarray, kind: Kind, *, targets: np.ndarray) -> Interval:
+    """The share of examples on which two models decide alike, with Wilson's interval. decisions_*: (n,) or (n, …).
+
+    classes: the same class (several labels: all the same). values: each within TOLERANCE of the standard deviation of
+    its own target. reconstruction: the root mean square over the example within TOLERANCE of that of all targets."""
+    a, b = np.asarray(decisions_a), np.asarray(decisions_b)
+    if a.shape != b.shape:
+        raise ValueError(f"decisions over the same examples have one shape: {a.shape} against {b.shape}")
+    n = len(a)
+    if kind == "classes":
+        alike = np.all((a == b).reshape(n, -1), axis=1)
+    else:
+        gap = np.abs(a.astype(np.float64) - b.astype(np.float64)).reshape(n, -1)
+        truth = np.asarray(targets, dtype=np.float64).reshape(n, -1)
+        if kind == "reconstruction":
+            alike = np.sqrt(np.mean(gap**2, axis=1)) <= TOLERANCE * truth.std()
+        else:
+            alike = np.all(gap <= TOLERANCE * truth.std(axis=0), axis=1)
+    low, high = wilson(int(alike.sum()), n)
+    return Interval(float(alike.mean()), low, high, "wilson", n)
+
+
+# ── Collecting ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def collect(ctx: Context, line: Sequence[Artifact], fp32: Artifact) -> dict[str, JSON]:
+    """Score every exported file of `line` on test, each once for all time, and compare each with `fp32` in pairs.
+
+    `line` is oldest first and its last file is the one chosen; artifacts without a file are left out. The result is
+    plain data, kept in the run's evidence.json with the answers to single examples in its folder evidence/; a second
+    call for the same files reads them. Latencies are measured anew when the set of files changes, all in one
+    interleaved session: a ratio between two sessions means nothing."""
+    from searchkit import measure  # torch: the statistics above do without it
+
+    run, goal = ctx.run, ctx.task.goal
+    models = [artifact for artifact in line if "model" in artifact.files]
+    if fp32.id not in {artifact.id for artifact in models}:
+        models.insert(0, fp32)
+    hashes = {artifact.id: _sha256(ctx.model_path(artifact)) for artifact in models}
+    kept = run.read_json("evidence.json") or {}
+    if kept.get("format") == FORMAT and kept["files"] == hashes and kept["reference"] == fp32.id:
+        return dict(kept)
+    scored = {artifact.id: _score(ctx, artifact, hashes[artifact.id]) for artifact in models}
+    example = {name: rows[:1] for name, rows in ctx.task.raw("val").items()}
+    order = [fp32.id, *(artifact.id for artifact in models if artifact.id != fp32.id)]
+    paths = {artifact.id: ctx.model_path(artifact) for artifact in models}
+    latency = measure.latency({id: paths[id] for id in order}, example)
+    kind = _kind(ctx.task, scored[fp32.id])
+    rows = []
+    for artifact in models:
+        network = ctx.source(artifact)
+        rows.append(
+            {
+                "id": artifact.id,
+                "stage": artifact.stage,
+                "made_by": artifact.made_by,
+                "metrics": scored[artifact.id].metrics,
+                "val": artifact.metrics,
+                **_compare(goal, kind, scored[artifact.id], scored[fp32.id], derive_seed(ctx.seed, artifact.id)),
+                "params": network.metrics["params"],
+                "macs": network.metrics["macs"],
+                "size_bytes": measure.size_bytes(paths[artifact.id]),
+                "peak_activation_bytes": measure.peak_activation_bytes(paths[artifact.id]),
+                "latency": latency[artifact.id],
+            }
+        )
+    chosen = models[-1]
+    found = {
+        "format": FORMAT,
+        "split": "test",
+        "n": ctx.task.n_examples("test"),
+        "goal": goal,
+        "kind": kind,
+        "labels": ctx.task.labels,
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+        "tolerance": TOLERANCE,
+        "files": hashes,
+        "reference": fp32.id,
+        "chosen": chosen.id,
+        "models": rows,
+        "errors": errors(kind, scored[chosen.id]),
+    }
+    run.write_json("evidence.json", found)
+    return dict(freeze(found))
+
+
+def _compare(goal: Goal, kind: Kind, own: Evaluation, reference: Evaluation, seed: int) -> dict[str, JSON]:
+    binary = _is_binary(own.scores) and _is_binary(reference.scores)
+    return {
+        "metric": metric_interval(goal, own.scores, seed=seed),
+        "difference": paired_difference(goal, own.scores, reference.scores, seed=seed),
+        "mcnemar": mcnemar(own.scores == 1.0, reference.scores == 1.0) if kind == "classes" and binary else None,
+        "agreement": agreement(own.decisions, reference.decisions, kind, targets=own.targets),
+    }
+
+
+def _kind(task: Task, evaluation: Evaluation) -> Kind:
+    if task.spec.reconstructs:
+        return "reconstruction"
+    return "classes" if evaluation.decisions.dtype.kind in "iub" else "values"
+
+
+def errors(kind: Kind, evaluation: Evaluation, *, points: int = 400) -> dict[str, JSON]:
+    """What a picture of the errors needs, as plain data.
+
+    One class an example: "confusion", rows the truth. Several labels: "labels", counts by label. values: "points",
+    (truth, predicted) of each target, thinned evenly. reconstruction: "histogram" of the scores, and its "edges"."""
+    truth, given = evaluation.targets, evaluation.decisions
+    if kind == "classes" and truth.ndim == 1:
+        size = int(max(truth.max(), given.max())) + 1
+        table = np.zeros((size, size), dtype=np.int64)
+        np.add.at(table, (truth.astype(np.int64), given.astype(np.int64)), 1)
+        return {"confusion": table.tolist()}
+    if kind == "classes":
+        yes, said = truth.astype(bool), given.astype(bool)
+        cells = {"hit": yes & said, "missed": yes & ~said, "false_alarm": ~yes & said}
+        return {"labels": {name: cell.sum(axis=0).tolist() for name, cell in cells.items()}}
+    if kind == "values":
+        rows = np.unique(np.linspace(0, len(truth) - 1, min(points, len(truth))).astype(int))
+        pairs = np.stack([truth.reshape(len(truth), -1)[rows], given.reshape(len(given), -1)[rows]], axis=-1)
+        return {"points": [[[float(f"{v:.6g}") for v in pair] for pair in target] for target in pairs.swapaxes(0, 1)]}
+    counts, edges = np.histogram(evaluation.scores, bins=min(30, max(5, len(evaluation.scores) // 10)))
+    return {"histogram": counts.tolist(), "edges": edges.tolist()}
+
+
+def _score(ctx: Context, artifact: Artifact, sha256: str) -> Evaluation:
+    """The artifact's file on test; from the run's folder evidence/ where this very file has been scored before."""
+    from searchkit.runtime import OnnxPredictor
+
+    kept = _kept(ctx.run, artifact.id, sha256)
+    if kept is not None:
+        return kept
+    evaluation = ctx.task.evaluate(OnnxPredictor(ctx.model_path(artifact)), "test")
+    _keep(ctx.run, artifact.id, sha256, evaluation)
+    return evaluation
+
+
+def _keep(run: Run, id: str, sha256: str, evaluation: Evaluation) -> None:
+    """evidence/<id>.scores.npy, .decisions.npy and .targets.npy; <id>.json last: it says that they are whole."""
+    folder = run.path / "evidence"
+    folder.mkdir(exist_ok=True)
+    for name in ("scores", "decisions", "targets"):
+        _save(folder / f"{id}.{name}.npy", np.asarray(getattr(evaluation, name)))
+    run.write_json(f"evidence/{id}.json", {"sha256": sha256, "metrics": evaluation.metrics})
+
+
+def _kept(run: Run, id: str, sha256: str) -> Evaluation | None:
+    about: Mapping[str, JSON] = run.read_json(f"evidence/{id}.json") or {}
+    if about.get("sha256") != sha256:
+        return None
+    folder = run.path / "evidence"
+    scores, decisions, targets = (
+        np.load(folder / f"{id}.{name}.npy", allow_pickle=False) for name in ("scores", "decisions", "targets")
+    )
+    return Evaluation(dict(about["metrics"]), scores, decisions, targets)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
