@@ -1,0 +1,105 @@
+"""Predictors: raw arrays in, answers out, over a torch module or an exported file alike: the same lines score both.
+
+Both run in batches and keep no more than one batch of intermediate values. A predictor runs; what rests on disk is an
+artifact.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from searchkit.onnxfile import session as session
+from searchkit.types import Arrays, BadInput, Port
+
+
+class Deployed(nn.Module):
+    """What is exported: frontend (raw features to model inputs), network, and answer (logits to probabilities, …)."""
+
+    def __init__(self, frontend: nn.Module, net: nn.Module, answer: nn.Module) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.net = net
+        self.answer = answer
+
+    def forward(self, *raw: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """raw: as the task's `inputs`, in order. Returns the task's `answers`, in order."""
+        inputs = self.frontend(*raw)
+        outputs = self.net(*inputs) if isinstance(inputs, tuple) else self.net(inputs)
+        answers: Tensor | tuple[Tensor, ...] = self.answer(*outputs) if isinstance(outputs, tuple) else (
+            self.answer(outputs))
+        return answers
+
+
+class TorchPredictor:
+    """A module as a predictor. Evaluates in eval mode and leaves the module in the mode in which it was."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: tuple[Port, ...],
+        answers: tuple[Port, ...],
+        *,
+        batch_size: int = 256,
+        device: str = "cpu",
+    ) -> None:
+        self.module = module.to(device)
+        self.inputs = inputs
+        self.answers = answers
+        self.batch_size = batch_size
+        self.device = device
+
+    @torch.no_grad()
+    def __call__(self, inputs: Arrays) -> Arrays:
+        modes = [(part, part.training) for part in self.module.modules()]
+        self.module.eval()
+        parts = []
+        for batch in _slices(inputs, {port.name for port in self.inputs if port.batched}, self.batch_size):
+            arguments = [torch.from_numpy(np.ascontiguousarray(batch[port.name])) for port in self.inputs]
+            out = self.module(*(argument.to(self.device) for argument in arguments))
+            parts.append([answer.float().cpu().numpy() for answer in (out if isinstance(out, tuple) else (out,))])
+        for part, training in modes:
+            part.training = training
+        return _joined([port.name for port in self.answers], parts)
+
+
+class OnnxPredictor:
+    """An exported file as a predictor, on the CPU. Raises BadInput where the file cannot be opened."""
+
+    def __init__(self, path: Path, *, threads: int = 1, batch_size: int = 256) -> None:
+        self.session = session(path, threads)
+        self.batch_size = batch_size
+        self.names = [value.name for value in self.session.get_outputs()]
+        self.takes = [value.name for value in self.session.get_inputs()]
+        # A batched axis is dynamic and called batch: see onnxfile.export.
+        self.batched = {value.name for value in self.session.get_inputs() if value.shape[:1] == ["batch"]}
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        missing = [name for name in self.takes if name not in inputs]
+        if missing:
+            raise BadInput(f"The model takes '{missing[0]}', which is not given; given are {', '.join(inputs)}.")
+        parts = [
+            self.session.run(self.names, {name: batch[name] for name in self.takes})
+            for batch in _slices(inputs, self.batched, self.batch_size)
+        ]
+        return _joined(self.names, parts)
+
+
+def _slices(inputs: Arrays, batched: set[str], size: int) -> list[Arrays]:
+    """Views of `size` rows of the batched arrays; the others whole. One part where nothing is batched."""
+    lengths = {len(inputs[name]) for name in batched}
+    if not lengths:
+        return [inputs]
+    if len(lengths) > 1:
+        raise BadInput(f"The inputs differ in their number of rows: {sorted(lengths)}; give one row each an example.")
+    return [
+        {name: array[start : start + size] if name in batched else array for name, array in inputs.items()}
+        for start in range(0, lengths.pop(), size)
+    ]
+
+
+def _joined(names: list[str], parts: list[list[np.ndarray]]) -> Arrays:
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
