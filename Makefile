@@ -1,0 +1,32 @@
+PYTHON ?= python3
+BIN := .venv/bin
+# one thread a process and no spinning: two cores are shared by workers, tests and the coordinator
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test check lint types install clean
+
+demo: install            ## from nothing to a report: search, compress, prove, bundle
+	$(BIN)/python cli.py search --space cnn
+
+test: install            ## the whole suite
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+check: lint types test   ## what CI runs: lint, types, tests with warnings as errors
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
