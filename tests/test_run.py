@@ -1,0 +1,148 @@
+"""The run directory: whole or invisible, refused with a sentence where it is damaged, and free of pickles."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from searchkit.run import Run
+from searchkit.types import Artifact, BadInput, TrainState, digest, freeze, thaw
+
+
+def make(tmp_path: Path, name: str = "r") -> Run:
+    return Run.create(tmp_path / "runs", name, {"seed": 3})
+
+
+def artifact(id: str = "a" * 12, **changes: object) -> Artifact:
+    plain = {"id": id, "space": "mlp", "arch": {"depth": 1}, "training": {}, "edits": (), "parent": None}
+    return Artifact(**{**plain, "made_by": {"stage": "Trial", "number": 0}, **changes})
+
+
+def test_an_artifact_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    weights = {"w": torch.arange(6.0).reshape(2, 3), "shared": torch.ones(4)[:2]}
+    draft = artifact(edits=({"cut": "0", "side": "out", "drop": [1]},), metrics={"accuracy": 0.5})
+    saved = run.save(draft, weights=weights, scores=np.array([1.0, 0.0]), log=[{"epoch": 1}, {"epoch": 2}])
+    again = Run.open(run.path).load(draft.id)
+    assert again == saved
+    assert again.edits == draft.edits
+    assert all(torch.equal(run.weights(again)[k], v) for k, v in weights.items())
+    assert run.scores(again).tolist() == [1.0, 0.0]
+    assert [row["epoch"] for row in run.log(again)] == [1, 2]
+
+
+def test_what_was_not_finished_is_invisible(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    run.save(artifact(), weights={"w": torch.ones(1)})
+    (run.artifact_dir("a" * 12) / "artifact.json").unlink()
+    assert run.artifacts() == {} and not run.has("a" * 12)
+
+
+def test_an_existing_name_is_refused_and_untouched(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    before = (run.path / "run.json").read_bytes()
+    with pytest.raises(BadInput, match="A run named 'r' exists .* --resume r"):
+        make(tmp_path)
+    assert (run.path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden"])
+def test_a_name_is_one_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match="is not a name for a run"):
+        make(tmp_path, name)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+@pytest.mark.parametrize("file", ["run.json", "artifacts/aaaaaaaaaaaa/artifact.json"])
+def test_a_truncated_file_is_one_sentence(tmp_path: Path, file: str, keep: float) -> None:
+    run = make(tmp_path)
+    run.save(artifact(), weights={"w": torch.ones(1)})
+    path = run.path / file
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    with pytest.raises(BadInput, match="is damaged"):
+        Run.open(run.path).artifacts()
+
+
+def test_truncated_weights_and_states_are_one_sentence(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    saved = run.save(artifact(), weights={"w": torch.ones(100)})
+    run.save_state("0", TrainState(1, {"weights.w": torch.ones(100)}, {"curve": []}))
+    for path in (run.file(saved, "weights"), run.path / "rungs" / "0.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BadInput, match="cannot be read"):
+        run.weights(saved)
+    with pytest.raises(BadInput, match="cannot be read"):
+        run.load_state("0")
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    config = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**config, "format": 99}))
+    with pytest.raises(BadInput, match="has format 99; this version reads format 1"):
+        Run.open(run.path)
+
+
+def test_a_missing_run_names_those_that_there_are(tmp_path: Path) -> None:
+    run = make(tmp_path, "first")
+    with pytest.raises(BadInput, match="No run named 'second' .* the runs there are first"):
+        Run.open(run.path.parent / "second")
+
+
+def test_a_torn_last_line_costs_itself_only(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    run.append_line("log.jsonl", {"n": 1})
+    with open(run.path / "log.jsonl", "ab") as file:
+        file.write(b'{"n": 2, "tor')
+    run.append_line("log.jsonl", {"n": 3})
+    assert [row["n"] for row in run.lines("log.jsonl")] == [1, 3]
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    state = TrainState(
+        4, {"weights.w": torch.randn(3, 2), "optimizer.0.step": torch.tensor(7.0)}, {"curve": [{"loss": 0.1}]}
+    )
+    run.save_state("3-1", state)
+    again = run.load_state("3-1")
+    assert again is not None and again.epoch == 4 and again.numbers == state.numbers
+    assert all(torch.equal(again.tensors[k], v) for k, v in state.tensors.items())
+    run.drop_state("3-1")
+    assert run.load_state("3-1") is None
+
+
+def test_one_process_writes_a_run_at_a_time(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    other = f"from pathlib import Path; from searchkit.run import Run\nwith Run.open(Path({str(run.path)!r})).locked(): pass"
+    with run.locked():
+        done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False)
+        assert f"is being written by process {os.getpid()}" in done.stderr
+    assert subprocess.run([sys.executable, "-c", other], check=False).returncode == 0
+
+
+def test_no_pickle_is_written(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    run.save(artifact(), weights={"w": torch.ones(3)}, scores=np.ones(2), log=[{}])
+    run.save_state("0", TrainState(1, {"weights.w": torch.ones(3)}))
+    for path in run.path.rglob("*"):
+        if path.is_file():
+            assert not path.read_bytes().startswith((b"\x80", b"PK\x03\x04")), path
+
+
+def test_json_keeps_what_a_dataclass_held() -> None:
+    from searchkit.types import Training
+
+    training = Training(augment=("crop", "flip"), lr=1e-3)
+    assert thaw(Training, json.loads(json.dumps(freeze(training)))) == training
+    with pytest.raises(BadInput, match="Training has no field 'learning'"):
+        thaw(Training, {"learning": 1})
+
+
+def test_a_digest_depends_on_values_not_on_order_or_tuples() -> None:
+    assert digest({"a": (1, 2), "b": 1}) == digest({"b": 1, "a": [1, 2]})
+    assert digest({"a": 1}) != digest({"a": 2})
