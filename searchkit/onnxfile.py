@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
@@ -173,7 +174,7 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     small.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
     kept = [(entry.key, entry.value) for entry in small.metadata_props if entry.key == MARK]
     for field in ("metadata_props", "doc_string", "producer_version", "domain", "functions"):
-        small.ClearField(field)  # type: ignore[arg-type]
+        small.ClearField(field)
     onnx.helper.set_model_props(small, dict(kept))
     small.producer_name = "searchkit"
     for graph in _graphs(small.graph):
