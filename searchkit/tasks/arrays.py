@@ -1,0 +1,232 @@
+"""ArrayTask: supervised learning on examples that lie in memory, a modality and a kind put together.
+
+The training split goes to the device once, in its compact type, and is sliced there: on small networks a DataLoader
+costs more than the network.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from searchkit.types import (
+    JSON,
+    Arrays,
+    BadInput,
+    Batch,
+    DataSpec,
+    Evaluation,
+    FitPlan,
+    Infeasible,
+    Penalised,
+    Port,
+    Predict,
+    Split,
+    Training,
+    TrainState,
+    derive_seed,
+)
+
+from .data import Column, Data, Kind, Modality
+from .summary import summarise
+
+if TYPE_CHECKING:
+    KindMaker = Callable[[Data, Modality, nn.Module, Port], Kind]
+
+CACHED_BYTES = 64 * 2**20  # a split whose model inputs fit in this goes through the frontend once, not each epoch
+
+
+@cache
+def _offered(table: str) -> dict[str, Any]:
+    """The union of the dicts named `table` (MODALITIES or KINDS) in the modules of this folder."""
+    offered: dict[str, Any] = {}
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        if f"\n{table} = " in file.read_text(encoding="utf-8"):
+            module = import_module(f"{__package__}.{file.stem}")
+            if isinstance(entries := vars(module)[table], dict):
+                offered |= entries
+    return offered
+
+
+def modality_named(name: str) -> Modality:
+    modality: Modality = _offered("MODALITIES")[name]
+    return modality
+
+
+class ArrayTask:
+    """Implements `types.Task`. Raises BadInput where the modality and the kind do not go together."""
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+        self.name = data.name
+        self.labels = data.labels
+        self._modality = modality_named(data.modality)
+        self._frontend = self._modality.frontend(data).eval()
+        self.inputs = self._modality.ports(data)
+        ports = self._model_ports()
+        make: KindMaker = _offered("KINDS")[data.kind]
+        self._kind = make(data, self._modality, self._frontend, ports[0])
+        self.goal = self._kind.goal
+        self.answers = (self._kind.answers,)
+        self.spec = DataSpec(
+            modality=data.modality,
+            inputs=ports,
+            outputs=(self._kind.output,),
+            n_classes=self._kind.n_classes,
+            vocabulary=self._modality.vocabulary(data),
+        )
+        self._on_device: dict[tuple[str, str], tuple[tuple[Tensor, ...], Tensor | None, bool]] = {}
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns behind a table's features; () for other data."""
+        return self.data.columns
+
+    @property
+    def fingerprint(self) -> str:
+        return self.data.fingerprint()
+
+    def frontend(self) -> nn.Module:
+        return copy.deepcopy(self._frontend)
+
+    def answer(self) -> nn.Module:
+        return self._kind.answer()
+
+    def n_examples(self, split: Split) -> int:
+        return len(self.data.rows[split])
+
+    def raw(self, split: Split) -> Arrays:
+        return self.data.of(split)
+
+    def batches(self, split: Split, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
+        """Raises BadInput on an augmentation that the data do not have, Infeasible on mixed tokens."""
+        if split == "test":
+            raise ValueError("batches gives train and val; test is read by evaluate, for the evidence alone")
+        return self._train(training, seed, device) if split == "train" else self._val(training, device)
+
+    def _val(self, training: Training, device: str) -> Iterator[Batch]:
+        for rows in torch.arange(self.n_examples("val"), device=device).split(training.batch_size):
+            inputs, target = self._examples("val", rows, device)
+            yield Batch(inputs, inputs[0] if target is None else self._kind.soften(target, 0.0))
+
+    def _train(self, training: Training, seed: int, device: str) -> Iterator[Batch]:
+        unknown = [name for name in training.augment if name not in self._modality.augmentations]
+        if unknown:
+            allowed = ", ".join(self._modality.augmentations) or "none"
+            raise BadInput(f"No augmentation '{unknown[0]}' for {self.spec.modality} data; allowed: {allowed}.")
+        if training.mixup > 0 and self.spec.vocabulary:
+            raise Infeasible("tokens cannot be mixed; set mixup to 0")
+        generator = torch.Generator(device).manual_seed(seed)
+        mixing = np.random.default_rng(derive_seed("mixup", seed))
+        order = torch.randperm(self.n_examples("train"), generator=generator, device=device)
+        for rows in order.split(training.batch_size):
+            if len(rows) == 1 and len(order) > 1:
+                continue  # batch norm cannot train on one example
+            inputs, target = self._examples("train", rows, device)
+            inputs, clean = self._augment(inputs, training.augment, generator)
+            target = clean if target is None else self._kind.soften(target, training.label_smoothing)
+            if training.mixup > 0:
+                share = float(mixing.beta(training.mixup, training.mixup))
+                inputs, target = _mix(inputs, target, share, generator)
+            yield Batch(inputs, target)
+
+    def _augment(
+        self, inputs: tuple[Tensor, ...], names: tuple[str, ...], generator: Generator
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The inputs, and the first of them as it was before anything was done that a reconstruction should undo."""
+        x, *rest = inputs
+        for name in names:
+            if name not in self._modality.corrupts:
+                x = self._modality.augmentations[name](x, generator)
+        clean = x
+        for name in names:
+            if name in self._modality.corrupts:
+                x = self._modality.augmentations[name](x, generator)
+        return (x, *rest), clean
+
+    def _examples(self, split: Split, rows: Tensor, device: str) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Model inputs and encoded targets of some rows of a split."""
+        inputs, target, is_scaled = self._resident(split, device)
+        chosen = tuple(values[rows] for values in inputs)
+        return chosen if is_scaled else self._scale(chosen), None if target is None else target[rows]
+
+    def _resident(self, split: Split, device: str) -> tuple[tuple[Tensor, ...], Tensor | None, bool]:
+        """A split on the device, after the frontend where that is small; kept from then on."""
+        if (split, device) not in self._on_device:
+            inputs = tuple(torch.from_numpy(values).to(device) for values in self.raw(split).values())
+            scaled_bytes = 4 * self.n_examples(split) * int(np.prod([n or 1 for n in self.spec.inputs[0].shape]))
+            is_scaled = scaled_bytes <= CACHED_BYTES
+            if is_scaled:
+                inputs = self._scale(inputs)
+            target = None
+            if self.data.target is not None:
+                target = torch.from_numpy(self._kind.encode(self.data.target_of(split))).to(device)
+            self._on_device[split, device] = (inputs, target, is_scaled)
+        return self._on_device[split, device]
+
+    @torch.no_grad()
+    def _scale(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        frontend = self._frontend.to(raw[0].device)
+        scaled = frontend(*raw)
+        return scaled if isinstance(scaled, tuple) else (scaled,)
+
+    def _model_ports(self) -> tuple[Port, ...]:
+        """The shapes that the frontend gives for one training example."""
+        first = self.data.rows["train"][:1]
+        scaled = self._scale(tuple(torch.from_numpy(values[first]) for values in self.data.inputs.values()))
+        return tuple(
+            Port(port.name, tuple(values.shape[1:]), str(values.dtype).removeprefix("torch."))
+            for port, values in zip(self.inputs, scaled, strict=True)
+        )
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        output = model(*batch.inputs)
+        loss = self._kind.loss(output, batch.target)
+        if isinstance(model, Penalised):
+            loss = loss + self._kind.penalty_weight(loss, output) * model.penalty()
+        return loss
+
+    def match(self, student: nn.Module, teacher: nn.Module, batch: Batch, *, temperature: float) -> Tensor:
+        with torch.no_grad():
+            wanted = teacher(*batch.inputs)
+        return self._kind.match(student(*batch.inputs), wanted, temperature)
+
+    def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
+        from searchkit import train
+
+        return train.fit(model, self, plan, state)
+
+    def evaluate(self, predict: Predict, split: Split) -> Evaluation:
+        raw = self.raw(split)
+        answers = predict(raw)[self.answers[0].name]
+        truth = raw[self.data.main] if self.data.target is None else self.data.target_of(split)
+        return self._kind.judge(answers, truth)
+
+    def summary(self) -> dict[str, JSON]:
+        return summarise(self.data, self.inputs) | {"goal": self.goal.metric, "fingerprint": self.fingerprint}
+
+    def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        words, arrays = self.data.pack()
+        return {"module": "arrays", **words}, arrays
+
+
+def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ArrayTask:
+    return ArrayTask(Data.unpack(config, arrays))
+
+
+def _mix(
+    inputs: tuple[Tensor, ...], target: Tensor, share: float, generator: Generator
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """mixup (Zhang et al. 2018, arXiv:1710.09412) of each example with another of the batch; of two lengths the longer."""
+    other = torch.randperm(len(target), generator=generator, device=target.device)
+    x, *lengths = inputs
+    longer = tuple(torch.maximum(values, values[other]) for values in lengths)
+    return (share * x + (1 - share) * x[other], *longer), share * target + (1 - share) * target[other]

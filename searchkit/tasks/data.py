@@ -1,0 +1,180 @@
+"""What a loader found, and the same after it was judged, checked and split: arrays and words, no torch.
+
+`Found` is raw material in the order of its file. `Data` is what a task is made of, and may be trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+
+from searchkit.types import JSON, Arrays, BadInput, Evaluation, Port, Split, freeze, thaw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Generator, Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. kind: "numeric", or "categorical", whose raw value is an index into `categories`."""
+
+    name: str
+    kind: str
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """Examples as they were found. x: (n, …). target: (n,) of any type, (n, n_targets), or None. given: rows by split
+    where the source says which they are. where: the words that an error names it by. modality: None to be guessed."""
+
+    name: str
+    x: np.ndarray
+    target: np.ndarray | None
+    where: str
+    modality: str | None = None
+    lengths: np.ndarray | None = None
+    given: Mapping[str, np.ndarray] = field(default_factory=dict)
+    columns: tuple[Column, ...] = ()
+    labels: tuple[str, ...] = ()  # class names in order of index, where the source has names
+    targets: tuple[str, ...] = ()  # names of the target columns
+    kind: str | None = None  # what the source is known to be; None to be guessed
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Checked examples and their splits.
+
+    inputs: by port name, (n, …). target: (n,) int64 class indices, (n, k) float32, or None for reconstruction.
+    rows: indices into them by split, ascending; no example is in two splits.
+    """
+
+    name: str
+    modality: str
+    kind: str
+    inputs: Arrays
+    target: np.ndarray | None
+    rows: dict[str, np.ndarray]
+    where: str
+    labels: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    split_seed: int = 0
+
+    def of(self, split: Split) -> Arrays:
+        return {name: values[self.rows[split]] for name, values in self.inputs.items()}
+
+    def target_of(self, split: Split) -> np.ndarray:
+        assert self.target is not None
+        return self.target[self.rows[split]]
+
+    @property
+    def main(self) -> str:
+        """The name of the port that holds the examples themselves."""
+        return next(iter(self.inputs))
+
+    def fingerprint(self) -> str:
+        """16 hex digits of the SHA-256 of all values and splits."""
+        hasher = hashlib.sha256(f"{self.modality} {self.kind} {self.labels}".encode())
+        for name, values in self.pack()[1].items():
+            hasher.update(f"{name} {values.dtype.str} {values.shape}".encode())
+            hasher.update(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
+        return hasher.hexdigest()[:16]
+
+    def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        words = {name: freeze(getattr(self, name)) for name in _WORDS}
+        arrays = {f"input.{name}": values for name, values in self.inputs.items()}
+        if self.target is not None:
+            arrays["target"] = self.target
+        return words, arrays | {f"rows.{split}": rows for split, rows in self.rows.items()}
+
+    @classmethod
+    def unpack(cls, words: Mapping[str, JSON], arrays: Arrays) -> Data:
+        def group(prefix: str) -> Arrays:
+            return {key.removeprefix(prefix): values for key, values in arrays.items() if key.startswith(prefix)}
+
+        plain = {name: words[name] for name in _WORDS}
+        plain["columns"] = tuple(thaw(Column, column) for column in plain["columns"])
+        plain["labels"], plain["targets"] = tuple(plain["labels"]), tuple(plain["targets"])
+        return cls(inputs=group("input."), target=arrays.get("target"), rows=group("rows."), **cast(Any, plain))
+
+
+_WORDS = ("name", "modality", "kind", "where", "labels", "targets", "columns", "split_seed")
+
+
+class Modality(Protocol):
+    """What is particular to one form of input. A module of this folder offers its own in MODALITIES, by name."""
+
+    augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]]  # on model inputs, a batch at a time
+    corrupts: frozenset[str]  # those whose clean input stays the target of a reconstruction
+
+    def arrange(self, found: Found) -> Arrays:
+        """Named, checked, compact inputs. Raises BadInput."""
+
+    def ports(self, data: Data) -> tuple[Port, ...]:
+        """The raw inputs."""
+
+    def frontend(self, data: Data) -> nn.Module:
+        """Raw to model inputs, with statistics from the training rows alone."""
+
+    def restore(self, data: Data, frontend: nn.Module) -> nn.Module:
+        """The inverse of the frontend, for a reconstruction; raises BadInput where there is none."""
+
+    def vocabulary(self, data: Data) -> int:
+        """How many tokens there are; 0 where the inputs are no tokens."""
+
+
+class Kind(Protocol):
+    """What is asked of the data: its outputs, loss, metric and answers. A module offers makers in KINDS, by name."""
+
+    goal: Any
+    output: Port
+    answers: Port
+    n_classes: int
+
+    def answer(self) -> nn.Module:
+        """Model output to answers."""
+
+    def encode(self, target: np.ndarray) -> np.ndarray:
+        """Targets as stored, to compact targets for the device: int64 class indices or float32 values."""
+
+    def soften(self, target: Tensor, smoothing: float) -> Tensor:
+        """Encoded targets to those that `loss` wants, (B, …) float32."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor: ...
+
+    def penalty_weight(self, loss: Tensor, output: Tensor) -> Tensor | float:
+        """What a network's own penalty is multiplied by."""
+
+    def match(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor: ...
+
+    def judge(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
+        """answers: as the answers port. truth: targets as stored, or the raw examples for a reconstruction."""
+
+
+def standard_dtype(values: np.ndarray, where: str) -> np.ndarray:
+    """uint8 and int16 as they are, every other number as float32. Raises BadInput on what is not a finite number; the
+    table loaders, where NaN is a missing value, do their own check."""
+    if values.dtype.kind not in "biuf":
+        raise BadInput(f"The examples of {where} are of type {values.dtype}; they must be numbers.")
+    if values.dtype in (np.uint8, np.int16):
+        return values
+    narrow = values.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        row = int(np.argwhere(~np.isfinite(narrow))[0][0])
+        raise BadInput(
+            f"Example {row} of {where} holds {_first_bad(narrow[row])}; every value must be a finite number. "
+            "Remove the example or replace the value."
+        )
+    return narrow
+
+
+def _first_bad(values: np.ndarray) -> str:
+    return str(float(values[~np.isfinite(values)].reshape(-1)[0]))

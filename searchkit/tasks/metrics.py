@@ -1,0 +1,31 @@
+"""Metrics in numpy, equal to scikit-learn's: macro-F1 and R²."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def macro_f1(targets: np.ndarray, decisions: np.ndarray) -> float:
+    """The mean over classes of F1 = 2TP / (2TP + FP + FN), over the classes that targets or decisions name. (n,) each."""
+    classes = np.unique(np.concatenate([targets, decisions]))
+    return float(np.mean([_f1(targets == k, decisions == k) for k in classes]))
+
+
+def macro_f1_labels(targets: np.ndarray, decisions: np.ndarray) -> float:
+    """The mean over labels of F1; 0 for a label that is neither given nor decided. (n, n_labels) of 0 and 1 each."""
+    return float(np.mean([_f1(t == 1, d == 1) for t, d in zip(targets.T, decisions.T, strict=True)]))
+
+
+def _f1(targets: np.ndarray, decisions: np.ndarray) -> float:
+    hits = int((targets & decisions).sum())
+    total = int(targets.sum()) + int(decisions.sum())
+    return 2 * hits / total if total else 0.0
+
+
+def r2(targets: np.ndarray, values: np.ndarray) -> float:
+    """1 less the share of variance left over, averaged over targets; a constant target counts 0, or 1 where it is met.
+    (n, n_targets) each."""
+    left = ((targets - values) ** 2).sum(axis=0)
+    total = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
+    shares = np.where(total > 0, 1 - left / np.where(total > 0, total, 1), np.where(left > 0, 0.0, 1.0))
+    return float(shares.mean())

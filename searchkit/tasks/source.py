@@ -1,0 +1,39 @@
+"""Where the data of a task come from, as the user said it: the one parser of that plain JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from searchkit.types import JSON, BadInput, thaw
+
+MODALITIES = ("tabular", "image", "series", "tokens")
+KINDS = ("classification", "multilabel", "regression", "reconstruction")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Either `task`, an embedded name, or `data`, a path. None of the others means: judge it from the data."""
+
+    task: str | None = None
+    data: str | None = None
+    test_data: str | None = None  # a second table that is the test split
+    target: str | None = None  # column name, or index as text: "c14", "14", "-1"
+    modality: str | None = None  # tabular, image, series, tokens
+    kind: str | None = None  # classification, multilabel, regression, reconstruction
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.task is None) == (self.data is None):
+            given = "both" if self.task is not None else "neither"
+            raise BadInput(f"The data come from a task or from a path, and {given} was given; give --task NAME or --data PATH.")
+        for what, value, allowed in (("modality", self.modality, MODALITIES), ("kind", self.kind, KINDS)):
+            if value is not None and value not in allowed:
+                raise BadInput(f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the data.")
+        if self.task is not None and (self.target is not None or self.test_data is not None):
+            raise BadInput(f"The task '{self.task}' brings its own target and test split; leave out --target and --test-data.")
+
+    @classmethod
+    def parse(cls, plain: Mapping[str, JSON]) -> Source:
+        """Raises BadInput on an unknown key or a value that is not allowed."""
+        return thaw(cls, dict(plain))
