@@ -82,11 +82,9 @@ def peak_activation_bytes(path: Path, example: Arrays | None = None) -> int:
     A value lives from the node that makes it to the last that reads it; reshapes share their input's memory; weights,
     scratch memory of the operators and reuse in place are left out. example: batch axis 1; by default zeros, with
     every varying axis at 1."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = _optimized(path, Path(folder) / "optimized.onnx")
     feed = example or draw_inputs(path, seed=None)
-    sizes = _activation_sizes(model, feed)
-    sizes |= {value.name: feed[value.name].nbytes for value in model.graph.input}
+    model, values = _traced(path, feed)
+    sizes = {name: value.nbytes for name, value in values.items()}
     home: dict[str, str] = {}
     last: dict[str, int] = {}
     for step, node in enumerate(model.graph.node):
@@ -104,17 +102,22 @@ def peak_activation_bytes(path: Path, example: Arrays | None = None) -> int:
     return peak
 
 
-def _optimized(path: Path, target: Path) -> onnx.ModelProto:
-    options = session_options(1, weight_only=is_weight_only(load(path)))
-    # "extended" fuses as the default level does, but keeps to operators that a file can hold on every machine.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(target)
-    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return onnx.load(target)
+def trace(path: Path, example: Arrays) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
+    """The graph as ONNX Runtime's optimizer leaves it, and the shape of every weight and activation in it."""
+    model, values = _traced(path, example)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    return model, shapes | {name: value.shape for name, value in values.items()}
 
 
-def _activation_sizes(model: onnx.ModelProto, feed: Arrays) -> dict[str, int]:
-    """Bytes of every value that depends on the input, by running the graph with all of them as outputs."""
+def _traced(path: Path, feed: Arrays) -> tuple[onnx.ModelProto, Arrays]:
+    """The optimized graph and the value of everything in it that depends on the input, the inputs included."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = session_options(1, weight_only=is_weight_only(load(path)))
+        # "extended" fuses as the default level does, but keeps to operators that a file can hold on every machine.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model = onnx.load(Path(folder) / "optimized.onnx")
     varying = {value.name for value in model.graph.input}
     for node in model.graph.node:
         if varying.intersection(node.input):
@@ -124,11 +127,12 @@ def _activation_sizes(model: onnx.ModelProto, feed: Arrays) -> dict[str, int]:
     outputs = {value.name for value in shown.graph.output}
     names = [name for node in shown.graph.node for name in node.output if name in varying]
     shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
+    # The graph as it is, every value kept: optimizing once more would fold some away.
     options = session_options(1, weight_only=False)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     opened = ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    values = opened.run(names, {value.name: feed[value.name] for value in opened.get_inputs()})
-    return {name: value.nbytes for name, value in zip(names, values, strict=True)}
+    taken = {value.name: feed[value.name] for value in opened.get_inputs()}
+    return model, taken | dict(zip(names, opened.run(names, taken), strict=True))
 
 
 # ── Inputs for a file that says nothing of its data ──────────────────────────────────────────────────────────────────

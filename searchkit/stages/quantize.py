@@ -1,0 +1,226 @@
+"""Quantize: int8 in several ways, each measured on this machine, the best under the limits taken.
+
+int8 does not make every network faster: what ONNX Runtime has no int8 kernel for stays fp32, and below some 100k
+parameters the conversions cost more than they save. So nothing is assumed: each candidate is a file that is scored on
+val, weighed and timed beside the fp32 file, and where int8 is slower the notes say by how much and why.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from searchkit import int8, measure, onnxfile
+from searchkit.run import Context
+from searchkit.runtime import OnnxPredictor
+from searchkit.types import Arrays, Artifact, BadInput, Evaluation, GateFailed, Goal, Limits, NothingFeasible
+
+METHODS = ("static", "dynamic", "weight-only")
+
+CLEARLY = 1.25
+"""A larger file is preferred for its speed when it is at least so much faster, and at most so much larger. Timing on a
+shared machine cannot tell less (10–25 % are a tie)."""
+
+ROWS_A_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """methods: the candidates. max_drop: of a metric that is maximized, absolute (.005 is half a point of accuracy).
+    max_rise: of an error, relative (.02 is 2 % of it). calibration_rows: train rows that set the ranges of static."""
+
+    methods: tuple[str, ...] = METHODS
+    max_drop: float = 0.005
+    max_rise: float = 0.02
+    calibration_rows: int = 512
+
+    def __post_init__(self) -> None:
+        unknown = [method for method in self.methods if method not in METHODS]
+        if unknown or not self.methods:
+            raise BadInput(f"No way to quantize named '{''.join(unknown[:1])}'; the ways are {', '.join(METHODS)}.")
+
+    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+        """Raises GateFailed where no candidate shrinks the file, NothingFeasible where none meets the limits."""
+        fp32 = ctx.model_path(artifact)
+        example = {name: array[:1] for name, array in ctx.task.raw("val").items()}
+        with tempfile.TemporaryDirectory() as folder:
+            paths = {method: Path(folder) / f"{method}.onnx" for method in self.methods}
+            for method, path in paths.items():
+                self._write(method, fp32, path, ctx)
+            reference, candidates = measured(fp32, paths, example, ctx)
+            tolerance = Tolerance(ctx.task.goal, self.max_drop, self.max_rise)
+            chosen, reason = choose(candidates, reference, tolerance, ctx.limits)
+            notes = {
+                "candidates": [asdict(candidate) for candidate in candidates],
+                "fp32": asdict(reference),
+                "chosen": chosen.method,
+                "reason": reason,
+                "slower_because": slower_because(chosen, reference),
+                "op_counts": onnxfile.op_counts(paths[chosen.method]),
+            }
+            return ctx.save(ctx.child(artifact, self), None, model=paths[chosen.method], notes=notes)
+
+    def _write(self, method: str, source: Path, target: Path, ctx: Context) -> None:
+        if method == "static":
+            int8.static(source, target, calibration(ctx.task.raw("train"), self.calibration_rows))
+        elif method == "dynamic":
+            int8.dynamic(source, target)
+        else:
+            onnxfile.weight_only(source, target)
+
+
+def calibration(arrays: Arrays, n_rows: int) -> Iterator[Arrays]:
+    """`n_rows` rows spread evenly over `arrays`, a batch at a time."""
+    total = min(len(array) for array in arrays.values())
+    rows = np.unique(np.linspace(0, total - 1, min(n_rows, total)).astype(int))
+    for start in range(0, len(rows), ROWS_A_BATCH):
+        yield {name: array[rows[start : start + ROWS_A_BATCH]] for name, array in arrays.items()}
+
+
+# ── Measuring ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file as it would be shipped, on val and on this machine.
+
+    metric: the goal's. latency_ratio: to the fp32 file, with its interval and verdict. agreement: share of the examples
+    with the decision of the fp32 file. int8_share: of the MACs. stayed_fp32: weighted operators that did, by number."""
+
+    method: str
+    metric: float
+    size_bytes: int
+    latency_ms: float
+    latency_ratio: float
+    latency_low: float
+    latency_high: float
+    latency_verdict: str
+    agreement: float
+    int8_share: float
+    stayed_fp32: dict[str, int]
+
+
+def measured(
+    fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context
+) -> tuple[Candidate, list[Candidate]]:
+    """The fp32 file and the candidates, timed together in one interleaved session in this process."""
+    files = {"fp32": fp32, **paths}
+    latency = measure.latency(files, example, processes=0)
+    own: Evaluation | None = None
+    found = []
+    for method, path in files.items():
+        evaluation = ctx.task.evaluate(OnnxPredictor(path), "val")
+        own = own or evaluation
+        time, where = latency[method], int8.arithmetic(path, example)
+        found.append(
+            Candidate(
+                method=method,
+                metric=evaluation.metrics[ctx.task.goal.metric],
+                size_bytes=measure.size_bytes(path),
+                latency_ms=time.p50_ms,
+                latency_ratio=time.ratio,
+                latency_low=time.low,
+                latency_high=time.high,
+                latency_verdict=time.verdict,
+                agreement=agreement(evaluation.decisions, own.decisions),
+                int8_share=where.int8_share,
+                stayed_fp32=where.fp32,
+            )
+        )
+    return found[0], found[1:]
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> float:
+    """Share of examples decided alike: the same classes, or values that differ by no more than 1 % of b's spread."""
+    n = len(b)
+    if b.dtype.kind in "iub":
+        alike = a == b
+    else:
+        alike = np.abs(a - b) <= 0.01 * float(np.std(b))
+    return float(np.mean(alike.reshape(n, -1).all(axis=1)))
+
+
+# ── Choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How much worse than the fp32 file is still as good."""
+
+    goal: Goal
+    max_drop: float
+    max_rise: float
+
+    def admits(self, value: float, reference: float) -> bool:
+        slack = 1e-9  # half a point is half a point in floating point too
+        if self.goal.direction == "maximize":
+            return value >= reference - self.max_drop - slack
+        return value <= reference * (1 + self.max_rise) + slack
+
+
+def choose(
+    candidates: Sequence[Candidate], reference: Candidate, tolerance: Tolerance, limits: Limits
+) -> tuple[Candidate, str]:
+    """The candidate to ship and the reason in a sentence. The rule, all of it:
+
+    1. It is smaller than the fp32 file, else GateFailed; it meets the hard limits, else NothingFeasible.
+    2. It is as good as the fp32 file within the tolerance. Where none is, the best in the metric is taken.
+    3. Of those, the smallest file; but one at most CLEARLY times as large and at least CLEARLY times as fast goes first.
+    """
+    smaller = [c for c in candidates if c.size_bytes < reference.size_bytes]
+    if not smaller:
+        least = min(candidates, key=lambda c: c.size_bytes)
+        raise GateFailed(
+            f"Quantizing does not shrink the file: fp32 has {reference.size_bytes:,} bytes, the smallest int8 file "
+            f"({least.method}) {least.size_bytes:,}. Ship the fp32 file (--recipe export or prune)."
+        )
+    fitting = [c for c in smaller if not limits.breaches({"size_bytes": c.size_bytes, "latency_ms": c.latency_ms})]
+    if not fitting:
+        listed = "; ".join(f"{c.method} {c.size_bytes:,} bytes, {c.latency_ms:.3g} ms" for c in smaller)
+        raise NothingFeasible(f"No int8 file meets the limits: {listed}. Loosen --max-size or --max-latency.")
+    metric = tolerance.goal.metric
+    good = [c for c in fitting if tolerance.admits(c.metric, reference.metric)]
+    if not good:
+        best = min(fitting, key=lambda c: (tolerance.goal.loss(c.metric), c.size_bytes))
+        return best, (
+            f"No candidate keeps {metric} within the tolerance of fp32 ({reference.metric:.4g}); {best.method} comes "
+            f"closest with {best.metric:.4g}."
+        )
+    smallest = min(good, key=lambda c: (c.size_bytes, tolerance.goal.loss(c.metric)))
+    quick = min(good, key=lambda c: c.latency_ratio)
+    if quick.size_bytes <= CLEARLY * smallest.size_bytes and CLEARLY * quick.latency_ratio <= smallest.latency_ratio:
+        return quick, (
+            f"{quick.method} is {smallest.latency_ratio / quick.latency_ratio:.2g} times as fast as the smallest file "
+            f"({smallest.method}) and {quick.size_bytes / smallest.size_bytes:.2f} times as large, with {metric} "
+            f"{quick.metric:.4g} (fp32 {reference.metric:.4g})."
+        )
+    return smallest, (
+        f"{smallest.method} is the smallest file that keeps {metric} within the tolerance: {smallest.metric:.4g} "
+        f"(fp32 {reference.metric:.4g})."
+    )
+
+
+def slower_because(chosen: Candidate, reference: Candidate) -> str | None:
+    """One sentence where the chosen file is slower than fp32 here: by how much and why. None where it is not."""
+    if chosen.latency_verdict != "slower":
+        return None
+    by = (
+        f"{chosen.method} takes {chosen.latency_ratio:.2f} times as long as fp32 here "
+        f"({chosen.latency_low:.2f} to {chosen.latency_high:.2f}; {chosen.latency_ms:.3g} ms a call)"
+    )
+    stayed = ", ".join(f"{n} {name}" for name, n in chosen.stayed_fp32.items())
+    if chosen.method == "weight-only":
+        return f"{by}: its arithmetic is fp32 by design, only the file is smaller."
+    if chosen.int8_share >= 0.9:
+        return (
+            f"{by}: {chosen.int8_share:.0%} of its multiply-accumulates run in int8, but a network that takes "
+            f"{reference.latency_ms:.3g} ms is too small to gain what converting its activations costs."
+        )
+    return (
+        f"{by}: only {chosen.int8_share:.0%} of its multiply-accumulates run in int8 ({stayed} stayed fp32, for which "
+        "ONNX Runtime has no int8 kernel in this form), and the conversions around them cost time."
+    )
