@@ -1,0 +1,534 @@
+"""The coordinator: it alone proposes, checks costs, hands out rungs, compares, saves and tells.
+
+Everything that it decides is a function of what is on disk, and what it learns is put there before it acts on it: the
+candidate with its trial, a rung's state before the next rung, the artifact before the trial's value. So a kill at any
+moment costs the rungs in flight, and with one worker the resumed search equals the uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import statistics
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial
+
+from searchkit.run import Context
+from searchkit.search import rungs
+from searchkit.search.cost import LOG, CostBook
+from searchkit.search.executors import Executor, InProcess, Processes
+from searchkit.search.jobs import Job, Outcome, decode_state, encode_state
+from searchkit.search.ledger import FAILED, REJECTED, TRAINED, UNTOLD, Ledger
+from searchkit.search.profile import fastest_setting, middle_candidate, profile_space
+from searchkit.search.results import FILE, default_url
+from searchkit.search.sampler import Directions, Proposer
+from searchkit.search.settings import Interrupted, Progress, SearchSettings, SearchStopped, Status
+from searchkit.spacefile import source_of
+from searchkit.types import JSON, Artifact, BadInput, Infeasible, NothingFeasible, Space, derive_seed, digest, freeze
+
+if TYPE_CHECKING:
+    from searchkit.types import TrainState
+
+MOST_LOSSES = 3
+"""A rung whose worker died so often is told as crashed: its training may be what kills the workers."""
+
+MOST_EQUAL_ERRORS = 5
+MOST_REJECTIONS = 20
+"""Proposals refused before training, for each trial of the budget, before the search ends with what it has."""
+
+
+def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progress | None = None) -> None:
+    """Search until the budget is used up; every finished trial is an artifact of the run. Resumes what is there.
+
+    ctx.deadline is the search's own. Raises BadInput where the space is not for this data, or the time is too short for
+    one trial; NothingFeasible; SearchStopped; Interrupted after Ctrl-C."""
+    reason = space.accepts(ctx.task.spec)
+    if reason is not None:
+        raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
+    with _one_clean_interrupt() as interrupted:
+        try:
+            _Search(space, ctx, settings, progress or _silent).run()
+        except KeyboardInterrupt as error:
+            if not interrupted.is_set():
+                raise
+            raise Interrupted(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung.") from error
+
+
+def _silent(status: Status) -> None:
+    """No one watches."""
+
+
+@dataclass
+class _Flight:
+    """A trial in training. losses: one a finished rung."""
+
+    trial: FrozenTrial
+    job: Job
+    losses: list[rungs.Losses] = field(default_factory=list)
+    seconds: float = 0.0
+    n_lost: int = 0
+    since: float = 0.0
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+
+class _Search:
+    def __init__(self, space: Space, ctx: Context, settings: SearchSettings, progress: Progress) -> None:
+        self.space, self.ctx, self.settings, self.progress = space, ctx, settings, progress
+        self.run_dir, self.goal, self.budget = ctx.run, ctx.task.goal, settings.budget
+        self.rung_epochs = self.budget.rung_epochs()
+        self.directions: Directions = (self.goal.direction, *(("minimize",) if settings.cost else ()))
+        self.book = CostBook(space, ctx, cost=settings.cost, ship_int8=settings.ship_int8)
+        self.about = self._describe()
+        self.ledger = Ledger(
+            settings.storage or default_url(self.run_dir),
+            self.about["study"],
+            self.directions,
+            owner=self.about["owner"],
+            facts=self._facts(),
+        )
+        self.proposer = Proposer(
+            space=space,
+            spec=ctx.task.spec,
+            directions=self.directions,
+            # several coordinators must not propose the same
+            seed=derive_seed(ctx.seed, "search", space.name, self.about["owner"]),
+            sampler=settings.sampler,
+            trials=self.budget.trials,
+            epochs=self.budget.epochs,
+            weigh=self.book.weigh,
+            limited=self.book.limited,
+        )
+        self.flights: dict[str, _Flight] = {}
+        self.seen: list[dict[int, rungs.Losses]] = [{} for _ in self.rung_epochs]
+        self.known: set[str] = set()
+        self.errors: list[str] = []
+        self.source = source_of(space)
+        self.first_rungs = [
+            row["seconds"]
+            for row in self.run_dir.lines(LOG)
+            if row.get("event") in ("rung", "trained") and row["rung"] == 0 and row["space"] == space.name
+        ]
+        self.exhausted = False
+
+    # ── before the first trial ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _describe(self) -> dict[str, JSON]:
+        """This search's entry in search.json, written when it first starts."""
+        everything = self.run_dir.read_json(FILE) or {}
+        if self.space.name not in everything:
+            everything[self.space.name] = {
+                "goal": self.goal.metric,
+                "direction": self.goal.direction,
+                "directions": list(self.directions),
+                "cost": self.settings.cost,
+                "study": f"{self.run_dir.path.name}:{self.space.name}",
+                "url": self.settings.storage,
+                "owner": uuid.uuid4().hex[:12] if self.settings.storage else "",
+                "settings": {**freeze(self.settings), "budget": _without_inf(freeze(self.budget)), "storage": None},
+            }
+            self.run_dir.write_json(FILE, everything)
+        return dict(everything[self.space.name])
+
+    def _facts(self) -> str:
+        """What must be the same for two searches to share a study."""
+        task, budget = self.ctx.task, self.budget
+        shape = [budget.epochs, budget.rungs, budget.eta]
+        return digest(task.name, freeze(task.spec), self.space.name, self.goal.metric, self.settings.cost, shape)
+
+    def _note(self, **entries: JSON) -> None:
+        everything = self.run_dir.read_json(FILE)
+        self.about |= entries
+        everything[self.space.name] = self.about
+        self.run_dir.write_json(FILE, everything)
+
+    def _profile(self) -> None:
+        if "profile" not in self.about:
+            rows = profile_space(self.space, self.ctx, self.book, epochs=self.budget.epochs)
+            self._note(profile=rows)
+            for row in rows:
+                costs = ", ".join(f"{name} {value:,.4g}" for name, value in row["cost"].items())
+                breaks = "; breaks " + ", ".join(row["breaches"]) if row["breaches"] else ""
+                self.ctx.echo(f"{row['which']} candidate: {costs}{breaks}")
+
+    def _settle(self) -> tuple[str, bool]:
+        """The numeric setting of every training of this search: asked for, found before, or timed now."""
+        if "setting" not in self.about:
+            setting = ("bf16", True) if self.ctx.device == "cuda" else (self.settings.precision, False)
+            if self.settings.precision == "auto" and self.ctx.device != "cuda":
+                middle = middle_candidate(self.space, self.ctx, epochs=self.budget.epochs)
+                setting = fastest_setting(self.space, self.ctx, middle) if middle else ("fp32", False)
+            self._note(setting=list(setting))
+            self.ctx.echo(f"training in {setting[0]}" + (", channels last" if setting[1] else ""))
+        precision, channels_last = self.about["setting"]
+        return precision, channels_last
+
+    def _open_executor(self) -> Executor:
+        settings = self.settings
+        if settings.executor == "inline":
+            return InProcess(self.ctx.task, self.space)
+        pack = self.ctx.task.pack()
+        if settings.executor == "processes":
+            return Processes(pack, workers=settings.workers)
+        from searchkit.search.executors_ray import Ray
+
+        return Ray(pack, workers=settings.workers, address=settings.address, device=self.ctx.device)
+
+    # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> None:
+        self._recover()
+        if self._n_open() > 0 or self.flights:
+            self._profile()
+            self.precision, self.channels_last = self._settle()
+            self.executor = self._open_executor()
+            try:
+                self._loop()
+            finally:
+                self.executor.close()
+        self._conclude()
+
+    def _loop(self) -> None:
+        waiting = list(self.flights.values())  # what a kill left unfinished goes first
+        self.flights.clear()
+        while True:
+            while len(self.flights) < self.executor.capacity and self._time_for_a_rung():
+                flight = waiting.pop(0) if waiting else self._next_trial()
+                if flight is None:
+                    break
+                self._dispatch(flight)
+            if not self.flights:
+                break
+            for outcome in self.executor.wait(min(30.0, max(0.1, self._patience()))):
+                self._receive(outcome)
+            self._cancel_hung()
+            self._report()
+        for flight in waiting:
+            self._out_of_time(flight)
+
+    def _patience(self) -> float:
+        """Seconds until something may have to be cancelled."""
+        now = time.monotonic()
+        return min(flight.since + self._most_seconds() - now for flight in self.flights.values())
+
+    def _most_seconds(self) -> float:
+        """A job stops itself at the first step after the deadline; one that does not is killed some time later."""
+        return min(self.settings.hang_seconds, self.ctx.deadline.left() + self._grace())
+
+    def _cancel_hung(self) -> None:
+        for key, flight in self.flights.items():
+            now = time.monotonic()
+            if now - flight.since > self.settings.hang_seconds or now > self.ctx.deadline.at + self._grace():
+                self.executor.cancel(key)
+
+    def _grace(self) -> float:
+        return max(20.0, 2.0 * self._first_rung_seconds())
+
+    def _first_rung_seconds(self) -> float:
+        """The median of those seen; 0 before the first."""
+        return statistics.median(self.first_rungs) if self.first_rungs else 0.0
+
+    def _time_for_a_rung(self) -> bool:
+        """A first rung that could not be finished would be trained for nothing."""
+        left = self.ctx.deadline.left()
+        return left > 0 and (math.isinf(left) or left > self._first_rung_seconds())
+
+    # ── a trial's life ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _next_trial(self) -> _Flight | None:
+        """Propose and check candidates until one may be trained; None where the search is to end."""
+        while not self.exhausted and self._n_open() > 0:
+            trials = self.ledger.trials()
+            n_rejected = sum(1 for t in trials if t.user_attrs.get("status") == REJECTED)
+            if n_rejected >= MOST_REJECTIONS * self.budget.trials or self.ctx.deadline.left() <= 0:
+                self._give_up(f"{n_rejected} candidates were refused before training")
+                break
+            candidate = self.proposer.propose(trials, self.known)
+            if candidate is None:
+                self._give_up("every candidate that the sampler finds has been seen")
+                break
+            self.known.add(candidate.key)
+            facts = {**candidate.plain, "key": candidate.key, "minimized": self.settings.cost}
+            try:
+                cost = self.book.cost(candidate)
+            except Infeasible as error:
+                self.ledger.reject(candidate, {**facts, "reason": str(error)}, {"infeasible": 1.0})
+                continue
+            breaches = self.ctx.limits.breaches(cost)
+            if breaches:
+                reason = ", ".join(f"{name} over by {amount:.0%}" for name, amount in breaches.items())
+                self.ledger.reject(candidate, {**facts, "cost": cost, "reason": reason}, breaches)
+                self._report(f"refused before training: {reason}")
+                continue
+            seed = derive_seed(self.ctx.seed, self.space.name, candidate.key)
+            trial = self.ledger.start(candidate, {**facts, "cost": cost, "seed": seed})
+            return _Flight(trial, self._job(trial))
+        return None
+
+    def _give_up(self, why: str) -> None:
+        self.exhausted = True
+        self.ctx.echo(f"the search ends before {self.budget.trials} trials: {why}")
+
+    def _n_open(self) -> int:
+        """Trials of the budget that have not been started."""
+        started = (TRAINED, FAILED, UNTOLD)
+        return self.budget.trials - sum(1 for t in self.ledger.trials() if t.user_attrs.get("status") in started)
+
+    def _job(self, trial: FrozenTrial, state: TrainState | None = None, rung: int = 0) -> Job:
+        return Job(
+            number=trial.number,
+            rung=rung,
+            until=self.rung_epochs[rung],
+            space=self.source,
+            arch=trial.user_attrs["arch"],
+            training=trial.user_attrs["training"],
+            seed=trial.user_attrs["seed"],
+            state=encode_state(state) if state else b"",
+        )
+
+    def _dispatch(self, flight: _Flight) -> None:
+        flight.job = replace(
+            flight.job,
+            device=self.ctx.device,
+            precision=self.precision,
+            channels_last=self.channels_last,
+            seconds=self.ctx.deadline.left(),
+        )
+        flight.since = time.monotonic()
+        self.flights[flight.job.key] = flight
+        self._log("dispatch", flight)
+        self.executor.submit(flight.job)
+        self._report()
+
+    def _receive(self, outcome: Outcome) -> None:
+        flight = self.flights.pop(outcome.key)
+        flight.seconds += outcome.seconds
+        if outcome.failure == "lost":
+            flight.n_lost += 1
+            self._log("lost", flight, reason=outcome.reason)
+            if flight.n_lost < MOST_LOSSES:
+                self._dispatch(flight)
+                return
+            outcome = replace(outcome, failure="crashed", reason=f"its worker died {MOST_LOSSES} times")
+        if outcome.failure:
+            self._fail(flight, outcome)
+            return
+        assert outcome.metrics is not None
+        self.errors.clear()
+        state = decode_state(outcome.state)
+        cut_short = state.numbers.get("stopped_by") == "time"
+        if cut_short and state.epoch <= 1:
+            self._out_of_time(flight)
+            return
+        losses = self._losses(outcome.metrics[self.goal.metric], flight.trial)
+        flight.losses.append(losses)
+        rung = flight.job.rung
+        if rung == 0:
+            self.first_rungs.append(outcome.seconds)
+        ended = cut_short or state.numbers.get("stopped_by") is not None or rung == len(self.rung_epochs) - 1
+        if not cut_short:
+            self.seen[rung][flight.number] = losses
+        if ended or not rungs.goes_on(flight.number, self.seen[rung], self.budget.eta):
+            self._finish(flight, outcome, state)
+            return
+        state.numbers["search"] = {"losses": [list(row) for row in flight.losses], "seconds": flight.seconds}
+        self.run_dir.save_state(self._state_key(flight.trial), state)
+        self._log("rung", flight, seconds=outcome.seconds, epochs=state.epoch, loss=losses[0])
+        flight.job = self._job(flight.trial, state, rung + 1)
+        flight.n_lost = 0
+        if self.ctx.deadline.left() > 0:
+            self._dispatch(flight)
+        else:
+            self._finish(flight, outcome, state)
+
+    def _losses(self, value: float, trial: FrozenTrial) -> rungs.Losses:
+        """NaN is the worst there is: it must win no comparison."""
+        loss = self.goal.loss(value) if math.isfinite(value) else math.inf
+        cost = self.settings.cost
+        return (loss, float(trial.user_attrs["cost"][cost])) if cost else (loss,)
+
+    def _finish(self, flight: _Flight, outcome: Outcome, state: TrainState) -> None:
+        """The artifact first, then the value: a kill in between is repaired from the artifact."""
+        from safetensors.torch import load
+
+        assert outcome.metrics is not None
+        if not math.isfinite(outcome.metrics[self.goal.metric]):
+            self._fail(flight, replace(outcome, failure="diverged", reason=f"val {self.goal.metric} is not a number"))
+            return
+        facts = flight.trial.user_attrs
+        curve = state.numbers.get("curve", [])
+        draft = Artifact(
+            id=self._artifact_id(flight.trial),
+            space=self.space.name,
+            arch=facts["arch"],
+            training=facts["training"],
+            edits=(),
+            made_by={"stage": "Trial", "number": flight.number, "seed": facts["seed"]},
+            parent=None,
+            metrics={**outcome.metrics, **facts["cost"]},
+            notes={
+                "way": facts["way"],
+                "rung": flight.job.rung if len(flight.losses) > flight.job.rung else flight.job.rung - 1,
+                "epochs": state.epoch,
+                "losses": [list(row) for row in flight.losses],
+                "seconds": flight.seconds,
+                "setting": [self.precision, self.channels_last],
+            },
+        )
+        artifact = self.run_dir.save(draft, weights=load(outcome.weights), scores=outcome.scores, log=curve)
+        self._tell(flight.trial, artifact)
+        self._log("trained", flight, seconds=outcome.seconds, epochs=state.epoch, loss=flight.losses[-1][0])
+
+    def _tell(self, trial: FrozenTrial, artifact: Artifact) -> None:
+        values = [artifact.metrics[self.goal.metric]]
+        if self.settings.cost:
+            values.append(artifact.metrics[self.settings.cost])
+        notes = artifact.notes
+        told = {name: notes[name] for name in ("rung", "epochs", "seconds", "losses")}
+        self.ledger.finish(trial, values, {**told, "artifact": artifact.id})
+        self.run_dir.drop_state(self._state_key(trial))
+
+    def _fail(self, flight: _Flight, outcome: Outcome) -> None:
+        folder = self.run_dir.artifact_dir(self._artifact_id(flight.trial))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.txt").write_text(f"{outcome.failure}: {outcome.reason}\n\n{outcome.details}", encoding="utf-8")
+        self.ledger.fail(flight.trial, outcome.failure, outcome.reason)
+        self.run_dir.drop_state(self._state_key(flight.trial))
+        self._log("failed", flight, failure=outcome.failure, reason=outcome.reason)
+        self._report(f"trial {flight.number} {outcome.failure}: {outcome.reason}")
+        self.errors.append(f"{outcome.failure}: {outcome.reason}")
+        last = self.errors[-MOST_EQUAL_ERRORS:]
+        if outcome.failure == "crashed" and len(last) == MOST_EQUAL_ERRORS and len(set(last)) == 1:
+            raise SearchStopped(
+                f"{MOST_EQUAL_ERRORS} trials in a row failed in the same way ({outcome.reason}); the whole error is in "
+                f"{folder / 'error.txt'}. Mend it and resume the run."
+            )
+
+    def _out_of_time(self, flight: _Flight) -> None:
+        """The deadline came before the end of the first epoch. A trial with a finished rung waits to be resumed."""
+        state = self.run_dir.load_state(self._state_key(flight.trial))
+        if state is None:
+            self.ledger.abandon(flight.trial, "the time budget ended before its first epoch")
+            self._log("failed", flight, failure="timed-out", reason="the time budget ended")
+
+    def _state_key(self, trial: FrozenTrial) -> str:
+        return f"{self.space.name}-{trial.number}"
+
+    def _artifact_id(self, trial: FrozenTrial) -> str:
+        facts = trial.user_attrs
+        lineage = [self.ctx.task.name, self.space.name, facts["arch"], facts["training"], facts["seed"]]
+        return digest("Trial", trial.number, *lineage)
+
+    # ── resuming, ending ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _recover(self) -> None:
+        """Take up what is on disk: results for the rungs to compare with, and the trials that a kill left running."""
+        for trial in self.ledger.trials():
+            facts = trial.user_attrs
+            if "key" in facts:
+                self.known.add(facts["key"])
+            if facts.get("status") == TRAINED:
+                self._remember(trial.number, facts["losses"])
+                if facts.get("owner") == self.ledger.owner:
+                    self.run_dir.drop_state(self._state_key(trial))
+        for trial in self.ledger.unfinished():
+            id = self._artifact_id(trial)
+            if self.run_dir.has(id):
+                artifact = self.run_dir.load(id)
+                self._remember(trial.number, artifact.notes["losses"])
+                self._tell(trial, artifact)
+                continue
+            state = self.run_dir.load_state(self._state_key(trial))
+            before: dict[str, Any] = state.numbers.pop("search") if state else {"losses": [], "seconds": 0.0}
+            losses = [tuple(row) for row in before["losses"]]
+            self._remember(trial.number, before["losses"])
+            flight = _Flight(trial, self._job(trial, state, len(losses)), losses, before["seconds"])
+            self.flights[flight.job.key] = flight
+
+    def _remember(self, number: int, losses: list[list[float]]) -> None:
+        for rung, row in enumerate(losses):
+            self.seen[rung][number] = tuple(row)
+
+    def _conclude(self) -> None:
+        statuses = [t.user_attrs.get("status") for t in self.ledger.trials()]
+        self._report()
+        if TRAINED in statuses:
+            if self.book.n_checks:
+                spent = f"{self.book.seconds:.0f} s in all"
+                self.ctx.echo(f"{self.book.n_checks} candidates exported to check limits, {spent}")
+            return
+        if FAILED not in statuses and REJECTED in statuses and self.ctx.deadline.left() > 0:
+            smallest = self.about["profile"][0]
+            raise NothingFeasible(
+                f"None of {len(statuses)} candidates of '{self.space.name}' is within the limits; the smallest has "
+                + ", ".join(f"{name} {value:,.4g}" for name, value in smallest["cost"].items())
+                + ". Raise a limit, or take another family."
+            )
+        if self.ctx.deadline.left() <= 0 or not statuses:
+            raise BadInput(
+                "The time budget is shorter than one trial: not one finished its first epoch. Give it a longer "
+                "--time-budget, or a smaller data set."
+            )
+        reasons = sorted({str(t.user_attrs.get("reason")) for t in self.ledger.trials()})
+        raise SearchStopped(f"No trial of {len(statuses)} could be trained: {'; '.join(reasons[:3])}.")
+
+    # ── telling ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _log(self, event: str, flight: _Flight, **facts: JSON) -> None:
+        row = {"event": event, "space": self.space.name, "trial": flight.number, "rung": flight.job.rung}
+        self.run_dir.append_line(LOG, {**row, "at": round(time.time(), 3), **facts})
+
+    def _report(self, note: str = "") -> None:
+        trials = self.ledger.trials()
+        statuses = [t.user_attrs.get("status") for t in trials]
+        values = [t.values[0] for t in trials if t.user_attrs.get("status") == TRAINED and t.values]
+        best = (max if self.goal.direction == "maximize" else min)(values) if values else None
+        self.progress(
+            Status(
+                done=statuses.count(TRAINED) + statuses.count(FAILED),
+                trials=self.budget.trials,
+                running=len(self.flights),
+                rejected=statuses.count(REJECTED),
+                failed=statuses.count(FAILED),
+                best=best,
+                seconds_left=self.ctx.deadline.left(),
+                note=note,
+            )
+        )
+
+
+def _without_inf(plain: dict[str, JSON]) -> dict[str, JSON]:
+    """Endless is null in JSON."""
+    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in plain.items()}
+
+
+@contextmanager
+def _one_clean_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C raises KeyboardInterrupt, which leaves a run that resumes; the second ends all at once."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if interrupted.is_set():
+            os._exit(130)
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,197 @@
+"""Where jobs run: in this process, or in local worker processes. (On Ray: see `executors_ray`.)
+
+A worker process is a fresh Python on one thread that talks over one socket: the task once, then jobs in and outcomes
+out. It writes nothing to disk and dies with its parent. A dead worker is replaced, and its job is reported as lost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from multiprocessing.connection import Connection, wait
+from typing import Protocol
+
+from searchkit.search.jobs import Job, Outcome, TaskPack, run_job, settle_threads, worker_environment
+from searchkit.types import SearchkitError, Space, Task
+
+
+class Executor(Protocol):
+    """capacity: jobs that may run at once; the coordinator never submits more."""
+
+    capacity: int
+
+    def submit(self, job: Job) -> None: ...
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """The outcomes that have come in; waits for one, but no longer than `seconds`."""
+
+    def cancel(self, key: str) -> None:
+        """Kill the job; it will be reported as timed out."""
+
+    def close(self) -> None:
+        """Kill what runs; idempotent."""
+
+
+class InProcess:
+    """Runs a job when it is waited for."""
+
+    capacity = 1
+
+    def __init__(self, task: Task, space: Space) -> None:
+        self.task, self.space = task, space
+        self.jobs: deque[Job] = deque()
+        settle_threads(1)
+
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        return [run_job(self.jobs.popleft(), self.task, self.space)] if self.jobs else []
+
+    def cancel(self, key: str) -> None:
+        """A job in this process ends by its own deadline only."""
+
+    def close(self) -> None:
+        self.jobs.clear()
+
+
+class Processes:
+    """`capacity` workers; each gets the packed task once, before its first job."""
+
+    def __init__(self, pack: TaskPack, *, workers: int) -> None:
+        self.capacity = workers
+        self.pack = pack
+        self.workers: list[_Worker] = []
+        self.cancelled: set[str] = set()
+        self.unreported: list[Outcome] = []
+        self.n_silent = 0  # workers in a row that died before any of them finished a job
+
+    def submit(self, job: Job) -> None:
+        worker = next((w for w in self.workers if w.job is None and w.process.poll() is None), None)
+        if worker is None:
+            self.workers = [w for w in self.workers if w.job is not None or w.process.poll() is None]
+            worker = _Worker(self.pack)
+            self.workers.append(worker)
+        if not worker.take(job):
+            self._bury(worker)
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        done, self.unreported = self.unreported, []
+        busy = {w.connection: w for w in self.workers if w.job is not None}
+        for connection in wait(list(busy), timeout=0 if done else seconds) if busy else []:
+            worker = busy[connection]  # type: ignore[index]
+            try:
+                outcome: Outcome = worker.connection.recv()
+            except (EOFError, OSError):
+                self._bury(worker)
+                continue
+            worker.job = None
+            self.n_silent = 0
+            self.cancelled.discard(outcome.key)
+            done.append(outcome)
+        done += self.unreported
+        self.unreported = []
+        return done
+
+    def cancel(self, key: str) -> None:
+        for worker in self.workers:
+            if worker.job is not None and worker.job.key == key:
+                self.cancelled.add(key)
+                worker.process.kill()
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.end()
+        self.workers.clear()
+
+    def _bury(self, worker: _Worker) -> None:
+        """Take a dead worker out and report its job."""
+        job = worker.job
+        worker.end()
+        self.workers.remove(worker)
+        assert job is not None
+        if job.key in self.cancelled:
+            self.cancelled.discard(job.key)
+            self.unreported.append(Outcome(job.key, "timed-out", "the rung took too long and was killed"))
+            return
+        self.n_silent += 1
+        if self.n_silent > 3 * self.capacity + 6:
+            raise SearchkitError(
+                f"{self.n_silent} worker processes in a row ended before they finished a job (the last with status "
+                f"{worker.process.returncode}); see their messages above, or search with one worker in this process."
+            )
+        self.unreported.append(Outcome(job.key, "lost", f"the worker ended with status {worker.process.returncode}"))
+
+
+class _Worker:
+    """One process and this end of its socket."""
+
+    def __init__(self, pack: TaskPack) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "searchkit.search.executors", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                env=worker_environment(sys.path),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self.connection = Connection(ours.detach())
+        self.pack: TaskPack | None = pack
+        self.job: Job | None = None
+
+    def take(self, job: Job) -> bool:
+        """False where the worker is dead."""
+        self.job = job
+        try:
+            if self.pack is not None:
+                self.connection.send(self.pack)
+                self.pack = None
+            self.connection.send(job)
+        except OSError:
+            return False
+        return True
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+
+def main(fd: int, parent: int) -> None:
+    """A worker's whole life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the coordinator decides
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    from searchkit import tasks
+    from searchkit.spacefile import materialise
+
+    settle_threads(1)
+    connection = Connection(fd)
+    try:
+        config, arrays = connection.recv()
+        task = tasks.unpack(config, arrays)
+        while True:
+            job: Job = connection.recv()
+            connection.send(run_job(job, task, materialise(job.space)))
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _die_with(parent: int) -> None:
+    """An orphan trains for nobody."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    # by its importable name, so that a Job here and a Job there are one class
+    from searchkit.search import executors
+
+    executors.main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,156 @@
+"""A rung as a job: plain data in, plain data out, on any machine.
+
+A job starts from the state that the rung before left and returns its own, so a killed worker costs one rung and no
+database or run folder is needed where it trains. Whatever goes wrong inside comes back as a labelled result: this
+module has the engine's one broad boundary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from searchkit.types import JSON, Arrays, FitPlan, Infeasible, Task, Training, TrainState, freeze, thaw
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from searchkit.types import Space
+
+
+@dataclass(frozen=True)
+class Job:
+    """One rung of one trial. state: `encode_state`, or b"" at the start. seconds: stop at the first step after this."""
+
+    number: int
+    rung: int
+    until: int  # epochs
+    space: dict[str, JSON]  # spacefile.source_of
+    arch: dict[str, JSON]
+    training: dict[str, JSON]
+    seed: int
+    state: bytes = b""
+    device: str = "cpu"
+    precision: str = "fp32"
+    channels_last: bool = False
+    seconds: float = float("inf")
+
+    @property
+    def key(self) -> str:
+        return f"{self.number}-{self.rung}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job. failure: "" or infeasible, diverged, out-of-memory, crashed, timed-out, lost (the worker
+    died: try again). state and weights: safetensors; scores: (n,) of val."""
+
+    key: str
+    failure: str = ""
+    reason: str = ""
+    details: str = ""
+    state: bytes = b""
+    weights: bytes = b""
+    metrics: dict[str, float] | None = None
+    scores: np.ndarray | None = None
+    seconds: float = 0.0
+
+
+TaskPack = tuple[dict[str, JSON], Arrays]
+
+
+def run_job(job: Job, task: Task, space: Space) -> Outcome:
+    """Train and evaluate one rung. Never raises, KeyboardInterrupt and SystemExit aside."""
+    from searchkit.train import Diverged
+
+    started = time.monotonic()
+    try:
+        outcome = _train(job, task, space)
+        return replace(outcome, seconds=time.monotonic() - started)
+    except Infeasible as error:
+        return Outcome(job.key, "infeasible", str(error))
+    except Diverged as error:
+        return Outcome(job.key, "diverged", str(error), seconds=time.monotonic() - started)
+    except MemoryError as error:
+        return Outcome(job.key, "out-of-memory", str(error) or "no memory left", traceback.format_exc())
+    except Exception as error:  # the one broad boundary: a trial must not end the search
+        kind = "out-of-memory" if _is_out_of_memory(error) else "crashed"
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Outcome(job.key, kind, reason, traceback.format_exc(), seconds=time.monotonic() - started)
+
+
+def _train(job: Job, task: Task, space: Space) -> Outcome:
+    import torch
+    from safetensors.torch import save
+
+    from searchkit.runtime import Deployed, TorchPredictor
+
+    torch.manual_seed(job.seed)
+    net: nn.Module = space.build(thaw(space.arch, job.arch), task.spec)
+    plan = FitPlan(
+        training=thaw(Training, job.training),
+        seed=job.seed,
+        until=job.until,
+        device=job.device,
+        precision=job.precision,
+        channels_last=job.channels_last,
+        seconds=job.seconds,
+        validate=True,
+    )
+    state = task.fit(net, plan, decode_state(job.state))
+    deployed = Deployed(task.frontend(), net, task.answer()).to(job.device).eval()
+    evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=job.device), "val")
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
+    return Outcome(
+        job.key,
+        state=encode_state(state),
+        weights=save(weights),
+        metrics={name: float(value) for name, value in evaluation.metrics.items()},
+        scores=np.asarray(evaluation.scores, dtype=np.float64),
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = f"{type(error).__name__} {error}".lower()
+    return "outofmemory" in text or "out of memory" in text or "can't allocate memory" in text
+
+
+def encode_state(state: TrainState) -> bytes:
+    """One safetensors buffer, its numbers in the header."""
+    from safetensors.torch import save
+
+    about = {"epoch": str(state.epoch), "numbers": json.dumps(freeze(state.numbers))}
+    return save({k: v.detach().cpu().contiguous().clone() for k, v in state.tensors.items()}, metadata=about)
+
+
+def decode_state(data: bytes) -> TrainState:
+    """The inverse of `encode_state`; b"" is the state before training."""
+    if not data:
+        return TrainState()
+    from safetensors.torch import load
+
+    length = int.from_bytes(data[:8], "little")  # the format: header length, JSON header, tensors
+    about = json.loads(data[8 : 8 + length])["__metadata__"]
+    return TrainState(int(about["epoch"]), load(data), json.loads(about["numbers"]))
+
+
+def settle_threads(threads: int) -> None:
+    """One thread a worker: two one-thread processes equal one of two threads when quiet, and far better when not."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+WORKER_ENV = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+"""Spinning OpenMP threads turned a 28 ms step into 128 ms where another process ran."""
+
+
+def worker_environment(path: list[str]) -> dict[str, str]:
+    """The environment of a worker process: this one's, one thread, and the same import path."""
+    return {**os.environ, **WORKER_ENV, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in path)}

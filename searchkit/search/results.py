@@ -1,0 +1,130 @@
+"""What a search came to, read from the run: the front, the history, the failures, the importances.
+
+Pure functions of the run on disk; nothing here trains or writes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from searchkit.run import Run
+from searchkit.search import rungs
+from searchkit.search.ledger import FAILED, REJECTED, TRAINED, open_storage
+from searchkit.search.sampler import feasible
+from searchkit.types import JSON, Artifact, BadInput
+
+FILE = "search.json"
+"""What was searched for: by family, its goal, cost, study, profile and numeric setting."""
+
+
+def searches(run: Run) -> dict[str, dict[str, JSON]]:
+    """The searches of a run by family, as `FILE` has them. Raises BadInput where there is none."""
+    found = run.read_json(FILE)
+    if not found:
+        raise BadInput(f"The run '{run.name}' has no search in it yet; start or resume it with search.")
+    return dict(found)
+
+
+def winners(run: Run) -> list[Artifact]:
+    """The trials that no other beats in both the goal and the cost, over every family of the run; best goal first, the
+    cheaper of equals first. With no cost to minimize, the best alone. Empty where no trial finished."""
+    about = next(iter(searches(run).values()))
+    sign = -1.0 if about["direction"] == "maximize" else 1.0
+    trials = run.trials()
+    names = [about["goal"], about["cost"]] if about["cost"] else [about["goal"]]
+    losses = {n: (sign * a.metrics[names[0]], *(a.metrics[c] for c in names[1:])) for n, a in enumerate(trials)}
+    rank = rungs.ranks([losses[n] for n in sorted(losses)]) if losses else []
+    front = [n for n in losses if rank[n] == 0]
+
+    def preference(n: int) -> tuple[rungs.Losses, float, str]:
+        return losses[n], trials[n].metrics.get("params", 0.0), trials[n].id
+
+    ordered = [trials[n] for n in sorted(front, key=preference)]
+    return ordered if about["cost"] else ordered[:1]
+
+
+def history(run: Run) -> list[dict[str, JSON]]:
+    """Every trial in order: family, number, status (trained, rejected, failed, running), way, value, cost, rung,
+    epochs, seconds, breaches or reason, params."""
+    rows = []
+    for family, about in searches(run).items():
+        for trial in _trials(run, about):
+            facts = trial.user_attrs
+            trained = facts["status"] == TRAINED
+            rows.append(
+                {
+                    "space": family,
+                    "number": trial.number,
+                    "status": facts["status"],
+                    "way": facts["way"],
+                    "value": trial.values[0] if trained else None,
+                    "cost": facts.get("cost", {}),
+                    "rung": facts.get("rung"),
+                    "epochs": facts.get("epochs"),
+                    "seconds": facts.get("seconds"),
+                    "artifact": facts.get("artifact"),
+                    "rejected": facts.get("rejected"),
+                    "failure": facts.get("failure"),
+                    "reason": facts.get("reason"),
+                    "params": trial.params,
+                }
+            )
+    return rows
+
+
+def failures(run: Run) -> list[dict[str, JSON]]:
+    """The rows of `history` that were rejected before training or failed in it."""
+    return [row for row in history(run) if row["status"] in (REJECTED, FAILED)]
+
+
+def importances(run: Run) -> dict[str, float]:
+    """The share of the goal's variance that each parameter explains (fANOVA: Hutter et al. 2014), largest first; empty
+    where there are fewer than 6 trained trials. Of parameters that every trial has, as fANOVA needs."""
+    found: dict[str, float] = {}
+    for family, about in searches(run).items():
+        trials = feasible(_trials(run, about))
+        if len(trials) < 6 or len({t.values[0] for t in trials}) < 2:
+            continue
+        copy = optuna.create_study(directions=about["directions"])
+        copy.add_trials(trials)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            shares = optuna.importance.get_param_importances(
+                copy,
+                evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+                target=lambda trial: trial.values[0],
+            )
+        prefix = f"{family}." if len(searches(run)) > 1 else ""
+        found |= {prefix + name: float(share) for name, share in shares.items()}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def random_so_far(values: Sequence[float], direction: Literal["maximize", "minimize"]) -> list[float]:
+    """The expected best of k draws without replacement from `values`, for k = 1 … n: what trials in random order would
+    have had so far, to hold the search's own best-so-far against."""
+    ordered = sorted(values, reverse=direction == "maximize")
+    n = len(ordered)
+    expected = []
+    for k in range(1, n + 1):
+        # P(the best of k draws is the i-th of n) = C(n-1-i, k-1) / C(n, k), as a product that cannot overflow
+        chance, total = k / n, 0.0
+        for i, value in enumerate(ordered):
+            total += chance * value
+            chance *= max(0, n - i - k) / max(1, n - 1 - i)
+        expected.append(total)
+    return expected
+
+
+def _trials(run: Run, about: dict[str, JSON]) -> list[FrozenTrial]:
+    study = optuna.load_study(study_name=about["study"], storage=open_storage(about["url"] or default_url(run)))
+    return [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING and "status" in t.user_attrs]
+
+
+def default_url(run: Run) -> str:
+    """The run's own study, wherever the run was moved to."""
+    return f"sqlite:///{run.path / 'study.db'}"

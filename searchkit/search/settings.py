@@ -1,0 +1,83 @@
+"""What a search is told, and what it tells while it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from searchkit.types import BadInput, Budget, SearchkitError
+
+SAMPLERS = ("tpe", "nsga2", "random", "grid")
+EXECUTORS = ("inline", "processes", "ray")
+COSTS = {"latency": "latency_ms", "size": "size_bytes", "macs": "macs", "params": "params"}
+"""What the user may minimize, and its name among the metrics of an artifact."""
+
+
+class SearchStopped(SearchkitError):
+    """The search cannot usefully go on: the same error again and again."""
+
+
+class Interrupted(SearchkitError):
+    """The user pressed Ctrl-C; the run is left so that it can be resumed."""
+
+    exit_status = 130
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How to search. minimize: None searches for the metric alone. ship_int8: limits on size and latency are meant for
+    a file whose weights are int8. storage: the URL of a study that several coordinators share; None keeps it in the
+    run. precision: "auto" times what trains quickest here. hang_seconds: a rung that takes longer is killed."""
+
+    budget: Budget = field(default_factory=Budget)
+    sampler: str = "tpe"
+    minimize: str | None = None
+    workers: int = 1
+    executor: str = "inline"
+    address: str | None = None
+    storage: str | None = None
+    ship_int8: bool = False
+    precision: str = "auto"
+    hang_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for what, value, allowed in (
+            ("sampler", self.sampler, SAMPLERS),
+            ("executor", self.executor, EXECUTORS),
+            ("cost to minimize", self.minimize or "params", tuple(COSTS)),
+            ("precision", self.precision, ("auto", "fp32", "bf16")),
+        ):
+            if value not in allowed:
+                raise BadInput(f"No {what} named '{value}'; there is {', '.join(allowed)}.")
+        if self.budget.trials < 1:
+            raise BadInput(f"A search of {self.budget.trials} trials finds nothing; give --trials 1 or more.")
+        if self.budget.epochs < 1 or self.budget.rungs < 1 or self.budget.eta < 2:
+            raise BadInput("A budget needs at least 1 epoch, 1 rung and eta 2 or more.")
+        if self.workers < 1:
+            raise BadInput(f"A search with {self.workers} workers trains nothing; give --workers 1 or more.")
+        if self.executor == "inline" and self.workers > 1:
+            raise BadInput(f"{self.workers} workers need processes of their own; use the executor processes or ray.")
+
+    @property
+    def cost(self) -> str | None:
+        """The metric that is minimized beside the goal."""
+        return COSTS[self.minimize] if self.minimize else None
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a search stands. best: the goal's value on val of the best trial so far. note: one line worth a look."""
+
+    done: int
+    trials: int
+    running: int
+    rejected: int
+    failed: int
+    best: float | None
+    seconds_left: float = math.inf
+    note: str = ""
+
+
+Progress: TypeAlias = Callable[[Status], None]
