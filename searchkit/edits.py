@@ -303,7 +303,7 @@ def _forward(net: nn.Module) -> Callable[[nn.Module, Any], list[Tensor]]:
 
 def _coarsest(graph: Any, found: Any) -> Any:
     """The same group seen from its member with the fewest indices, if that sees all of it. Where a Linear feeds a
-    picture, sixteen of its rows are one channel; seen from the rows, torch-pruning keeps only the first one's tie to it."""
+    picture, sixteen of its rows are one channel; seen from the rows, only the first one's tie to it is kept."""
     root, coarse = found[0], min(found, key=lambda item: len(item.idxs))
     if len(coarse.idxs) == len(root.idxs) or coarse.dep.target.module is root.dep.target.module:
         return found

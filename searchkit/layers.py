@@ -17,7 +17,6 @@ from typing import Any, Literal, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
 
 Side: TypeAlias = Literal["in", "out", "inner"]
 
@@ -300,12 +299,6 @@ def _recurrent_shape(
     x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, peephole: Tensor | None, kind: str
 ) -> Tensor:
     return x.new_empty(x.shape[0], x.shape[1], w_hh.shape[2])
-
-
-@register_flop_formula(torch.ops.aten.mkldnn_rnn_layer)
-def _lstm_flops(x_shape: Sequence[int], ih_shape: Sequence[int], hh_shape: Sequence[int], *_: Any, **__: Any) -> int:
-    """oneDNN runs an LSTM as one operator, which torch's flop counter would take for nothing. x: (L, B, C)."""
-    return 2 * x_shape[0] * x_shape[1] * (math.prod(ih_shape) + math.prod(hh_shape))
 
 
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -1,0 +1,400 @@
+"""Prune: remove the channels, hidden units and attention heads that matter least, in steps with recovery between.
+
+The user asks for a result (a share of the parameters, the MACs, the file or the latency), and the share of units that
+gives it is found by bisection on the structure alone. What is cut with what is `searchkit.edits`' business; which units
+go is decided here: Li et al., 2017 (norms), Liu et al., 2017 (BatchNorm scales), Molchanov et al., 2019 (Taylor).
+Not to be confused with unstructured sparsity: every cut leaves a smaller dense network.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from searchkit import measure, onnxfile
+from searchkit.edits import Group, Member, apply_edits_, drops, parts, prunable_groups, units
+from searchkit.run import Context
+from searchkit.train import validation
+from searchkit.types import JSON, Artifact, BadInput, GateFailed, derive_seed, thaw
+
+IMPORTANCES = ("l1", "l2", "taylor", "bn", "random")
+COSTS = {"params": "parameters", "size": "bytes of the file", "macs": "MACs", "latency": "ms"}
+Cost: TypeAlias = Callable[[nn.Module], float]
+Gradients: TypeAlias = Callable[[nn.Module], nn.Module]
+
+
+# ── Which units ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """importance: one of IMPORTANCES. everywhere: rank the units of all groups together, each group's scores divided by
+    their mean, instead of taking the same share of every group. round_to: widths of at least four times this are left
+    at a multiple of it, as vector units like them; 1 rounds nothing."""
+
+    importance: str = "l2"
+    everywhere: bool = False
+    round_to: int = 8
+    seed: int = 0
+
+
+def importance(net: nn.Module, group: Group, ranking: Ranking) -> np.ndarray:
+    """(units of the group,) float64 with mean 1: what each unit is worth. "taylor" reads the gradients, which must be
+    there; "bn" takes l2 for a group without a BatchNorm."""
+    if ranking.importance == "random":
+        seed = derive_seed(ranking.seed, group.members[0].name, len(group))
+        return np.random.default_rng(seed).uniform(0.0, 2.0, len(group))
+    how, norms = ranking.importance, [m for m in group.members if isinstance(_module(net, m), _BatchNorm)]
+    if how == "bn":
+        how = "scale" if norms else "l2"
+    scores = [s for m in (norms if how == "scale" else group.members) for s in _part_scores(net, m, how)]
+    scores = [s / s.mean() for s in scores if s.mean() > 0]
+    return np.mean(scores, axis=0) if scores else np.ones(len(group))
+
+
+def _part_scores(net: nn.Module, member: Member, how: str) -> list[np.ndarray]:
+    """One score a unit from each matrix that the member cuts. Biases tell little of a unit, and scales count for "bn"
+    only, so that an LSTM's forget bias or a LayerNorm does not drown the weights."""
+    module, found = _module(net, member), []
+    if module is None:
+        return []
+    for part in parts(module, member.side):
+        tensor = part.tensor()
+        if not part.is_parameter or (part.name != "weight" if how == "scale" else tensor.ndim < 2):
+            continue
+        weight = part.by_unit(tensor.detach()).double()
+        if how == "taylor":
+            gradient = tensor.grad if tensor.grad is not None else torch.zeros_like(tensor)
+            each = (weight * part.by_unit(gradient).double()).abs().sum(1)
+        else:
+            each = weight.square().sum(1).sqrt() if how == "l2" else weight.abs().sum(1)
+        values = np.resize(each.numpy(), units(module, member.side))  # a grouped convolution stores one group's inputs
+        found.append(np.array([values[list(unit)].sum() for unit in member.indices]))
+    return found
+
+
+def _module(net: nn.Module, member: Member) -> nn.Module | None:
+    """None for a parameter that stands by itself: it is cut along, and has no say."""
+    return None if member.side.startswith("axis") else net.get_submodule(member.name)
+
+
+def widths(scores: Sequence[np.ndarray], keep: float, ranking: Ranking) -> list[int]:
+    """How many units each group keeps when a share `keep` of all is kept; at least one."""
+    if ranking.everywhere:
+        pooled = np.sort(np.concatenate(scores))
+        threshold = pooled[min(len(pooled) - 1, round((1.0 - keep) * len(pooled)))] if keep < 1 else -math.inf
+        # a tenth of every group stays: a layer of two units is a dead end that no recovery opens
+        kept = [max(math.ceil(0.1 * len(s)), int((s >= threshold).sum())) for s in scores]
+    else:
+        kept = [round(keep * len(s)) for s in scores]
+    return [min(len(s), _rounded(max(1, k), len(s), ranking.round_to)) for k, s in zip(kept, scores, strict=True)]
+
+
+def _rounded(width: int, before: int, round_to: int) -> int:
+    return math.ceil(width / round_to) * round_to if before >= 4 * round_to else width
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What could be cut from a network: the units of each group, least important first."""
+
+    net: nn.Module
+    groups: tuple[Group, ...]
+    scores: tuple[np.ndarray, ...]
+    ranking: Ranking
+
+    def edits(self, kept: Sequence[int]) -> list[JSON]:
+        """kept: units left in each group."""
+        return drops(
+            (g, np.argsort(s, kind="stable")[: len(g) - k].tolist())
+            for g, s, k in zip(self.groups, self.scores, kept, strict=True)
+        )
+
+    def trial(self, kept: Sequence[int]) -> nn.Module:
+        net = copy.deepcopy(self.net)
+        apply_edits_(net, self.edits(kept))
+        return net
+
+    def fit(self, cost: Cost, target: float, *, rounds: int = 12) -> list[int]:
+        """The widest widths that `rounds` of bisection find for a cost of at most `target`. Raises GateFailed where the
+        smallest network costs more."""
+        smallest = cost(self.trial(widths(self.scores, 0.0, self.ranking)))
+        if smallest > target:
+            raise GateFailed(
+                f"Prune cannot reach {target:,.6g}: the smallest that cutting this network gives is {smallest:,.6g}. "
+                "Ask for less pruning, or search a smaller network."
+            )
+        low, high = 0.0, 1.0  # the cost at low is within the target
+        for _ in range(rounds):
+            middle = (low + high) / 2
+            fits = cost(self.trial(widths(self.scores, middle, self.ranking))) <= target
+            low, high = (middle, high) if fits else (low, middle)
+        return widths(self.scores, low, self.ranking)
+
+
+def cuts(
+    net: nn.Module, example: Sequence[Tensor], ranking: Ranking, gradients: Gradients | None = None
+) -> Cuts:
+    """example: inputs of at least 2 rows. gradients: gives a copy of the network that has them; "taylor" needs it.
+    Raises GateFailed where nothing can be cut."""
+    groups, refused = prunable_groups(net, example)
+    if not groups:
+        why = f": {', '.join(refused)} could not be followed through it" if refused else ""
+        raise GateFailed(f"Prune found nothing that can be cut in this network{why}.")
+    scored = gradients(net) if gradients is not None else net
+    return Cuts(net, groups, tuple(importance(scored, group, ranking) for group in groups), ranking)
+
+
+def prune_(
+    net: nn.Module,
+    example: Sequence[Tensor],
+    *,
+    cost: Cost,
+    target: float,
+    ranking: Ranking,
+    gradients: Gradients | None = None,
+) -> list[JSON]:
+    """One round, in place: cut the least important units until `cost` is at most `target`; the edits that were made.
+
+    As `cuts`, and raises GateFailed where even the smallest network costs more."""
+    found = cuts(net, example, ranking, gradients)
+    kept = found.fit(cost, target)
+    made = found.edits(_filled(kept, found.scores, lambda k: cost(found.trial(k)) <= target, ranking))
+    apply_edits_(net, made)
+    return made
+
+
+def _filled(
+    kept: list[int], scores: Sequence[np.ndarray], fits: Callable[[list[int]], bool], ranking: Ranking
+) -> list[int]:
+    """Give back units while the target allows: rounding makes the cost fall in leaps, which bisection alone overshoots.
+    The group whose next unit is worth most comes first."""
+    kept, open_groups = list(kept), set(range(len(kept)))
+    while open_groups:
+        ordered = {g: np.sort(scores[g])[::-1] for g in open_groups if kept[g] < len(scores[g])}
+        if not ordered:
+            break
+        best = max(sorted(ordered), key=lambda g: float(ordered[g][kept[g]]))
+        before = len(scores[best])
+        wider = min(before, _rounded(kept[best] + 1, before, ranking.round_to))
+        trial = [wider if g == best else k for g, k in enumerate(kept)]
+        if fits(trial):
+            kept = trial
+        else:
+            open_groups.discard(best)
+        open_groups &= set(ordered)
+    return kept
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the steps work towards: `cost` from `before` to `target`, in the unit of `by`."""
+
+    by: str
+    cost: Cost
+    before: float
+    target: float
+
+
+# ── The stage ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Prune:
+    """to: below 1 the share of the parent's cost to keep, above 1 the cost itself, in the unit of `by`: "params",
+    "size" (bytes of the fp32 file), "macs", or "latency" (ms at batch 1; below 1 it is a share too). recovery_epochs:
+    in all, half of them after the last step. teacher: whether the parent's answers guide the recovery."""
+
+    to: float = 0.5
+    by: str = "params"
+    importance: str = "l2"
+    everywhere: bool = False
+    steps: int = 3
+    recovery_epochs: int = 12
+    teacher: bool = True
+    temperature: float = 2.0
+    weight: float = 0.5  # of the teacher's part in the loss
+    lr_scale: float = 0.5
+    round_to: int = 8
+
+    def __post_init__(self) -> None:
+        if self.by not in COSTS:
+            raise BadInput(f"Prune cannot aim at '{self.by}'; it can at {', '.join(COSTS)}.")
+        if self.importance not in IMPORTANCES:
+            raise BadInput(f"No importance named '{self.importance}'; they are {', '.join(IMPORTANCES)}.")
+        if not 0 < self.to < math.inf or self.to == 1:
+            raise BadInput(f"Prune to {self.to:g} shrinks nothing; give a share between 0 and 1, or a number above 1.")
+        if self.steps < 1 or self.recovery_epochs < 0 or self.round_to < 1:
+            raise BadInput("Prune takes at least 1 step, 0 recovery epochs and a rounding of 1.")
+
+    @property
+    def planned_epochs(self) -> float:
+        """Epochs of plain training that the stage would like; a teacher adds its forward pass."""
+        return self.recovery_epochs * (1.3 if self.teacher else 1.0)
+
+    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+        parent = ctx.network(artifact)
+        net, example = copy.deepcopy(parent), ctx.model_inputs(4)
+        aim = self._aim(net, artifact, ctx)
+        cost, before, target = aim.cost, aim.before, aim.target
+        edits: list[JSON] = []
+        log: list[dict[str, JSON]] = []
+        steps: list[dict[str, JSON]] = []
+        for step in range(self.steps):
+            rung = before * (target / before) ** ((step + 1) / self.steps)  # the same share each step
+            ranking = Ranking(self.importance, self.everywhere, self.round_to, derive_seed(ctx.seed, artifact.id, step))
+            if cost(net) > rung:
+                gradients = self._gradients(artifact, ctx) if self.importance == "taylor" else None
+                edits += prune_(net, example, cost=cost, target=rung, ranking=ranking, gradients=gradients)
+            raw = validation(net, ctx.task, "cpu")
+            log += [{"step": step + 1, **row} for row in self._recover(net, artifact, ctx, step, parent)]
+            value = validation(net, ctx.task, "cpu")
+            steps.append({"params": measure.params(net), "raw": raw, "val": value})
+            ctx.echo(f"Prune: step {step + 1} of {self.steps}: {measure.params(net):,} parameters, val {value:.4g}")
+        self._prove(net, parent, artifact, edits, example, ctx)
+        notes = {
+            "metric": ctx.task.goal.metric,
+            "by": aim.by,
+            "before": before,
+            "after": cost(net),
+            "target": target,
+            "steps": steps,
+            "layers": layers(parent, net),
+        }
+        return ctx.save(ctx.child(artifact, self, edits=(*artifact.edits, *edits)), net, log=log, notes=notes)
+
+    def _recover(
+        self, net: nn.Module, artifact: Artifact, ctx: Context, step: int, parent: nn.Module
+    ) -> list[dict[str, JSON]]:
+        last = math.ceil(self.recovery_epochs / 2) if self.steps > 1 else self.recovery_epochs
+        epochs = last if step == self.steps - 1 else (self.recovery_epochs - last) // (self.steps - 1)
+        if not epochs:
+            return []
+        return ctx.recover(
+            net, artifact, epochs=epochs, teacher=parent if self.teacher else None, temperature=self.temperature,
+            weight=self.weight, lr_scale=self.lr_scale, seed=step,
+        )  # fmt: skip
+
+    def _aim(self, net: nn.Module, artifact: Artifact, ctx: Context) -> Aim:
+        """Raises BadInput where the parent meets the target already, GateFailed where no cut of it does."""
+        ranking = Ranking("l2", self.everywhere, self.round_to)  # the structure matters here, not the units
+        found = cuts(net, ctx.model_inputs(4), ranking)
+        costs: dict[str, Cost] = {"macs": ctx.macs, "size": _FileSize(net, ctx)}
+        cost = costs.get(self.by, _params)
+        with tempfile.TemporaryDirectory() as folder:
+            timed = _Latency(net, ctx, Path(folder)) if self.by == "latency" else None
+            before = (timed or cost)(net)
+            target = self.to * before if self.to < 1 else self.to
+            if before <= target:
+                raise BadInput(
+                    f"The network already costs {before:,.6g} {COSTS[self.by]}, no more than the {target:,.6g} asked "
+                    "for; prune it to less."
+                )
+            kept = found.fit(timed or cost, target, rounds=5 if timed else 1)
+            if timed is not None:  # an export a network is too dear for every step: aim at the parameters that it gave
+                return Aim("params", cost, cost(net), cost(found.trial(kept)))
+        return Aim(self.by, cost, before, target)
+
+    def _gradients(self, artifact: Artifact, ctx: Context) -> Gradients:
+        """A copy of the network with the gradients of the task's loss over some batches of train."""
+
+        def with_gradients(net: nn.Module) -> nn.Module:
+            probe = copy.deepcopy(net).train()
+            plain = replace(ctx.training(artifact), augment=(), mixup=0.0, label_smoothing=0.0)
+            batches = ctx.task.batches("train", plain, seed=derive_seed(ctx.seed, "taylor"), device="cpu")
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive_seed(ctx.seed, "taylor"))
+                for batch, _ in zip(batches, range(16), strict=False):
+                    ctx.task.loss(probe, batch).backward()  # type: ignore[no-untyped-call]
+            return probe
+
+        return with_gradients
+
+    def _prove(
+        self, net: nn.Module, parent: nn.Module, artifact: Artifact, edits: list[JSON], example: Sequence[Tensor],
+        ctx: Context,
+    ) -> None:  # fmt: skip
+        """The network shrank, and its edits rebuild it."""
+        if measure.params(net) >= measure.params(parent):
+            raise GateFailed(f"Prune shrank nothing: {measure.params(net):,} parameters before and after.")
+        space = ctx.spaces(artifact.space)
+        rebuilt = space.build(thaw(space.arch, artifact.arch), ctx.task.spec)
+        apply_edits_(rebuilt, (*artifact.edits, *edits))
+        rebuilt.load_state_dict(net.state_dict())
+        with torch.no_grad():
+            difference = (rebuilt.eval()(*example) - net.eval()(*example)).abs().max().item()
+        if not difference <= 1e-6:
+            raise GateFailed(f"The pruned network cannot be rebuilt from its edits: answers differ by {difference:g}.")
+
+
+def _params(net: nn.Module) -> float:
+    return float(measure.params(net))
+
+
+class _FileSize:
+    """Bytes of the exported file by arithmetic after one export, and never fewer than the file has: cutting takes 4
+    bytes a number out of the matrices, leaves the graph as it is, and shortens what else there is."""
+
+    def __init__(self, net: nn.Module, ctx: Context) -> None:
+        self.net, self.ctx, self.rest = net, ctx, math.nan
+
+    def __call__(self, net: nn.Module) -> float:
+        if math.isnan(self.rest):
+            self.rest = _exported(self.net, self.ctx, measure.size_bytes) - _matrix_bytes(self.net)
+        return self.rest + _matrix_bytes(net)
+
+
+def _matrix_bytes(net: nn.Module) -> int:
+    return sum(4 * p.numel() for p in net.parameters() if p.ndim > 1)
+
+
+class _Latency:
+    """Milliseconds of the exported file at batch 1 on one thread, by interleaved ratio to the parent's file."""
+
+    def __init__(self, net: nn.Module, ctx: Context, folder: Path) -> None:
+        self.ctx, self.parent = ctx, folder / "parent.onnx"
+        ctx.export(copy.deepcopy(net), self.parent)
+
+    def __call__(self, net: nn.Module) -> float:
+        return _exported(net, self.ctx, self._measure)
+
+    def _measure(self, path: Path) -> float:
+        timed = measure.latency({"parent": self.parent, "this": path}, self.ctx.example(), processes=0)
+        return timed["this"].ratio * timed["parent"].p50_ms
+
+
+def _exported(net: nn.Module, ctx: Context, ask: Callable[[Path], float]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        deployed = ctx.deployed(copy.deepcopy(net))
+        onnxfile.export(deployed, ctx.task.inputs, ctx.task.answers, path, example=ctx.example())
+        return float(ask(path))
+
+
+def layers(before: nn.Module, after: nn.Module) -> list[dict[str, JSON]]:
+    """Every module with parameters of its own, before and after: the rows of the report's table."""
+    now = dict(after.named_modules())
+    return [
+        {"name": name, "kind": type(module).__name__, "before": _shape(module), "after": _shape(now[name]),
+         "params_before": _own_params(module), "params_after": _own_params(now[name])}
+        for name, module in before.named_modules()
+        if _own_params(module)
+    ]  # fmt: skip
+
+
+def _shape(module: nn.Module) -> list[int]:
+    return list(next(module.parameters(recurse=False)).shape)
+
+
+def _own_params(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters(recurse=False))

@@ -1,0 +1,186 @@
+"""The modules of `searchkit.layers` compute what they say, whatever else is in the batch, in torch and in ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from prunable_nets import Recurrences
+from torch import Tensor, nn
+
+from searchkit import onnxfile
+from searchkit.layers import Attention, AttentionPool, Positions, Recurrent, pool, reverse, surrogates, valid_steps
+from searchkit.runtime import Deployed
+from searchkit.types import Port
+
+KINDS = ("simple", "lstm", "gru", "peephole")
+OPERATORS = {"simple": "RNN", "lstm": "LSTM", "gru": "GRU", "peephole": "LSTM"}
+ORDER = {"simple": [0], "gru": [1, 0, 2], "lstm": [0, 2, 3, 1]}
+
+
+@pytest.mark.parametrize("kind, theirs", [("simple", nn.RNN), ("lstm", nn.LSTM), ("gru", nn.GRU)])
+def test_a_recurrent_layer_is_torchs_own_with_the_gates_in_onnx_order(kind: str, theirs: type[nn.RNNBase]) -> None:
+    torch.manual_seed(0)
+    ours, reference, x = Recurrent(5, 7, kind=kind), theirs(5, 7, batch_first=True), torch.randn(3, 6, 5)
+    nn.init.normal_(ours.bias_ih)
+    nn.init.normal_(ours.bias_hh)
+    with torch.no_grad():
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            blocks = getattr(ours, name).squeeze(0).chunk(len(ORDER[kind]))
+            getattr(reference, f"{name}_l0").copy_(torch.cat([blocks[g] for g in ORDER[kind]]))
+    assert torch.allclose(ours(x), reference(x)[0], atol=1e-6)
+    ours(x).square().sum().backward()
+    reference(x)[0].square().sum().backward()
+    theirs_first = reference.weight_hh_l0.grad.chunk(len(ORDER[kind]))[ORDER[kind].index(0)]
+    assert torch.allclose(ours.weight_hh.grad[0].chunk(len(ORDER[kind]))[0], theirs_first, atol=1e-5)
+
+
+def test_a_peephole_lstm_without_peepholes_is_an_lstm_and_with_them_is_not() -> None:
+    torch.manual_seed(0)
+    peephole, lstm, x = Recurrent(5, 7, kind="peephole"), Recurrent(5, 7, kind="lstm"), torch.randn(3, 6, 5)
+    lstm.load_state_dict({k: v for k, v in peephole.state_dict().items() if k != "peephole"})
+    assert (peephole(x) - lstm(x)).abs().max() > 1e-3
+    nn.init.zeros_(peephole.peephole)
+    assert torch.allclose(peephole(x), lstm(x), atol=1e-6)
+
+
+def test_a_peephole_lstm_of_one_unit_by_hand() -> None:
+    """Gers and Schmidhuber, 2000: input and forget gate see the cell before, the output gate sees the new one."""
+    layer = Recurrent(1, 1, kind="peephole")
+    with torch.no_grad():
+        layer.weight_ih.copy_(torch.tensor([[[0.5], [-0.4], [0.3], [0.8]]]))  # i o f c
+        layer.weight_hh.copy_(torch.tensor([[[0.1], [0.2], [-0.3], [0.4]]]))
+        layer.bias_ih.copy_(torch.tensor([0.1, 0.0, 0.2, -0.1]))
+        layer.peephole.copy_(torch.tensor([0.7, -0.6, 0.5]))  # i o f
+    h = c = 0.0
+    expected = []
+    for x in (1.0, -2.0, 0.5):
+        i = _sigmoid(0.5 * x + 0.1 * h + 0.1 + 0.7 * c)
+        f = _sigmoid(0.3 * x - 0.3 * h + 0.2 + 0.5 * c)
+        c = f * c + i * np.tanh(0.8 * x + 0.4 * h - 0.1)
+        o = _sigmoid(-0.4 * x + 0.2 * h - 0.6 * c)
+        h = o * np.tanh(c)
+        expected.append(h)
+    found = layer(torch.tensor([[[1.0], [-2.0], [0.5]]])).flatten().tolist()
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def _sigmoid(x: float) -> float:
+    return float(1 / (1 + np.exp(-x)))
+
+
+class Ragged(nn.Module):
+    """The network under test as the engine deploys it: the frontend gives series and lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return x, lengths
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_exported_file_agrees_at_any_batch_and_length(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Recurrences(kind).eval()
+    ports = (Port("x", (None, 4)), Port("lengths", (), "int64"))
+    example = {"x": np.zeros((2, 9, 4), np.float32), "lengths": np.array([9, 4])}
+    deployed = Deployed(Ragged(), net, nn.Identity()).eval()
+    onnxfile.export(deployed, ports, (Port("y", (5,)),), tmp_path / "m.onnx", example=example)
+    session = onnxfile.session(tmp_path / "m.onnx")
+    for batch, length in ((1, 9), (3, 4), (7, 13)):
+        x, lengths = torch.randn(batch, length, 4), torch.randint(1, length + 1, (batch,))
+        with torch.no_grad():
+            expected = net(x, lengths).numpy()
+        found = session.run(None, {"x": x.numpy(), "lengths": lengths.numpy()})[0]
+        assert np.abs(found - expected).max() <= 1e-5
+
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    weights = {tensor.name for tensor in graph.initializer}
+    layers = [node for node in graph.node if node.op_type == OPERATORS[kind]]
+    assert len(layers) == 4  # two layers in two directions
+    for node in layers:  # int8 works on initializers: nothing may stand between them and the operator
+        assert weights.issuperset(name for name in node.input[1:4] if name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_gives_the_same_answer_whatever_stands_beside_and_behind_it(kind: str) -> None:
+    torch.manual_seed(0)
+    net, x, lengths = Recurrences(kind).eval(), torch.randn(4, 12, 4), torch.tensor([12, 5, 1, 8])
+    together = net(x, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone = net(x[row : row + 1, :length], lengths[row : row + 1])
+        without = net(x[row : row + 1, :length], None)
+        assert torch.allclose(together[row], alone[0], atol=1e-6)
+        assert torch.allclose(together[row], without[0], atol=1e-6)
+    x[1, 5:] = 1e3
+    assert torch.allclose(net(x, lengths)[1], together[1], atol=1e-6)
+
+
+def test_reverse_turns_the_valid_steps_and_is_its_own_inverse() -> None:
+    x, lengths = torch.arange(12.0).view(2, 6, 1), torch.tensor([6, 3])
+    turned = reverse(x, lengths)
+    assert turned.flatten().tolist() == [5, 4, 3, 2, 1, 0, 8, 7, 6, 9, 10, 11]
+    assert torch.equal(reverse(turned, lengths), x)
+    assert torch.equal(reverse(x, None), x.flip(1))
+
+
+def test_pool_by_hand() -> None:
+    x, lengths = torch.tensor([[[1.0], [5.0], [100.0]], [[-2.0], [-4.0], [-3.0]]]), torch.tensor([2, 3])
+    assert pool(x, lengths, "first").flatten().tolist() == [1, -2]
+    assert pool(x, lengths, "last").flatten().tolist() == [5, -3]
+    assert pool(x, lengths, "mean").flatten().tolist() == [3, -3]
+    assert pool(x, lengths, "max").flatten().tolist() == [5, -2]
+    for how in ("first", "last", "mean", "max"):
+        assert torch.equal(pool(x, None, how), pool(x, torch.tensor([3, 3]), how))
+    attend = AttentionPool(1)
+    weights = (x[0, :2, 0] * attend.query).softmax(0)
+    assert attend(x, lengths)[0].item() == pytest.approx((weights * x[0, :2, 0]).sum().item(), abs=1e-6)
+
+
+def test_attention_is_the_formula_and_does_not_look_at_what_is_masked() -> None:
+    torch.manual_seed(0)
+    attention, x = Attention(8, heads=2).eval(), torch.randn(1, 5, 8)
+    keep = valid_steps(x, torch.tensor([3]))
+    q, k, v = (linear(x)[0].view(5, 2, 4).transpose(0, 1) for linear in (attention.q, attention.k, attention.v))
+    scores = (q @ k.transpose(1, 2) / 2).masked_fill(~keep[:, None, :], float("-inf"))
+    expected = attention.proj((scores.softmax(2) @ v).transpose(0, 1).reshape(5, 8))
+    assert torch.allclose(attention(x, keep)[0], expected, atol=1e-6)
+    assert torch.allclose(attention(x, keep)[0, :3], attention(x[:, :3])[0], atol=1e-6)
+
+
+def test_positions() -> None:
+    x = torch.zeros(2, 5, 6)
+    table = Positions(6, length=9, kind="sinusoidal")(x)
+    assert table[0, 3, 0].item() == pytest.approx(np.sin(3), abs=1e-6)
+    assert table[1, 2, 3].item() == pytest.approx(np.cos(2 / 10_000 ** (2 / 6)), abs=1e-6)
+    assert Positions(7, length=4, kind="sinusoidal").table.shape == (4, 7)
+    learned = Positions(6, length=9)
+    learned(x).sum().backward()
+    assert (learned.table.grad[:5] == 2).all() and (learned.table.grad[5:] == 0).all()
+
+
+def test_a_surrogate_has_the_shapes_of_its_module_and_ends_with_its_context() -> None:
+    x = torch.randn(2, 5, 8)
+    modules = (Recurrent(8, 3, kind="gru"), Attention(8, heads=2), Positions(8, length=5), AttentionPool(8))
+    for module in modules:
+        real = module(x)
+        with surrogates():
+            assert module(x).shape == real.shape and (module(x) == 0).all() and module(x).grad_fn is not None
+        assert torch.equal(module(x), real)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: Recurrent(2, 3, kind="mlp"), "No recurrent kind 'mlp'; the kinds are simple, gru, lstm, peephole."),
+        (lambda: Attention(10, heads=3), "A width of 10 cannot be split into 3 heads."),
+        (lambda: Positions(4, length=3, kind="x"), "No positions of kind 'x'; the kinds are learned, sinusoidal."),
+    ],
+)
+def test_what_cannot_be_is_refused(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -1,0 +1,144 @@
+"""Prune on every kind of structure: it reaches what was asked, runs and trains after, and rebuilds from its edits."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from prunable_nets import NETS, Recurrences, example
+from torch import Tensor, nn
+
+from searchkit.edits import apply_edits_, drops, mask_edits_, prunable_groups
+from searchkit.measure import macs, params
+from searchkit.stages.prune import IMPORTANCES, Prune, Ranking, cuts, importance, prune_, widths
+from searchkit.types import BadInput, GateFailed
+
+
+def with_gradients(inputs: tuple[Tensor, ...]):
+    def probe(net: nn.Module) -> nn.Module:
+        net.zero_grad()
+        net(*inputs).square().sum().backward()
+        return net
+
+    return probe
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_half_of_the_parameters_of_every_structure(name: str) -> None:
+    net, inputs = example(name)
+    before, shape = params(net), net(*inputs).shape
+    edits = prune_(net, inputs, cost=params, target=before / 2, ranking=Ranking(round_to=1))
+    assert 0.35 * before < params(net) <= before / 2
+
+    net.train()
+    loss = net(*inputs).square().mean() + (net.penalty() if name == "vae" else 0.0)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in net.parameters())
+    torch.optim.AdamW(net.parameters()).step()
+
+    rebuilt, _ = example(name, seed=1)
+    apply_edits_(rebuilt, json.loads(json.dumps(edits)))
+    rebuilt.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        out = net.eval()(*inputs)
+        assert out.shape == shape and torch.equal(out, rebuilt(*inputs))
+
+
+@pytest.mark.parametrize("kind, both", [("lstm", False), ("gru", False), ("gru", True), ("peephole", False)])
+def test_a_recurrent_network_at_half_its_parameters_equals_the_masked_one(kind: str, both: bool) -> None:
+    torch.manual_seed(0)
+    net = Recurrences(kind, both=both, norm=False).eval()
+    x, lengths = torch.randn(5, 11, 4), torch.tensor([11, 3, 7, 1, 11])
+    masked, before = Recurrences(kind, both=both, norm=False).eval(), params(net)
+    masked.load_state_dict(net.state_dict())
+    edits = prune_(net, (x, lengths), cost=params, target=before / 2, ranking=Ranking(round_to=1))
+    mask_edits_(masked, edits)
+    assert params(net) <= before / 2
+    with torch.no_grad():
+        assert (net(x, lengths) - masked(x, lengths)).abs().max() <= 1e-6
+        assert net(x, lengths).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("how", IMPORTANCES)
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_every_importance_reaches_a_target_in_macs(how: str, everywhere: bool) -> None:
+    net, inputs = example("mbconv")
+    one = tuple(x[:1] for x in inputs)
+    before = macs(net, one)
+    ranking = Ranking(how, everywhere=everywhere, round_to=1)
+    prune_(net, inputs, cost=lambda n: macs(n, one), target=0.6 * before, ranking=ranking,
+           gradients=with_gradients(inputs) if how == "taylor" else None)  # fmt: skip
+    assert macs(net, one) <= 0.6 * before
+    assert net(*inputs).shape == (3, 5)
+
+
+@pytest.mark.parametrize("how", ["l1", "l2", "taylor", "bn"])
+@pytest.mark.parametrize("name", ["plain", "residual", "mlp", "simple", "transformer"])
+def test_units_that_do_nothing_are_worth_least(name: str, how: str) -> None:
+    net, inputs = example(name)
+    groups, _ = prunable_groups(net, inputs)
+    dead = {g: list(range(1, len(g), 3)) for g in groups}
+    mask_edits_(net, drops(dead.items()))
+    if how == "taylor":
+        with_gradients(inputs)(net)
+    for group in groups:
+        scores = importance(net, group, Ranking(how))
+        assert scores.shape == (len(group),) and np.isfinite(scores).all()
+        assert (scores[dead[group]] == 0).all()
+        alive = np.delete(scores, dead[group])
+        assert (alive > 0).all() or (how == "taylor" and alive.max() > 0)  # a ReLU may be off for every row
+
+
+def test_the_random_control_is_seeded_and_differs() -> None:
+    net, inputs = example("mlp")
+    group = prunable_groups(net, inputs)[0][0]
+    first, again, other = (importance(net, group, Ranking("random", seed=s)) for s in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_wide_layers_are_left_at_a_multiple_of_eight_and_narrow_ones_as_they_come() -> None:
+    wide, narrow = np.linspace(0.5, 1.5, 64), np.linspace(0.5, 1.5, 20)
+    for keep in np.linspace(0, 1, 21):
+        a, b = widths((wide, narrow), float(keep), Ranking(round_to=8))
+        assert a % 8 == 0 and 8 <= a <= 64 and b == max(1, round(keep * 20))
+    assert widths((wide, narrow), 1.0, Ranking(everywhere=True)) == [64, 20]
+
+
+def test_rounding_does_not_cost_much_more_than_was_asked() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 3))
+    inputs = (torch.randn(2, 10),)
+    before = params(net)
+    prune_(net, inputs, cost=params, target=before / 2, ranking=Ranking())
+    hidden = [net[0].out_features, net[2].out_features, net[4].out_features]
+    assert all(h % 8 == 0 for h in hidden)
+    assert 0.42 * before <= params(net) <= 0.5 * before, hidden
+
+
+def test_an_unreachable_target_names_the_smallest() -> None:
+    net, inputs = example("mlp")
+    with pytest.raises(GateFailed, match=r"cannot reach 5: the smallest that cutting this network gives is 27\."):
+        prune_(net, inputs, cost=params, target=5, ranking=Ranking(round_to=1))
+
+
+def test_a_network_without_anything_to_cut_fails() -> None:
+    with pytest.raises(GateFailed, match="nothing that can be cut"):
+        cuts(nn.Linear(4, 3), (torch.randn(2, 4),), Ranking())
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"by": "mass"}, "cannot aim at 'mass'"),
+        ({"importance": "l3"}, "No importance named 'l3'"),
+        ({"to": 1.0}, "shrinks nothing"),
+        ({"to": 0.0}, "shrinks nothing"),
+        ({"to": float("nan")}, "shrinks nothing"),
+        ({"steps": 0}, "at least 1 step"),
+    ],
+)
+def test_bad_settings_are_refused_when_made(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        Prune(**fields)  # type: ignore[arg-type]
