@@ -1,0 +1,270 @@
+"""Convolutional network for images: stages × depth × width, of plain, residual, separable or inverted-residual blocks.
+
+A stem, then stages; each stage after the first halves the resolution. LeNet-5 (LeCun et al. 1998), VGG (Simonyan &
+Zisserman 2015, arXiv:1409.1556), ResNet-20 (He et al. 2016, arXiv:1512.03385) and MobileNet (Howard et al. 2017,
+arXiv:1704.04861) are points of it. Residual blocks project their shortcut where the shape changes (option B).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
+
+from spaces._layers import activation, initialise_, initialise_head_, n_outputs, plain_answer
+
+
+@dataclass(frozen=True)
+class Arch:
+    """depths: blocks of each stage. widths: channels of each stage. block: plain, residual, separable, mbconv.
+    downsample: max, avg or stride. head: "global" average, or "flatten" after one more halving. hidden: units of the
+    fully connected layers before the answer. padding "valid" lets the stages' kernels shrink the picture."""
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    block: str = "residual"
+    kernel: int = 3
+    expansion: int = 1  # of an mbconv block
+    squeeze_excite: bool = False
+    downsample: str = "stride"
+    stem_width: int = 16
+    stem_kernel: int = 3
+    stem_downsamples: bool = False
+    head: str = "global"
+    hidden: tuple[int, ...] = ()
+    activation: str = "relu"
+    batch_norm: bool = True
+    dropout: float = 0.0
+    padding: str = "same"
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a gate that sees them all: (B, C, H, W). Hu et al. 2018, arXiv:1709.01507."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = max(4, width // 4)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = nn.Conv2d(width, inner, 1)
+        self.relu = nn.ReLU()
+        self.expand = nn.Conv2d(inner, width, 1)
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x * self.gate(self.expand(self.relu(self.reduce(self.pool(x)))))
+        return y
+
+
+class Residual(nn.Module):
+    """y = after(body(x) + shortcut(x)): (B, C, H, W)."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module, after: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut
+        self.after = after
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.after(self.body(x) + self.shortcut(x))
+        return y
+
+
+class _Parts:
+    """Makes the pieces of one architecture; what they have in common is said once."""
+
+    def __init__(self, arch: Arch) -> None:
+        self.arch = arch
+
+    def conv(
+        self, inputs: int, width: int, kernel: int = 1, *, stride: int = 1, groups: int = 1, active: bool = True
+    ) -> nn.Sequential:
+        """Convolution, batch norm, activation."""
+        arch = self.arch
+        padding = kernel // 2 if arch.padding == "same" else 0
+        conv = nn.Conv2d(inputs, width, kernel, stride, padding, groups=groups, bias=not arch.batch_norm)
+        layers: list[nn.Module] = [conv]
+        if arch.batch_norm:
+            layers.append(nn.BatchNorm2d(width))
+        if active:
+            layers.append(activation(arch.activation))
+        return nn.Sequential(*layers)
+
+    def squeeze_excite(self, width: int) -> list[nn.Module]:
+        return [SqueezeExcite(width)] if self.arch.squeeze_excite else []
+
+    def pool(self) -> nn.Module:
+        return nn.AvgPool2d(2) if self.arch.downsample == "avg" else nn.MaxPool2d(2)
+
+    def block(self, inputs: int, width: int, stride: int) -> nn.Module:
+        arch, kernel = self.arch, self.arch.kernel
+        match arch.block:
+            case "plain":
+                return nn.Sequential(self.conv(inputs, width, kernel, stride=stride), *self.squeeze_excite(width))
+            case "residual":
+                body = nn.Sequential(
+                    self.conv(inputs, width, kernel, stride=stride),
+                    self.conv(width, width, kernel, active=False),
+                    *self.squeeze_excite(width),
+                )
+                same = inputs == width and stride == 1
+                shortcut = nn.Identity() if same else self.conv(inputs, width, stride=stride, active=False)
+                return Residual(body, shortcut, activation(arch.activation))
+            case "separable":
+                return nn.Sequential(
+                    self.conv(inputs, inputs, kernel, stride=stride, groups=inputs),
+                    *self.squeeze_excite(inputs),
+                    self.conv(inputs, width),
+                )
+            case "mbconv":
+                inner = inputs * arch.expansion
+                body = nn.Sequential(
+                    self.conv(inputs, inner),
+                    self.conv(inner, inner, kernel, stride=stride, groups=inner),
+                    *self.squeeze_excite(inner),
+                    self.conv(inner, width, active=False),
+                )
+                if inputs == width and stride == 1:
+                    return Residual(body, nn.Identity(), nn.Identity())
+                return body
+        raise ValueError(f"no block named '{arch.block}'; they are plain, residual, separable, mbconv")
+
+
+def _halved(sizes: list[int], arch: Arch) -> list[int]:
+    return [(size + 1) // 2 if arch.downsample == "stride" else size // 2 for size in sizes]
+
+
+def _final_sizes(arch: Arch, sizes: list[int]) -> list[int]:
+    """Height and width before the head. Raises Infeasible where nothing would be left."""
+    lost = 0 if arch.padding == "same" else (arch.kernel - 1) * (2 if arch.block == "residual" else 1)
+    if arch.stem_downsamples:
+        sizes = _halved(sizes, arch)
+    for index, depth in enumerate(arch.depths):
+        if index > 0:
+            if min(sizes) < 2:
+                raise Infeasible(f"the picture is {sizes[0]}x{sizes[1]} before stage {index}: too small to halve")
+            sizes = _halved(sizes, arch)
+        sizes = [size - lost * depth for size in sizes]
+        if min(sizes) < 1:
+            raise Infeasible(f"stage {index} leaves nothing of the picture")
+    if arch.head == "flatten":
+        if min(sizes) < 2:
+            raise Infeasible(f"the picture is {sizes[0]}x{sizes[1]} before the head: too small to halve")
+        sizes = [size // 2 for size in sizes]
+    return sizes
+
+
+def accepts(spec: DataSpec) -> str | None:
+    if spec.modality != "image" or len(spec.inputs) != 1:
+        return "it takes images (channels, height, width)"
+    if None in spec.inputs[0].shape:
+        return "it takes images of one size"
+    return plain_answer(spec)
+
+
+def _image(spec: DataSpec) -> tuple[int, list[int]]:
+    """Channels, and [height, width]."""
+    channels, *sizes = (size for size in spec.inputs[0].shape if size is not None)
+    return channels, sizes
+
+
+def sample(trial: Trial, spec: DataSpec) -> Arch:
+    _, sizes = _image(spec)
+    n_stages = trial.suggest_int("stages", 1, max(1, min(4, min(sizes).bit_length() - 2)))
+    width = 4 * trial.suggest_int("width_by_4", 2, 12, log=True)
+    growth = trial.suggest_categorical("growth", [1.5, 2.0, 1.0]) if n_stages > 1 else 1.0
+    block = trial.suggest_categorical("block", ["residual", "plain", "separable", "mbconv"])
+    head = trial.suggest_categorical("head", ["global", "flatten"])
+    return Arch(
+        depths=tuple(trial.suggest_int(f"depth_{i}", 1, 3) for i in range(n_stages)),
+        widths=tuple(4 * max(1, round(width * growth**i / 4)) for i in range(n_stages)),
+        block=block,
+        kernel=trial.suggest_categorical("kernel", [3, 5]),
+        expansion=trial.suggest_int("expansion", 2, 4) if block == "mbconv" else 1,
+        squeeze_excite=trial.suggest_categorical("squeeze_excite", [False, True]),
+        downsample=trial.suggest_categorical("downsample", ["stride", "max", "avg"]) if n_stages > 1 else "max",
+        stem_width=width,
+        stem_kernel=trial.suggest_categorical("stem_kernel", [3, 5]),
+        stem_downsamples=trial.suggest_categorical("stem_downsamples", [False, True]) if min(sizes) >= 24 else False,
+        head=head,
+        hidden=(64,) if head == "flatten" and trial.suggest_categorical("hidden", [False, True]) else (),
+        batch_norm=trial.suggest_categorical("batch_norm", [True, False]) if block == "plain" else True,
+        dropout=trial.suggest_categorical("dropout", [0.0, 0.2]),
+    )
+
+
+def build(arch: Arch, spec: DataSpec) -> nn.Module:
+    """Raises Infeasible where the picture is too small for the stages."""
+    channels, sizes = _image(spec)
+    sizes = _final_sizes(arch, sizes)
+    parts = _Parts(arch)
+    strided = arch.downsample == "stride"
+    stem_stride = 2 if arch.stem_downsamples and strided else 1
+    stem = nn.Conv2d(
+        channels, arch.stem_width, arch.stem_kernel, stem_stride, arch.stem_kernel // 2, bias=not arch.batch_norm
+    )
+    net = nn.Sequential(stem)
+    if arch.batch_norm:
+        net.append(nn.BatchNorm2d(arch.stem_width))
+    net.append(activation(arch.activation))
+    if arch.stem_downsamples and not strided:
+        net.append(parts.pool())
+    width = arch.stem_width
+    for stage, (depth, stage_width) in enumerate(zip(arch.depths, arch.widths, strict=True)):
+        if stage > 0 and not strided:
+            net.append(parts.pool())
+        for index in range(depth):
+            net.append(parts.block(width, stage_width, 2 if stage > 0 and index == 0 and strided else 1))
+            width = stage_width
+    net.extend([nn.AdaptiveAvgPool2d(1)] if arch.head == "global" else [parts.pool()])
+    net.append(nn.Flatten())
+    inputs = width * (sizes[0] * sizes[1] if arch.head == "flatten" else 1)
+    for units in arch.hidden:
+        net.extend([nn.Linear(inputs, units), activation(arch.activation)])
+        inputs = units
+    if arch.dropout > 0:
+        net.append(nn.Dropout(arch.dropout))
+    head = nn.Linear(inputs, n_outputs(spec))
+    net.append(head)
+    initialise_(net, arch.activation)
+    initialise_head_(head)
+    return net
+
+
+POINTS = {
+    "lenet-5": Arch(
+        depths=(1,), widths=(16,), block="plain", kernel=5, downsample="avg", stem_width=6, stem_kernel=5,
+        stem_downsamples=True, head="flatten", hidden=(120, 84), activation="tanh", batch_norm=False, padding="valid",
+    ),
+    "vgg-16": Arch(
+        depths=(1, 2, 3, 3, 3), widths=(64, 128, 256, 512, 512), block="plain", downsample="max", stem_width=64,
+        head="flatten", batch_norm=False,
+    ),
+    "resnet-20": Arch(depths=(3, 3, 3), widths=(16, 32, 64), stem_width=16),
+    "mobilenet": Arch(
+        depths=(1, 2, 2, 6, 2), widths=(64, 128, 256, 512, 1024), block="separable", stem_width=32,
+    ),
+}  # fmt: skip
+
+SPACE = Space(
+    name="cnn",
+    arch=Arch,
+    accepts=accepts,
+    sample=sample,
+    build=build,
+    training=TrainingSpace(
+        default=Training(lr=4e-3, epochs=18, batch_size=64, weight_decay=0.02, ema=0.98, augment=("crop",)),
+        ranges={
+            "lr": Between(1e-3, 2e-2, log=True),
+            "optimizer": Choice(("adamw", "momentum")),
+            "weight_decay": Between(1e-3, 0.1, log=True),
+            "augment": Choice((("crop",), (), ("crop", "cutout"))),
+            "label_smoothing": Choice((0.0, 0.1)),
+        },
+    ),
+    task="digits",
+    budget=Budget(trials=12, epochs=18, rungs=3, eta=3, seconds=240.0),
+    paper="LeCun, Bottou, Bengio & Haffner 1998, Gradient-based learning applied to document recognition",
+    points=POINTS,
+)

@@ -1,0 +1,120 @@
+"""Multilayer perceptron: from the perceptron and logistic regression (depth 0) to deep nets with shortcuts.
+
+Any input of fixed size is flattened. A residual layer adds its input, through a projection where the width changes (He et
+al. 2016, arXiv:1512.03385). The paper: Rumelhart, Hinton & Williams 1986, Learning representations by back-propagating
+errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
+
+from spaces._layers import activation, features, initialise_, initialise_head_, n_outputs, plain_answer
+
+
+@dataclass(frozen=True)
+class Arch:
+    """widths: units of each hidden layer; () is the perceptron."""
+
+    widths: tuple[int, ...] = ()
+    activation: str = "relu"
+    batch_norm: bool = False
+    dropout: float = 0.0
+    residual: bool = False
+
+
+class Layer(nn.Module):
+    """Linear, batch norm, activation, dropout: (B, in) -> (B, out); with a shortcut around them where `residual`."""
+
+    def __init__(
+        self, inputs: int, width: int, *, nonlinearity: str, batch_norm: bool, dropout: float, residual: bool
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, width, bias=not batch_norm)
+        self.norm = nn.BatchNorm1d(width) if batch_norm else nn.Identity()
+        self.activation = activation(nonlinearity)
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.shortcut: nn.Module | None = None
+        if residual:
+            self.shortcut = nn.Identity() if inputs == width else nn.Linear(inputs, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.dropout(self.activation(self.norm(self.linear(x))))
+        return y if self.shortcut is None else y + self.shortcut(x)
+
+
+def accepts(spec: DataSpec) -> str | None:
+    if spec.modality == "tokens":
+        return "it takes numbers, not tokens; take rnn or transformer"
+    if len(spec.inputs) != 1 or features(spec) is None:
+        return "it takes one input of fixed size; take rnn or transformer for rows of different lengths"
+    return plain_answer(spec)
+
+
+def sample(trial: Trial, spec: DataSpec) -> Arch:
+    depth = trial.suggest_int("depth", 0, 4)
+    if depth == 0:
+        return Arch()
+    widths = tuple(8 * trial.suggest_int(f"width_{i}_by_8", 1, 64, log=True) for i in range(depth))
+    return Arch(
+        widths=widths,
+        activation=trial.suggest_categorical("activation", ["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]),
+        batch_norm=trial.suggest_categorical("batch_norm", [True, False]),
+        dropout=trial.suggest_float("dropout", 0.0, 0.4, step=0.1),
+        residual=trial.suggest_categorical("residual", [False, True]) if depth > 1 else False,
+    )
+
+
+def build(arch: Arch, spec: DataSpec) -> nn.Module:
+    inputs = features(spec)
+    assert inputs is not None
+    net = nn.Sequential(nn.Flatten())
+    width = inputs
+    for index, units in enumerate(arch.widths):
+        net.append(
+            Layer(
+                width,
+                units,
+                nonlinearity=arch.activation,
+                batch_norm=arch.batch_norm,
+                dropout=arch.dropout,
+                residual=arch.residual and index > 0,
+            )
+        )
+        width = units
+    head = nn.Linear(width, n_outputs(spec))
+    net.append(head)
+    initialise_(net, arch.activation)
+    initialise_head_(head)
+    return net
+
+
+SPACE = Space(
+    name="mlp",
+    arch=Arch,
+    accepts=accepts,
+    sample=sample,
+    build=build,
+    training=TrainingSpace(
+        default=Training(lr=3e-3, epochs=40, batch_size=64, weight_decay=0.02, ema=0.98),
+        ranges={
+            "optimizer": Choice(("adamw", "momentum", "rmsprop", "sgd")),
+            "lr": Between(1e-3, 2e-2, log=True),
+            "weight_decay": Between(1e-4, 0.1, log=True),
+            "l1": Choice((0.0, 1e-6, 1e-5)),
+            "batch_size": Choice((32, 64, 128)),
+            "mixup": Choice((0.0, 0.2)),
+        },
+    ),
+    task="digits",
+    budget=Budget(trials=24, epochs=40, rungs=3, eta=3, seconds=240.0),
+    paper="Rumelhart, Hinton & Williams 1986, Learning representations by back-propagating errors",
+    points={
+        "perceptron": Arch(),
+        "lenet-300-100": Arch(widths=(300, 100), activation="tanh"),
+    },
+)
