@@ -461,10 +461,10 @@ def bench(
         raise BadInput(f"--processes {processes} times nothing; it must be at least 1.")
     found = measure.bench(models, processes=processes)
     rows = [f"{'file':<40} {'p50 ms':>9} {'p95 ms':>9}   ratio to the first"]
-    for path, row in zip(models, found, strict=True):
+    for path, row in found.items():
         ratio = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] {row.verdict}"
-        rows.append(f"{str(path)[-40:]:<40} {row.p50_ms:>9.4f} {row.p95_ms:>9.4f}   {ratio}")
-    plain = [{"file": str(path), **vars_of(row)} for path, row in zip(models, found, strict=True)]
+        rows.append(f"{path[-40:]:<40} {row.p50_ms:>9.4f} {row.p95_ms:>9.4f}   {ratio}")
+    plain = [{"file": path, **vars_of(row)} for path, row in found.items()]
     emit(as_json, "bench", {"models": plain}, "\n".join(rows))
 
 

@@ -38,7 +38,8 @@ class Console:
         """What was found in the data, before any training."""
         self.say(f"task {name}")
         for what, value in found.items():
-            self.say(f"  {what.replace('_', ' '):<18} {_flat(value)}")
+            if value not in ([], {}, "", None):
+                self.say(f"  {what.replace('_', ' '):<18} {_flat(value)}")
 
     def progress(self, status: Status) -> None:
         """The search's own callback."""

@@ -108,12 +108,14 @@ def reopen(run: Run, task: Task) -> Question:
 
 
 def context(run: Run, question: Question, task: Task, spaces: Spaces, echo: Echo) -> Context:
+    family = spaces(question.space)  # by name or by path; an artifact knows it by its own name
     return Context(
         run=run,
         task=task,
-        spaces=spaces,
+        spaces=lambda name: family if name in (family.name, question.space) else spaces(name),
         seed=question.seed,
         device=pick_device(question.device),
+        threads=question.workers,
         limits=question.limits,
         deadline=Deadline.after(question.budget.seconds),
         echo=echo,

@@ -304,6 +304,7 @@ class Context:
     limits: Limits = field(default_factory=Limits)
     deadline: Deadline = field(default_factory=lambda: Deadline.after(math.inf))
     echo: Callable[[str], None] = print
+    threads: int = 1  # of the training inside a stage, which has the machine for itself
     epoch_scale: float = 1.0  # the pipeline lowers it where the deadline leaves less than the stages would like
 
     # ── from an artifact to a network ───────────────────────────────────────────────────────────────────────────────
@@ -436,6 +437,8 @@ class Context:
 
         Mixup and early stopping are left out: a short recovery that starts from good weights wants the plain data.
         """
+        import torch
+
         from searchkit.train import distillation
 
         before = self.training(parent)
@@ -451,7 +454,12 @@ class Context:
             seconds=self.deadline.left(),
             loss=None if teacher is None else distillation(self.task, teacher.to(self.device), temperature, weight),
         )
-        state = self.task.fit(net, plan, TrainState())
+        before_threads = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            state = self.task.fit(net, plan, TrainState())
+        finally:
+            torch.set_num_threads(before_threads)
         net.cpu().eval()
         return list(state.numbers["curve"])
 
