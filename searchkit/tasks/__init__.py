@@ -30,7 +30,7 @@ def _embedded() -> dict[str, tuple[str, str]]:
         if "\nEMBEDDED" not in text:
             continue
         for node in ast.parse(text).body:
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "EMBEDDED":
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EMBEDDED":
                 for name, description in ast.literal_eval(node.value).items():
                     found[name] = (file.stem, description)
     return found
@@ -61,6 +61,9 @@ def unpack(config: Mapping[str, JSON], arrays: Arrays) -> Task:
     """The inverse of `Task.pack`. config["module"] names the module of this folder that packed it."""
     module = str(config["module"])
     if not module.isidentifier() or not (FOLDER / f"{module}.py").is_file():
-        raise BadInput(f"The stored task was packed by '{module}', which this searchkit does not have; install the version that wrote it.")
+        raise BadInput(
+            f"The stored task was packed by '{module}', which this searchkit does not have; install the version that "
+            "wrote it."
+        )
     task: Task = import_module(f"{__name__}.{module}").unpack(config, arrays)
     return task

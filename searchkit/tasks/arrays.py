@@ -75,7 +75,7 @@ class ArrayTask:
         make: KindMaker = _offered("KINDS")[data.kind]
         self._kind = make(data, self._modality, self._frontend, ports[0])
         self.goal = self._kind.goal
-        self.answers = (self._kind.answers,)
+        self.answers: tuple[Port, ...] = (self._kind.answers,)
         self.spec = DataSpec(
             modality=data.modality,
             inputs=ports,
@@ -95,7 +95,7 @@ class ArrayTask:
         return self.data.fingerprint()
 
     def frontend(self) -> nn.Module:
-        return copy.deepcopy(self._frontend)
+        return copy.deepcopy(self._frontend).cpu()
 
     def answer(self) -> nn.Module:
         return self._kind.answer()
@@ -113,7 +113,7 @@ class ArrayTask:
         return self._train(training, seed, device) if split == "train" else self._val(training, device)
 
     def _val(self, training: Training, device: str) -> Iterator[Batch]:
-        for rows in torch.arange(self.n_examples("val"), device=device).split(training.batch_size):
+        for rows in torch.split(torch.arange(self.n_examples("val"), device=device), training.batch_size):
             inputs, target = self._examples("val", rows, device)
             yield Batch(inputs, inputs[0] if target is None else self._kind.soften(target, 0.0))
 
@@ -127,7 +127,7 @@ class ArrayTask:
         generator = torch.Generator(device).manual_seed(seed)
         mixing = np.random.default_rng(derive_seed("mixup", seed))
         order = torch.randperm(self.n_examples("train"), generator=generator, device=device)
-        for rows in order.split(training.batch_size):
+        for rows in torch.split(order, training.batch_size):
             if len(rows) == 1 and len(order) > 1:
                 continue  # batch norm cannot train on one example
             inputs, target = self._examples("train", rows, device)
@@ -225,7 +225,7 @@ def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ArrayTask:
 def _mix(
     inputs: tuple[Tensor, ...], target: Tensor, share: float, generator: Generator
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """mixup (Zhang et al. 2018, arXiv:1710.09412) of each example with another of the batch; of two lengths the longer."""
+    """mixup (Zhang et al. 2018, arXiv:1710.09412) of each example with another of the batch; the longer length."""
     other = torch.randperm(len(target), generator=generator, device=target.device)
     x, *lengths = inputs
     longer = tuple(torch.maximum(values, values[other]) for values in lengths)

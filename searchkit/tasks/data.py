@@ -73,7 +73,7 @@ class Data:
 
     def target_of(self, split: Split) -> np.ndarray:
         assert self.target is not None
-        return self.target[self.rows[split]]
+        return np.asarray(self.target[self.rows[split]])
 
     @property
     def main(self) -> str:

@@ -98,8 +98,8 @@ def cutout(x_BCHW: Tensor, generator: Generator) -> Tensor:
     half = max(1, min(height, width) // 4)
     rows = torch.arange(height, device=x_BCHW.device) - _integers(n, 0, height - 1, x_BCHW, generator)[:, None]
     columns = torch.arange(width, device=x_BCHW.device) - _integers(n, 0, width - 1, x_BCHW, generator)[:, None]
-    inside = ((rows >= -half) & (rows < half))[:, None, :, None] & ((columns >= -half) & (columns < half))[:, None, None, :]
-    return x_BCHW.masked_fill(inside, 0.0)
+    in_rows, in_columns = (rows >= -half) & (rows < half), (columns >= -half) & (columns < half)
+    return x_BCHW.masked_fill(in_rows[:, None, :, None] & in_columns[:, None, None, :], 0.0)
 
 
 def _integers(n: int, low: int, high: int, like: Tensor, generator: Generator) -> Tensor:
@@ -117,9 +117,14 @@ class Image:
     def arrange(self, found: Found) -> Arrays:
         x = found.x
         if x.ndim not in (3, 4) or 0 in x.shape:
-            raise BadInput(f"x of {found.where} has shape {x.shape}; images are (n, H, W), (n, H, W, C) or (n, C, H, W).")
+            raise BadInput(
+                f"x of {found.where} has shape {x.shape}; images are (n, H, W), (n, H, W, C) or (n, C, H, W)."
+            )
         if x.ndim == 4 and x.shape[1] not in CHANNELS and x.shape[3] not in CHANNELS:
-            raise BadInput(f"x of {found.where} has shape {x.shape}; images have 1, 3 or 4 channels, on the second or the last axis.")
+            raise BadInput(
+                f"x of {found.where} has shape {x.shape}; images have 1, 3 or 4 channels, on the second or the last "
+                "axis."
+            )
         return {"image": standard_dtype(x, found.where)}
 
     def ports(self, data: Data) -> tuple[Port, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def macro_f1(targets: np.ndarray, decisions: np.ndarray) -> float:
-    """The mean over classes of F1 = 2TP / (2TP + FP + FN), over the classes that targets or decisions name. (n,) each."""
+    """The mean of F1 = 2TP / (2TP + FP + FN) over the classes that targets or decisions name. (n,) each."""
     classes = np.unique(np.concatenate([targets, decisions]))
     return float(np.mean([_f1(targets == k, decisions == k) for k in classes]))
 

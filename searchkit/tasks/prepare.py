@@ -24,7 +24,9 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     from .arrays import ArrayTask, modality_named
 
     if len(found.x) < MIN_ROWS:
-        raise BadInput(f"{found.where} has {_rows(len(found.x))}; at least {MIN_ROWS} are needed for train, val and test.")
+        raise BadInput(
+            f"{found.where} has {_rows(len(found.x))}; at least {MIN_ROWS} are needed for train, val and test."
+        )
     name = source.modality or found.modality or guess_modality(found)
     inputs = modality_named(name).arrange(found)
     kind = source.kind or found.kind or guess_kind(found)
@@ -93,7 +95,9 @@ def read_target(found: Found, kind: str) -> tuple[np.ndarray | None, tuple[str, 
     if target is None:
         raise BadInput(f"{where} has no target, which {kind} needs; add y, or ask for --kind reconstruction.")
     if len(target) != len(found.x):
-        raise BadInput(f"{where} has {len(found.x)} examples and {len(target)} targets; give one target for each example.")
+        raise BadInput(
+            f"{where} has {len(found.x)} examples and {len(target)} targets; give one target for each example."
+        )
     if target.ndim > 2:
         raise BadInput(f"The target of {where} has shape {target.shape}; it must be (n,) or (n, n_targets).")
     if target.dtype.kind == "f" and not np.isfinite(target).all():
@@ -125,7 +129,8 @@ def _read_values(found: Found, target: np.ndarray) -> np.ndarray:
 def _read_multilabel(found: Found, target: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if target.ndim != 2 or not _is_binary(target):
         raise BadInput(
-            f"The target of {found.where} has shape {target.shape} and type {target.dtype}; multilabel needs (n, n_labels) of 0 and 1."
+            f"The target of {found.where} has shape {target.shape} and type {target.dtype}; multilabel needs (n, "
+            "n_labels) of 0 and 1."
         )
     return target.astype(np.float32), found.labels or tuple(str(k) for k in range(target.shape[1]))
 
@@ -134,7 +139,8 @@ def _read_classes(found: Found, target: np.ndarray) -> tuple[np.ndarray, tuple[s
     if target.ndim == 2 and target.shape[1] > 1:
         if not _is_binary(target) or not (target.sum(axis=1) == 1).all():
             raise BadInput(
-                f"The target of {found.where} has shape {target.shape}; classification needs (n,) class values, or one-hot rows."
+                f"The target of {found.where} has shape {target.shape}; classification needs (n,) class values, or "
+                "one-hot rows."
             )
         target = target.argmax(axis=1)
     target = target.reshape(-1)
@@ -145,10 +151,13 @@ def _read_classes(found: Found, target: np.ndarray) -> tuple[np.ndarray, tuple[s
         target = target.astype(np.int64)
     classes, codes = np.unique(target, return_inverse=True)
     if len(classes) < 2:
-        raise BadInput(f"The target of {found.where} has one class, '{classes[0]}', in every row; at least 2 are needed.")
+        raise BadInput(
+            f"The target of {found.where} has one class, '{classes[0]}', in every row; at least 2 are needed."
+        )
     if len(classes) > max(2, len(target) // 2):
         raise BadInput(
-            f"The target of {found.where} has {len(classes)} different values in {_rows(len(target))}, too many for classes; "
+            f"The target of {found.where} has {len(classes)} different values in {_rows(len(target))}, too many for "
+            "classes; "
             "choose another target, or --kind regression where it is a quantity."
         )
     if found.labels:
@@ -167,7 +176,9 @@ def _require_classes(target: np.ndarray, labels: tuple[str, ...], rows: dict[str
                 "add examples of it to train or remove it."
             )
     if len(trained) < 2:
-        raise BadInput(f"The train split of {found.where} has one class, '{labels[trained[0]]}'; at least 2 are needed.")
+        raise BadInput(
+            f"The train split of {found.where} has one class, '{labels[trained[0]]}'; at least 2 are needed."
+        )
 
 
 def _is_binary(target: np.ndarray) -> bool:

@@ -70,7 +70,9 @@ class Rebuild:
 
 def rebuild(data: Data, modality: Modality, frontend: nn.Module, spec_input: Port) -> Rebuild:
     if "lengths" in data.inputs:
-        raise BadInput(f"{data.where} has examples of different lengths, which cannot be reconstructed; cut them to one length.")
+        raise BadInput(
+            f"{data.where} has examples of different lengths, which cannot be reconstructed; cut them to one length."
+        )
     return Rebuild(modality.ports(data)[0], spec_input, modality.restore(data, frontend))
 
 

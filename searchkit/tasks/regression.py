@@ -51,7 +51,7 @@ class Values:
         return Rescale(self.std, self.mean)
 
     def encode(self, target: np.ndarray) -> np.ndarray:
-        return ((target - self.mean) / self.std).astype(np.float32)
+        return np.asarray((target - self.mean) / self.std, dtype=np.float32)
 
     def soften(self, target: Tensor, smoothing: float) -> Tensor:
         return target
@@ -66,7 +66,7 @@ class Values:
         return F.mse_loss(student.float(), teacher.float())
 
     def judge(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
-        """The score of an example is its squared error, averaged over targets; they share one unit or the mean is a mix."""
+        """The score of an example is its squared error, averaged over targets; of different units the mean is a mix."""
         values, targets = answers.astype(np.float64), truth.astype(np.float64)
         scores = ((values - targets) ** 2).mean(axis=1)
         metrics = {

@@ -22,7 +22,7 @@ def channel_statistics(
             values = values.reshape(len(block), values.shape[1], -1).astype(np.float64)
             moved = (values - np.reshape(shift, (-1, 1))) ** power
             sums.append((moved if valid is None else moved * valid[block][:, None]).sum(axis=(0, 2)))
-        return np.sum(sums, axis=0)
+        return np.asarray(np.sum(sums, axis=0))
 
     n_channels = 1 if channel_axis is None else x.shape[channel_axis]
     count = float(valid[rows].sum()) if valid is not None else x[:1].size / n_channels * len(rows)

@@ -81,12 +81,14 @@ def _lengths(found: Found, longest: int) -> Arrays:
     lengths = found.lengths
     if lengths.shape != (len(found.x),) or lengths.dtype.kind not in "iu":
         raise BadInput(
-            f"lengths of {found.where} has shape {lengths.shape} and type {lengths.dtype}; it must be {len(found.x)} whole numbers."
+            f"lengths of {found.where} has shape {lengths.shape} and type {lengths.dtype}; it must be {len(found.x)} "
+            "whole numbers."
         )
     wrong = np.flatnonzero((lengths < 1) | (lengths > longest))
     if len(wrong):
         raise BadInput(
-            f"lengths of {found.where} is {lengths[wrong[0]]} at row {wrong[0]}; a length is from 1 to {longest}, the steps in x."
+            f"lengths of {found.where} is {lengths[wrong[0]]} at row {wrong[0]}; a length is from 1 to {longest}, the "
+            "steps in x."
         )
     return {"lengths": lengths.astype(np.int64)}
 
@@ -105,7 +107,9 @@ class Series:
     def arrange(self, found: Found) -> Arrays:
         x = found.x[:, None, :] if found.x.ndim == 2 else found.x
         if x.ndim != 3 or 0 in x.shape:
-            raise BadInput(f"x of {found.where} has shape {found.x.shape}; series are (n, channels, length) or (n, length).")
+            raise BadInput(
+                f"x of {found.where} has shape {found.x.shape}; series are (n, channels, length) or (n, length)."
+            )
         lengths = _lengths(found, x.shape[2])
         return {"series": standard_dtype(x, found.where)} | lengths
 
@@ -135,7 +139,9 @@ class Tokens:
     def arrange(self, found: Found) -> Arrays:
         x = found.x
         if x.ndim != 2 or 0 in x.shape or x.dtype.kind not in "iu":
-            raise BadInput(f"x of {found.where} has shape {x.shape} and type {x.dtype}; tokens are (n, length) whole numbers.")
+            raise BadInput(
+                f"x of {found.where} has shape {x.shape} and type {x.dtype}; tokens are (n, length) whole numbers."
+            )
         if (x < 0).any():
             raise BadInput(f"x of {found.where} holds the token {x.min()}; tokens are numbered from 0.")
         return {"tokens": x.astype(np.int64)} | _lengths(found, x.shape[1])

@@ -26,12 +26,19 @@ class Source:
     def __post_init__(self) -> None:
         if (self.task is None) == (self.data is None):
             given = "both" if self.task is not None else "neither"
-            raise BadInput(f"The data come from a task or from a path, and {given} was given; give --task NAME or --data PATH.")
+            raise BadInput(
+                f"The data come from a task or from a path, and {given} was given; give --task NAME or --data PATH."
+            )
         for what, value, allowed in (("modality", self.modality, MODALITIES), ("kind", self.kind, KINDS)):
             if value is not None and value not in allowed:
-                raise BadInput(f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the data.")
+                raise BadInput(
+                    f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the "
+                    "data."
+                )
         if self.task is not None and (self.target is not None or self.test_data is not None):
-            raise BadInput(f"The task '{self.task}' brings its own target and test split; leave out --target and --test-data.")
+            raise BadInput(
+                f"The task '{self.task}' brings its own target and test split; leave out --target and --test-data."
+            )
 
     @classmethod
     def parse(cls, plain: Mapping[str, JSON]) -> Source:

@@ -12,7 +12,9 @@ TEST_SHARE = 0.20
 VAL_SHARE = 0.15  # of what test leaves
 
 
-def split_rows(n: int, strata: np.ndarray | None, *, given: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+def split_rows(
+    n: int, strata: np.ndarray | None, *, given: Mapping[str, np.ndarray], seed: int
+) -> dict[str, np.ndarray]:
     """Ascending row indices by split. strata: (n,) int, what to keep the shares of. given: val and
     test rows that are kept as they are."""
     rows = {split: np.sort(chosen).astype(np.int64) for split, chosen in given.items()}
@@ -35,10 +37,8 @@ def _take(rows: np.ndarray, strata: np.ndarray | None, share: float, *, seed: in
     for stratum in np.argsort(-(exact - counts), kind="stable"):
         if counts.sum() < wanted and counts[stratum] < sizes[stratum] - 1:
             counts[stratum] += 1
-    chosen = [
-        generator.permutation(np.flatnonzero(member == stratum))[:count] for stratum, count in enumerate(counts) if count
-    ]
-    return np.sort(rows[np.concatenate(chosen)]) if chosen else rows[:0]
+    chosen = [generator.permutation(np.flatnonzero(member == k))[:count] for k, count in enumerate(counts)]
+    return np.sort(rows[np.concatenate(chosen)])
 
 
 def quantile_strata(values: np.ndarray, bins: int = 10) -> np.ndarray:

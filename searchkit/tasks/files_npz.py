@@ -1,0 +1,106 @@
+"""NumPy archives: x and y, or x_train, y_train, x_test, y_test; x_val, y_val and lengths where given. Never pickled."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from searchkit.types import Arrays, BadInput
+
+from .data import Found
+
+LAYOUT = "x and optionally y, or x_train, x_test and optionally y_train, y_test, x_val, y_val; lengths go with each x"
+
+
+def read_npz(path: Path) -> Found:
+    """Raises BadInput."""
+    arrays = _read(path)
+    known = {f"{part}{split}" for part in ("x", "y", "lengths") for split in ("", "_train", "_val", "_test")}
+    unknown = sorted(set(arrays) - known)
+    if ("x" in arrays) == ("x_train" in arrays) or unknown:
+        held = ", ".join(sorted(arrays)) or "nothing"
+        raise BadInput(f"The archive '{path}' holds {held}; it must hold {LAYOUT}.")
+    splits = [""] if "x" in arrays else [f"_{split}" for split in ("train", "val", "test") if f"x_{split}" in arrays]
+    for part in ("y", "lengths"):
+        _require_complete(path, arrays, part, splits)
+    given: dict[str, np.ndarray] = {}
+    start = 0
+    for split in splits:
+        n = len(arrays[f"x{split}"])
+        if split in ("_val", "_test"):
+            given[split[1:]] = np.arange(start, start + n)
+        start += n
+    return Found(
+        name=path.stem,
+        x=_join(path, arrays, "x", splits),
+        target=_join(path, arrays, "y", splits) if f"y{splits[0]}" in arrays else None,
+        lengths=_join(path, arrays, "lengths", splits) if f"lengths{splits[0]}" in arrays else None,
+        where=f"'{path}'",
+        given=given,
+    )
+
+
+def _read(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise BadInput(
+                    f"'{path}' is a single array and no .npz archive; save it with numpy.savez(path, x=x, y=y)."
+                )
+            arrays = {name.lower(): archive[name] for name in archive.files}
+    except ValueError as error:
+        if "pickle" in str(error).lower():
+            raise BadInput(
+                f"'{path}' holds pickled objects, which may run code and are never read; save plain arrays with "
+                "numpy.savez."
+            ) from error
+        raise _corrupt(path, error) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, MemoryError, NotImplementedError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise _corrupt(path, error) from error
+    for name, values in arrays.items():
+        if not isinstance(values, np.ndarray):
+            raise BadInput(f"'{path}' holds '{name}', which is no array; save plain arrays with numpy.savez.")
+        if values.ndim == 0 or len(values) == 0:
+            raise BadInput(f"'{name}' of '{path}' is empty or a single number; its first axis must be the examples.")
+    return arrays
+
+
+def _corrupt(path: Path, error: Exception) -> BadInput:
+    reason = str(error) or type(error).__name__
+    return BadInput(f"'{path}' is no whole .npz archive ({reason}); copy or save it again.")
+
+
+def _require_complete(path: Path, arrays: Arrays, part: str, splits: list[str]) -> None:
+    has = [f"{part}{split}" in arrays for split in splits]
+    if any(has) and not all(has):
+        missing = f"{part}{splits[has.index(False)]}"
+        raise BadInput(f"The archive '{path}' lacks '{missing}'; give {part} for every x or for none.")
+    stray = [name for name in arrays if name.split("_")[0] == part and name.removeprefix(part) not in splits]
+    if stray:
+        raise BadInput(f"The archive '{path}' holds '{stray[0]}' without its x; it must hold {LAYOUT}.")
+    for split in splits:
+        if any(has) and len(arrays[f"{part}{split}"]) != len(arrays[f"x{split}"]):
+            raise BadInput(
+                f"'{part}{split}' of '{path}' has {len(arrays[f'{part}{split}'])} rows and 'x{split}' has "
+                f"{len(arrays[f'x{split}'])}; they must be equal."
+            )
+
+
+def _join(path: Path, arrays: Arrays, part: str, splits: list[str]) -> np.ndarray:
+    parts = [arrays[f"{part}{split}"] for split in splits]
+    for split, values in zip(splits, parts, strict=True):
+        if values.shape[1:] != parts[0].shape[1:]:
+            raise BadInput(
+                f"'{part}{split}' of '{path}' has examples of shape {values.shape[1:]} and '{part}{splits[0]}' of "
+                f"{parts[0].shape[1:]}; they must be equal."
+            )
+        if (values.dtype.kind in "US") != (parts[0].dtype.kind in "US"):
+            raise BadInput(
+                f"'{part}{split}' of '{path}' is of type {values.dtype}, the others of {parts[0].dtype}; use one type."
+            )
+    return np.concatenate(parts)
