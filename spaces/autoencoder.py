@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-
 from spaces._layers import activation, features, initialise_
 
 
 @dataclass(frozen=True)
 class Arch:
-    """kind: dense or conv. widths: units, or channels, of the encoder from the input on; the decoder mirrors them. code:
-    numbers in the middle."""
+    """kind: dense or conv. widths: units, or channels, of the encoder from the input on; the decoder mirrors them.
+    code: numbers in the middle."""
 
     widths: tuple[int, ...]
     code: int
@@ -35,7 +34,7 @@ class Arch:
 
 
 class Autoencoder(nn.Module):
-    """(B, …) -> (B, …), the same shape. `to_code` gives the mean, `to_spread` the log variance of a variational code."""
+    """(B, …) -> (B, …), the same shape. `to_code` gives the mean of a code, `to_spread` its log variance."""
 
     def __init__(self, encoder: nn.Module, to_code: nn.Module, to_spread: nn.Module | None, decoder: nn.Module) -> None:
         super().__init__()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-
 from spaces._layers import activation, initialise_, initialise_head_, n_outputs, plain_answer
 
 

@@ -1,8 +1,7 @@
 """Multilayer perceptron: from the perceptron and logistic regression (depth 0) to deep nets with shortcuts.
 
-Any input of fixed size is flattened. A residual layer adds its input, through a projection where the width changes (He et
-al. 2016, arXiv:1512.03385). The paper: Rumelhart, Hinton & Williams 1986, Learning representations by back-propagating
-errors.
+Any input of fixed size is flattened. A residual layer adds its input, through a projection where the width changes (He
+et al. 2016, arXiv:1512.03385). Rumelhart, Hinton & Williams 1986, Learning representations by back-propagating errors.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
-
 from spaces._layers import activation, features, initialise_, initialise_head_, n_outputs, plain_answer
 
 

@@ -1,0 +1,55 @@
+"""The stem of the families that read steps: series by overlapping frames, tokens by embedding, to (B, L, D).
+
+Padding is zeroed before a frame can see it, and lengths are carried over to frames, so that what stands after a row's
+end never reaches its answer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from searchkit.layers import valid_steps
+from searchkit.types import DataSpec, Infeasible
+from spaces._layers import plain_answer
+
+
+class Stem(nn.Module):
+    """(B, C, L) -> (B, ceil(L / hop), D), or tokens (B, L) -> (B, L, D); with the lengths (B,) of the new steps.
+
+    Frame i is centred on step i·hop, and the row's outside counts as zeros."""
+
+    def __init__(self, spec: DataSpec, width: int, *, frame: int, hop: int) -> None:
+        super().__init__()
+        self.hop = hop
+        self.embedding = nn.Embedding(spec.vocabulary, width) if spec.modality == "tokens" else None
+        self.conv: nn.Conv1d | None = None
+        if self.embedding is not None:
+            nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        else:
+            channels = spec.inputs[0].shape[0]
+            assert channels is not None
+            self.conv = nn.Conv1d(channels, width, frame, hop, frame // 2)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.embedding is not None:
+            return self.embedding(x), lengths_B
+        assert self.conv is not None
+        if lengths_B is not None:
+            x = x * valid_steps(x.transpose(1, 2), lengths_B)[:, None, :].to(x.dtype)
+            lengths_B = torch.div(lengths_B + (self.hop - 1), self.hop, rounding_mode="floor")
+        return self.relu(self.conv(x)).transpose(1, 2), lengths_B
+
+
+def accepts(spec: DataSpec) -> str | None:
+    if spec.modality not in ("series", "tokens"):
+        return "it reads steps: series (channels, steps) or tokens"
+    return plain_answer(spec)
+
+
+def check_stem(spec: DataSpec, frame: int) -> None:
+    """Raises Infeasible where a frame is longer than the rows."""
+    steps = spec.inputs[0].shape[-1]
+    if steps is not None and frame > steps:
+        raise Infeasible(f"a frame of {frame} steps is longer than the rows of {steps}")

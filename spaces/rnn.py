@@ -1,0 +1,140 @@
+"""Recurrent network over series and tokens: simple, LSTM, GRU, and LSTM with peepholes; one direction or both.
+
+A stem makes a step of `frame` consecutive ones, every `hop`: fewer, richer steps, as speech recognisers have it. Elman
+1990, Finding structure in time; Hochreiter & Schmidhuber 1997; Cho et al. 2014, arXiv:1406.1078; Gers & Schmidhuber
+2000; both directions: Schuster & Paliwal 1997. A row's answer depends on its valid steps alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from searchkit.layers import AttentionPool, Recurrent, pool, reverse
+from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
+from spaces._layers import initialise_, initialise_head_, n_outputs
+from spaces._steps import Stem, accepts, check_stem
+
+
+@dataclass(frozen=True)
+class Arch:
+    """kind: simple, lstm, gru or peephole. hidden: units of a layer in one direction. pooling: last, mean or attention.
+    frame, hop: steps that the stem joins into one, and from one to the next. stem_width: channels of a joined step."""
+
+    kind: str = "gru"
+    hidden: int = 64
+    layers: int = 1
+    bidirectional: bool = True
+    pooling: str = "mean"
+    frame: int = 5
+    hop: int = 2
+    stem_width: int = 32
+    dropout: float = 0.0
+
+
+class Layer(nn.Module):
+    """One recurrent layer in one direction or both: (B, L, C) -> the steps of each direction, (B, L, H) each. The
+    second direction's are in the order of time, like the first's."""
+
+    def __init__(self, inputs: int, hidden: int, *, kind: str, bidirectional: bool) -> None:
+        super().__init__()
+        self.forwards = Recurrent(inputs, hidden, kind=kind)
+        self.backwards = Recurrent(inputs, hidden, kind=kind) if bidirectional else None
+
+    def forward(self, x_BLC: Tensor, lengths_B: Tensor | None) -> list[Tensor]:
+        directions: list[Tensor] = [self.forwards(x_BLC)]
+        if self.backwards is not None:
+            directions.append(reverse(self.backwards(reverse(x_BLC, lengths_B)), lengths_B))
+        return directions
+
+
+class RecurrentNet(nn.Module):
+    """(B, C, L) numbers or (B, L) tokens, and lengths (B,) where they vary -> (B, outputs)."""
+
+    def __init__(
+        self, stem: Stem, layers: list[Layer], *, dropout: nn.Module, pooling: nn.Module | str, head: nn.Linear
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.layers = nn.ModuleList(layers)
+        self.dropout = dropout
+        self.how = pooling if isinstance(pooling, str) else "attention"
+        self.attention = pooling if isinstance(pooling, nn.Module) else None
+        self.head = head
+
+    def forward(self, x: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        steps_BLC, lengths_B = self.stem(x, lengths_B)
+        directions: list[Tensor] = []
+        for layer in self.layers:
+            directions = layer(steps_BLC, lengths_B)
+            steps_BLC = self.dropout(torch.cat(directions, 2) if len(directions) > 1 else directions[0])
+        if self.attention is not None:
+            pooled_BH = self.attention(steps_BLC, lengths_B)
+        elif self.how == "last":  # the state of a direction that has seen the whole row: its last, or its first, step
+            ends = [pool(y, lengths_B, end) for y, end in zip(directions, ("last", "first"), strict=False)]
+            pooled_BH = self.dropout(torch.cat(ends, 1) if len(ends) > 1 else ends[0])
+        else:
+            pooled_BH = pool(steps_BLC, lengths_B, self.how)
+        out: Tensor = self.head(pooled_BH)
+        return out
+
+
+def sample(trial: Trial, spec: DataSpec) -> Arch:
+    series = spec.modality == "series"
+    frame = trial.suggest_categorical("frame", [1, 3, 5, 7]) if series else 1
+    return Arch(
+        kind=trial.suggest_categorical("kind", ["gru", "lstm", "simple", "peephole"]),
+        hidden=8 * trial.suggest_int("hidden_by_8", 2, 16, log=True),
+        layers=trial.suggest_int("layers", 1, 2),
+        bidirectional=trial.suggest_categorical("bidirectional", [True, False]),
+        pooling=trial.suggest_categorical("pooling", ["mean", "attention", "last"]),
+        frame=frame,
+        hop=trial.suggest_int("hop", 1, min(frame, 4)) if frame > 1 else 1,
+        stem_width=8 * trial.suggest_int("stem_width_by_8", 1, 8, log=True),
+        dropout=trial.suggest_float("dropout", 0.0, 0.3, step=0.1),
+    )
+
+
+def build(arch: Arch, spec: DataSpec) -> nn.Module:
+    """Raises Infeasible where the stem's frame is longer than the rows."""
+    check_stem(spec, arch.frame)
+    stem = Stem(spec, arch.stem_width, frame=arch.frame, hop=arch.hop)
+    initialise_(stem, "relu")
+    width, layers = arch.stem_width, []
+    for _ in range(arch.layers):
+        layers.append(Layer(width, arch.hidden, kind=arch.kind, bidirectional=arch.bidirectional))
+        width = arch.hidden * (2 if arch.bidirectional else 1)
+    head = nn.Linear(width, n_outputs(spec))
+    initialise_head_(head)
+    dropout = nn.Dropout(arch.dropout) if arch.dropout > 0 else nn.Identity()
+    pooling = AttentionPool(width) if arch.pooling == "attention" else arch.pooling
+    return RecurrentNet(stem, layers, dropout=dropout, pooling=pooling, head=head)
+
+
+SPACE = Space(
+    name="rnn",
+    arch=Arch,
+    accepts=accepts,
+    sample=sample,
+    build=build,
+    training=TrainingSpace(
+        default=Training(
+            lr=5e-3, epochs=60, batch_size=64, weight_decay=0.05, ema=0.99, label_smoothing=0.05,
+            augment=("jitter", "scale"),
+        ),
+        ranges={
+            "lr": Between(2e-3, 1e-2, log=True),
+            "weight_decay": Between(1e-2, 0.2, log=True),
+            "augment": Choice((("jitter", "scale"), ("jitter",), ())),
+        },
+    ),
+    task="mnist1d",
+    budget=Budget(trials=10, epochs=60, rungs=3, eta=3, seconds=300.0),
+    paper="Cho et al. 2014, arXiv:1406.1078; Hochreiter & Schmidhuber 1997, Long short-term memory",
+    points={
+        "elman": Arch(kind="simple", bidirectional=False, pooling="last", frame=1, hop=1, stem_width=8),
+        "bidirectional-gru": Arch(),
+    },
+)

@@ -1,0 +1,155 @@
+"""Transformer encoder over series and tokens: pre-norm blocks of self-attention and a feed-forward net.
+
+Vaswani et al. 2017, arXiv:1706.03762; norms before the branches as in Xiong et al. 2020, arXiv:2002.04745. A series
+comes in as frames of consecutive steps (a convolution), tokens by embedding. The class token is a step of zeros before
+the row: its position alone tells it apart, so it needs no parameter of its own. What stands after a row's end is not
+attended to. Not to be confused with a decoder: every step sees every other one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from searchkit.layers import Attention, Positions, pool, valid_steps
+from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
+from spaces._layers import activation, initialise_, initialise_head_, n_outputs
+from spaces._steps import Stem, accepts, check_stem
+
+MOST_STEPS = 512
+"""The positions there are where rows vary in length and the data does not say how long they get."""
+
+
+@dataclass(frozen=True)
+class Arch:
+    """width: channels of a step. ffn: the feed-forward net's width over it. positions: learned or sinusoidal. pooling:
+    mean, or token (a class token). frame, hop: steps that the stem joins into one, and from one to the next."""
+
+    width: int = 64
+    heads: int = 4
+    depth: int = 2
+    ffn: int = 2
+    positions: str = "learned"
+    pooling: str = "mean"
+    frame: int = 7
+    hop: int = 2
+    activation: str = "relu"
+    dropout: float = 0.0
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + ffn(norm(x)): (B, L, D)."""
+
+    def __init__(self, width: int, *, heads: int, ffn: int, nonlinearity: str, dropout: float) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = Attention(width, heads=heads, dropout=dropout)
+        self.norm_ffn = nn.LayerNorm(width)
+        self.ffn = nn.Sequential(nn.Linear(width, ffn * width), activation(nonlinearity), nn.Linear(ffn * width, width))
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+
+    def forward(self, x_BLD: Tensor, keep_BL: Tensor | None) -> Tensor:
+        x_BLD = x_BLD + self.dropout(self.attention(self.norm_attention(x_BLD), keep_BL))
+        out: Tensor = x_BLD + self.dropout(self.ffn(self.norm_ffn(x_BLD)))
+        return out
+
+
+class Encoder(nn.Module):
+    """(B, C, L) numbers or (B, L) tokens, and lengths (B,) where they vary -> (B, outputs)."""
+
+    def __init__(
+        self,
+        stem: Stem,
+        positions: Positions,
+        *,
+        blocks: list[Block],
+        norm: nn.LayerNorm,
+        head: nn.Linear,
+        pooling: str,
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.positions = positions
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm
+        self.head = head
+        self.token = pooling == "token"
+
+    def forward(self, x: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        steps_BLD, lengths_B = self.stem(x, lengths_B)
+        if self.token:
+            steps_BLD = F.pad(steps_BLD, (0, 0, 1, 0))
+            lengths_B = None if lengths_B is None else lengths_B + 1
+        steps_BLD = self.positions(steps_BLD)
+        keep_BL = None if lengths_B is None else valid_steps(steps_BLD, lengths_B)
+        for block in self.blocks:
+            steps_BLD = block(steps_BLD, keep_BL)
+        steps_BLD = self.norm(steps_BLD)
+        out: Tensor = self.head(pool(steps_BLD, lengths_B, "first" if self.token else "mean"))
+        return out
+
+
+def sample(trial: Trial, spec: DataSpec) -> Arch:
+    frame = trial.suggest_categorical("frame", [7, 5, 3]) if spec.modality == "series" else 1
+    return Arch(
+        width=16 * trial.suggest_int("width_by_16", 1, 6, log=True),
+        heads=trial.suggest_categorical("heads", [1, 2, 4]),
+        depth=trial.suggest_int("depth", 1, 4),
+        ffn=trial.suggest_int("ffn", 1, 4),
+        positions=trial.suggest_categorical("positions", ["learned", "sinusoidal"]),
+        pooling=trial.suggest_categorical("pooling", ["mean", "token"]),
+        frame=frame,
+        hop=trial.suggest_int("hop", 1, 3) if frame > 1 else 1,
+        activation=trial.suggest_categorical("activation", ["relu", "gelu"]),
+        dropout=trial.suggest_categorical("dropout", [0.0, 0.1]),
+    )
+
+
+def build(arch: Arch, spec: DataSpec) -> nn.Module:
+    """Raises Infeasible where the heads do not share the width out, or a frame is longer than the rows."""
+    if arch.width % arch.heads:
+        raise Infeasible(f"a width of {arch.width} cannot be shared out to {arch.heads} heads")
+    check_stem(spec, arch.frame)
+    steps = spec.inputs[0].shape[-1] or MOST_STEPS
+    length = (steps + arch.hop - 1) // arch.hop + (1 if arch.pooling == "token" else 0)
+    stem = Stem(spec, arch.width, frame=arch.frame, hop=arch.hop)
+    initialise_(stem, "relu")
+    blocks = [
+        Block(arch.width, heads=arch.heads, ffn=arch.ffn, nonlinearity=arch.activation, dropout=arch.dropout)
+        for _ in range(arch.depth)
+    ]
+    for block in blocks:
+        for module in block.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+    head = nn.Linear(arch.width, n_outputs(spec))
+    initialise_head_(head)
+    positions = Positions(arch.width, length=length, kind=arch.positions)
+    return Encoder(stem, positions, blocks=blocks, norm=nn.LayerNorm(arch.width), head=head, pooling=arch.pooling)
+
+
+SPACE = Space(
+    name="transformer",
+    arch=Arch,
+    accepts=accepts,
+    sample=sample,
+    build=build,
+    training=TrainingSpace(
+        default=Training(
+            lr=2e-3, epochs=60, batch_size=64, weight_decay=0.05, ema=0.99, label_smoothing=0.05, warmup=0.1,
+            augment=("jitter", "scale"),
+        ),
+        ranges={
+            "lr": Between(1e-3, 5e-3, log=True),
+            "weight_decay": Between(1e-2, 0.2, log=True),
+            "augment": Choice((("jitter", "scale"), ("jitter",), ())),
+        },
+    ),
+    task="mnist1d",
+    budget=Budget(trials=10, epochs=60, rungs=3, eta=3, seconds=300.0),
+    paper="Vaswani et al. 2017, arXiv:1706.03762",
+    points={"base": Arch(width=96, heads=4, depth=4, ffn=4)},
+)  # fmt: skip
