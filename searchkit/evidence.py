@@ -300,8 +300,9 @@ def errors(kind: Kind, evaluation: Evaluation, *, points: int = 400) -> dict[str
     if kind == "classes" and truth.ndim == 1:
         size = int(max(truth.max(), given.max())) + 1
         table = np.zeros((size, size), dtype=np.int64)
-        np.add.at(table, (truth.astype(np.int64), given.astype(np.int64)), 1)
-        return {"confusion": table.tolist()}
+        answered = given >= 0  # −1: the answer was not a number
+        np.add.at(table, (truth[answered].astype(np.int64), given[answered].astype(np.int64)), 1)
+        return {"confusion": table.tolist(), "unanswered": int(np.sum(~answered))}
     if kind == "classes":
         yes, said = truth.astype(bool), given.astype(bool)
         cells = {"hit": yes & said, "missed": yes & ~said, "false_alarm": ~yes & said}

@@ -1,0 +1,297 @@
+"""The report's figures: each a pure function from the plain data of report.json to SVG, or "" where there is nothing.
+
+Every figure says in its description what it shows, for who cannot see it, and repeats no number that a table near it
+gives. Colours follow Okabe and Ito (2008), so that none is told from another by hue alone where vision differs; shapes,
+dashes and words tell them apart too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from searchkit.report import words
+from searchkit.report.svg import WIDTH, Figure, Scale, shortened, spanning, wants_log
+from searchkit.types import JSON
+
+LEFT, RIGHT, TOP = 58.0, WIDTH - 12, 34.0
+
+
+def _value_ticks(scale: Scale, metric: str) -> list[tuple[float, str]]:
+    ticks = scale.ticks()
+    if metric not in words.SHARES:
+        return [(t, words.short(t)) for t in ticks]
+    fine = len(ticks) > 1 and ticks[1] - ticks[0] < 0.01
+    return [(t, f"{100 * t:.1f}" if fine else f"{100 * t:.0f}") for t in ticks]
+
+
+def _axis_name(metric: str) -> str:
+    return words.metric_name(metric) + (", %" if metric in words.SHARES else "")
+
+
+def front(found: Mapping[str, JSON], metric: str) -> str:
+    """Metric against cost, both on val: the trials, the front's line, and the way of the stages to what is shipped."""
+    points = found["points"]
+    if not points:
+        return ""
+    name, line = found["cost"], found["line"]
+    costs = [p["cost"] for p in points] + [p["cost"] for p in line]
+    log = wants_log(costs)
+    height = 320.0
+    x = spanning(costs, LEFT, RIGHT, log=log, pad=0.05)
+    y = spanning(_main_body([p["value"] for p in points], [p["value"] for p in line]), height - 72, TOP)
+    best = [p for p in points if p["on_front"]]
+    figure = Figure(
+        "front", "Pareto front",
+        f"Validation {words.metric_name(metric)} against {words.COSTS[name]} of {len(points)} trials; {len(best)} are on "
+        "the front, and one is marked as chosen.",
+        height=height,
+    )  # fmt: skip
+    figure.axes(x, y, x_ticks=[(t, _cost_tick(name, t)) for t in x.ticks(4)], y_ticks=_value_ticks(y, metric))
+    unit = words.COSTS[name] + (", logarithmic" if log else "")
+    figure.titles(x, y, unit, f"validation {_axis_name(metric)}")
+    for p in points:
+        if not p["on_front"]:
+            figure.dot(x(p["cost"]), y(p["value"]), "dot faint", r=3.2, tip=_trial_tip(p, metric, name))
+    ordered = sorted(best, key=lambda p: p["cost"])
+    figure.line([(x(p["cost"]), y(p["value"])) for p in ordered], "line c1")
+    for p in ordered:
+        figure.dot(x(p["cost"]), y(p["value"]), "dot c1", r=4, tip=_trial_tip(p, metric, name))
+    figure.line([(x(p["cost"]), y(p["value"])) for p in line], "line c2 dashed")
+    for p in line[1:]:
+        figure.dot(x(p["cost"]), y(p["value"]), "dot c2", r=4, tip=f"{p['stage']}: {words.cost(name, p['cost'])}")
+    for p in points:
+        if p["chosen"]:
+            figure.dot(x(p["cost"]), y(p["value"]), "ring c1", r=8)
+    entries = [("dot c1", "on the front"), ("dot faint", "dominated"), ("ring c1", "chosen")]
+    figure.legend(height - 6, [*entries, ("line c2 dashed", "its stages")] if len(line) > 1 else entries)
+    return figure.markup()
+
+
+def _main_body(values: Sequence[float], always: Sequence[float]) -> list[float]:
+    """Without the far outliers, which are drawn at the edge: a trial that learnt nothing would flatten all others."""
+    ordered = sorted(values)
+    if len(ordered) < 8:
+        return [*values, *always]
+    low, high = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
+    reach = 3 * (high - low) or math.inf
+    return [v for v in values if low - reach <= v <= high + reach] + list(always)
+
+
+def _cost_tick(name: str, value: float) -> str:
+    if name == "size_bytes":
+        return f"{value / 1e3:.3g} KB" if value < 1e6 else f"{value / 1e6:.3g} MB"
+    return words.short(value)
+
+
+def _trial_tip(point: Mapping[str, JSON], metric: str, name: str) -> str:
+    return f"trial {point['number']}: {words.metric(metric, point['value'])}, {words.cost(name, point['cost'])}"
+
+
+def differences(rows: Sequence[Mapping[str, JSON]], metric: str) -> str:
+    """Each stage's difference to the fp32 winner with its interval, around the line of no difference."""
+    rows = [row for row in rows if not row["is_reference"]]
+    if not rows:
+        return ""
+    height = TOP + 46 + 34.0 * len(rows)
+    ends = [v for row in rows for v in (row["difference"]["low"], row["difference"]["high"])]
+    x = spanning(ends, 112.0, RIGHT, include=(0.0,), pad=0.1)
+    y = Scale(0, len(rows), TOP, height - 46)
+    figure = Figure(
+        "differences", "Difference to the fp32 winner on test, in pairs",
+        "; ".join(f"{row['name']} {words.difference(metric, row['difference'])}" for row in rows), height=height,
+    )  # fmt: skip
+    scale = 100 if metric in words.SHARES else 1
+    for t in x.ticks(5):
+        figure.rule((x(t), TOP - 6), (x(t), height - 46), "zero" if t == 0 else "grid")
+        figure.text(x(t), height - 30, words.number(scale * t, 2) if t else "0", look="tick", anchor="middle")
+    unit = "points" if metric in words.SHARES else f"in {words.metric_name(metric)}"
+    figure.text(RIGHT, height - 10, f"difference to the fp32 winner, {unit}", look="axis-title", anchor="end")
+    for index, row in enumerate(rows):
+        at, found = y(index + 0.5), row["difference"]
+        look = "c3" if found["indistinguishable"] else "c1" if found["better"] else "c2"
+        figure.text(0, at + 4, shortened(row["name"], 16), look="label")
+        figure.rule((x(found["low"]), at), (x(found["high"]), at), f"bar-line {look}")
+        figure.dot(x(found["value"]), at, f"dot {look}", r=5, tip=words.difference(metric, found))
+    return figure.markup()
+
+
+def history(found: Mapping[str, JSON], metric: str) -> str:
+    """Trials in order, the best so far, and what the same trials in random order would have had by then."""
+    trials = found["trials"]
+    scored = [t for t in trials if t["value"] is not None]
+    if not scored:
+        return ""
+    height = 310.0
+    numbers = [t["number"] for t in trials]
+    x = Scale(min(numbers) - 0.5, max(numbers) + 0.5, LEFT, RIGHT)
+    steps = found["best_so_far"]
+    y = spanning(_main_body([t["value"] for t in scored], [v for _, v in steps]), height - 72, TOP)
+    figure = Figure(
+        "history", "Search history",
+        f"Validation {words.metric_name(metric)} of {len(scored)} scored trials in order, with the best so far and the "
+        "best so far expected of the same trials in random order.", height=height,
+    )  # fmt: skip
+    whole = [t for t in linear_numbers(numbers) if x.low <= t <= x.high]
+    figure.axes(x, y, x_ticks=[(t, f"{t:g}") for t in whole], y_ticks=_value_ticks(y, metric))
+    figure.titles(x, y, "trial", f"validation {_axis_name(metric)}")
+    for t in trials:
+        if t["value"] is None:
+            figure.text(x(t["number"]), y.start - 3, TIMES_SIGN, look="mark c2", anchor="middle")
+        else:
+            look = "dot faint" if t["whole"] else "ring faint"
+            figure.dot(x(t["number"]), y(t["value"]), look, r=3, tip=f"trial {t['number']}: {words.metric(metric, t['value'])}")
+    figure.line([(x(n), y(v)) for n, v in found["random_so_far"]], "line c3 dashed")
+    stairs = [(x(steps[0][0]), y(steps[0][1]))] if steps else []
+    for (_, before), (n, v) in zip(steps, steps[1:], strict=False):
+        stairs += [(x(n), y(before)), (x(n), y(v))]
+    figure.line([*stairs, (RIGHT, stairs[-1][1])] if stairs else [], "line c1")
+    entries = [("line c1", "best so far"), ("line c3 dashed", "same trials, random order"), ("dot faint", "trained to the end")]
+    if any(t["value"] is not None and not t["whole"] for t in trials):
+        entries.append(("ring faint", "stopped at a rung"))
+    figure.legend(height - 23, entries)
+    return figure.markup()
+
+
+TIMES_SIGN = words.TIMES
+
+
+def linear_numbers(numbers: Sequence[int]) -> list[int]:
+    span = max(numbers) - min(numbers)
+    step = max(1, next(m * 10**d for d in range(9) for m in (1, 2, 5) if span / (m * 10**d) <= 8))
+    return [n for n in range(0, max(numbers) + 1, step) if n >= min(numbers)]
+
+
+def curves(lines: Sequence[Mapping[str, JSON]], name: str, *, key: str, unit: str, log: bool = False) -> str:
+    """`key` (loss or val) by epoch; the line marked `main` is drawn over the others, and each other is named if few."""
+    lines = [row | {"points": [(p["epoch"], p[key]) for p in row["points"] if p.get(key) is not None]} for row in lines]
+    lines = [row for row in lines if row["points"]]
+    if not lines:
+        return ""
+    height = 280.0
+    values = [v for row in lines for _, v in row["points"]]
+    log = log and wants_log(values)
+    last = max(e for row in lines for e, _ in row["points"])
+    x = Scale(0, max(last, 1), LEFT, RIGHT)
+    y = spanning(values if log else _main_body(values, [row["points"][-1][1] for row in lines]), height - 88, TOP, log=log)
+    figure = Figure(
+        name, f"{unit} by epoch", f"{unit} by epoch of " + ", ".join(str(row["name"]) for row in lines) + ".", height=height
+    )
+    metric = unit.split(" ", 1)[-1] if key == "val" else ""
+    y_ticks = [(t, words.short(t)) for t in y.ticks()] if key == "loss" else _value_ticks(y, lines[0].get("metric", metric))
+    figure.axes(x, y, x_ticks=[(t, f"{t:g}") for t in linear_numbers([0, int(last)])], y_ticks=y_ticks)
+    figure.titles(x, y, "epoch", unit + (", logarithmic" if log else ""))
+    looks = ["c1", "c2", "c3 dashed", "c4", "c5 dashed"]
+    named = []
+    for index, row in enumerate(lines):
+        look = f"line {looks[index]}" if row["named"] and index < len(looks) else "line faint"
+        figure.line([(x(e), y(v)) for e, v in row["points"]], look)
+        if len(row["points"]) == 1:
+            figure.dot(x(row["points"][0][0]), y(row["points"][0][1]), look.replace("line", "dot"), r=3)
+        if row["named"]:
+            named.append((look, shortened(str(row["name"]), 24)))
+    figure.legend(height - 23, named[:5])
+    return figure.markup()
+
+
+def bars(rows: Sequence[tuple[str, float]], name: str, title: str, unit: str) -> str:
+    """Horizontal bars from 0 to 1, the longest first."""
+    if not rows:
+        return ""
+    height = 30 + 22.0 * len(rows)
+    x = Scale(0, max(1e-9, max(v for _, v in rows)), 178, RIGHT - 42)
+    figure = Figure(name, title, "; ".join(f"{label} {v:.2f}" for label, v in rows), height=height)
+    figure.text(0, 13, unit, look="axis-title")
+    for index, (label, value) in enumerate(rows):
+        top = 24 + 22.0 * index
+        figure.text(168, top + 12, shortened(label, 25), look="label", anchor="end")
+        figure.box((178, top + 2), (x(value) - 178, 13), "fill c1", rx=2.0)
+        figure.text(x(value) + 6, top + 12, f"{value:.2f}", look="tick")
+    return figure.markup()
+
+
+def confusion(table: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+    """Rows are the truth, columns the answer. Shade is the share of the row, and every cell has its count where it fits."""
+    n = len(table)
+    cell = min(44.0, (WIDTH - 96) / n)
+    left, top = 92.0, 52.0
+    height = top + cell * n + 12
+    right = sum(table[i][i] for i in range(n))
+    figure = Figure(
+        "confusion", "Confusion matrix",
+        f"{right} of {sum(map(sum, table))} test examples lie on the diagonal, where the answer is the truth.", height=height,
+    )  # fmt: skip
+    figure.text(left, 14, "answer →", look="axis-title")
+    figure.text(0, 14, "truth ↓", look="axis-title")
+    fits = max(2, int(cell // 6.4))
+    every = max(1, math.ceil(12 / cell))
+    for i, row in enumerate(table):
+        total = max(1, sum(row))
+        if i % every == 0:
+            figure.text(left - 8, top + cell * (i + 0.5) + 4, shortened(labels[i], 12), look="tick", anchor="end")
+            figure.text(left + cell * (i + 0.5), top - 8, shortened(labels[i], fits), look="tick", anchor="middle")
+        for j, value in enumerate(row):
+            share = value / total
+            look = "cell right" if i == j else "cell wrong"
+            tip = f"{labels[i]} answered as {labels[j]}: {value} of {total}"
+            shade = 0.0 if value == 0 else 0.12 + 0.88 * share if i == j else 0.25 + 0.75 * min(1.0, 3 * share)
+            figure.box((left + cell * j, top + cell * i), (cell - 1, cell - 1), "cell", tip=tip)
+            if value:
+                figure.box((left + cell * j, top + cell * i), (cell - 1, cell - 1), look, tip=tip, fill_opacity=shade)
+            if value and cell >= 15:
+                strong = "on" if shade > 0.55 else ""
+                middle = (left + cell * (j + 0.5), top + cell * (i + 0.5) + 4)
+                figure.text(*middle, str(value), look=f"count {strong}", anchor="middle")
+    return figure.markup()
+
+
+def predicted(points: Sequence[Sequence[float]], name: str, target: str) -> str:
+    """Prediction against truth on one scale, with the line of perfect answers."""
+    if not points:
+        return ""
+    height = 380.0
+    values = [v for pair in points for v in pair]
+    x, y = spanning(values, LEFT, RIGHT), spanning(values, height - 50, TOP)
+    figure = Figure(
+        name, f"Predicted against true {target}", f"{len(points)} test examples around the line of perfect answers.",
+        height=height,
+    )  # fmt: skip
+    ticks = [(t, words.short(t)) for t in x.ticks()]
+    figure.axes(x, y, x_ticks=ticks, y_ticks=ticks)
+    figure.titles(x, y, f"true {target}", f"predicted {target}")
+    figure.rule((x(x.low), y(y.low)), (x(x.high), y(y.high)), "zero")
+    for truth, given in points:
+        figure.dot(x(truth), y(given), "dot c1 thin", r=3, tip=f"true {words.number(truth, 4)}, predicted {words.number(given, 4)}")
+    return figure.markup()
+
+
+def histogram(counts: Sequence[int], edges: Sequence[float], unit: str) -> str:
+    height = 260.0
+    x, y = Scale(edges[0], edges[-1], LEFT, RIGHT), Scale(0, max(counts) * 1.05, height - 50, TOP)
+    figure = Figure("histogram", "Errors of single test examples", f"{sum(counts)} examples in {len(counts)} bins.", height=height)
+    figure.axes(x, y, x_ticks=[(t, words.short(t)) for t in x.ticks()], y_ticks=[(t, f"{t:g}") for t in y.ticks(4)])
+    figure.titles(x, y, unit, "test examples")
+    for value, low, high in zip(counts, edges, edges[1:], strict=False):
+        tip = f"{words.number(low)} to {words.number(high)}: {value}"
+        figure.box((x(low) + 0.5, y(value)), (x(high) - x(low) - 1, y.start - y(value)), "fill c1", tip=tip)
+    return figure.markup()
+
+
+def layers(rows: Sequence[Mapping[str, JSON]]) -> str:
+    """Parameters of each layer before (outline) and after (filled) pruning."""
+    if not rows:
+        return ""
+    height = 34 + 22.0 * len(rows)
+    x = Scale(0, max(1.0, *(row["params_before"] for row in rows)), 150, RIGHT - 96)
+    figure = Figure(
+        "layers", "Layers before and after pruning",
+        "; ".join(f"{row['name']} {row['params_before']:,} to {row['params_after']:,}" for row in rows), height=height,
+    )  # fmt: skip
+    figure.text(0, 13, "parameters: outline before, filled after", look="axis-title")
+    for index, row in enumerate(rows):
+        top = 26 + 22.0 * index
+        figure.text(142, top + 12, shortened(row["name"], 21), look="label", anchor="end")
+        figure.box((150, top + 2), (x(row["params_before"]) - 150, 13), "outline", rx=2.0)
+        figure.box((150, top + 2), (x(row["params_after"]) - 150, 13), "fill c1", rx=2.0)
+        figure.text(x(row["params_before"]) + 6, top + 12, f"{row['params_before']:,} → {row['params_after']:,}", look="tick")
+    return figure.markup()

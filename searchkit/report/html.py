@@ -1,0 +1,94 @@
+"""The page: one file that opens offline, runs no script and loads nothing.
+
+jinja2 with autoescape and StrictUndefined: every string that came from outside is escaped, and a name that is missing is
+an error here, never a gap on the page. The figures are the only markup let through; ElementTree has escaped theirs. The
+content security policy forbids everything but the page's own style, which it names by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from searchkit.report import charts, words
+from searchkit.types import JSON
+
+
+def environment(*, autoescape: bool) -> Environment:
+    """With the words of the report as filters and functions."""
+    made = Environment(autoescape=autoescape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    named: tuple[Callable[..., str], ...] = (
+        words.number, words.count, words.size, words.short, words.metric, words.metric_name, words.interval,
+        words.bounds, words.signed, words.difference, words.comparison, words.p_value, words.smaller, words.latency,
+        words.seconds, words.plural, words.cost,
+    )  # fmt: skip
+    made.globals |= {function.__name__: function for function in named}
+    made.globals["COSTS"] = words.COSTS
+    return made
+
+
+def template(name: str) -> str:
+    return files("searchkit.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def render(found: Mapping[str, JSON]) -> str:
+    """found: report.json."""
+    style = template("style.css")
+    hashed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    page = environment(autoescape=True).from_string(template("template.html.j2"))
+    drawn = {name: Markup(drawing) for name, drawing in figures(found).items()}  # noqa: S704 - escaped by ElementTree
+    return page.render(r=found, figures=drawn, style=Markup(style), policy=policy(hashed), **cells(found))
+
+
+def policy(style_hash: str) -> str:
+    return f"default-src 'none'; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'"
+
+
+def cells(found: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The two rows that the page's head speaks of."""
+    rows = found["stages"]
+    return {
+        "metric_key": found["goal"]["metric"],
+        "chosen": next((row for row in rows if row["is_chosen"]), None),
+        "reference": next((row for row in rows if row["is_reference"]), None),
+    }
+
+
+def figures(found: Mapping[str, JSON]) -> dict[str, str]:
+    """Every figure by name; "" where there is nothing to draw."""
+    metric, errors = found["goal"]["metric"], found["errors"] or {}
+    shown = words.metric_name(metric) + (", %" if metric in words.SHARES else "")
+    drawn = {
+        "front": charts.front(found["front"], metric),
+        "differences": charts.differences(found["stages"], metric),
+        "history": charts.history(found["search"], metric),
+        "trial_loss": charts.curves(found["curves"]["trials"], "trial-loss", key="loss", unit="training loss", log=True),
+        "trial_val": charts.curves(found["curves"]["trials"], "trial-val", key="val", unit=f"validation {shown}"),
+        "stage_loss": charts.curves(found["curves"]["stages"], "stage-loss", key="loss", unit="training loss", log=True),
+        "stage_val": charts.curves(found["curves"]["stages"], "stage-val", key="val", unit=f"validation {shown}"),
+        "importances": charts.bars(
+            list(found["importances"].items())[:12], "importances", "Hyperparameter importances", "share of variance"
+        ),
+        "layers": charts.layers(found["pruning"]["layers"]) if found["pruning"] else "",
+        "errors": "",
+    }
+    if "confusion" in errors:
+        table = errors["confusion"]
+        labels = [*found["labels"], *map(str, range(len(found["labels"]), len(table)))][: len(table)]
+        drawn["errors"] = charts.confusion(table, labels) if len(table) <= 40 else ""
+    elif "points" in errors:
+        targets = found["data"].get("targets") or []
+        named = [targets[i] if i < len(targets) else f"target {i + 1}" for i in range(len(errors["points"]))]
+        drawn["errors"] = "".join(
+            charts.predicted(points, f"predicted-{i}", str(name))
+            for i, (points, name) in enumerate(zip(errors["points"][:4], named, strict=False))
+        )
+    elif "histogram" in errors:
+        unit = "mean squared error of an example"
+        drawn["errors"] = charts.histogram(errors["histogram"], errors["edges"], unit)
+    return drawn
