@@ -19,7 +19,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -43,6 +43,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def whole_number(text: str) -> int:
+    """A flag's value; click's own sentence leaves out what was given."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"'{text}' is not a whole number; write one, such as 12.") from error
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"'{text}' is not a number; write one, such as 0.5.") from error
 
 
 def examples(*lines: str) -> str:
@@ -97,7 +112,9 @@ Runs = Annotated[Path, typer.Option("--runs", help="The folder of runs.")]
 Reports = Annotated[Path, typer.Option("--reports", help="The folder that reports are written to.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, with a schema version.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-TrialNumber = Annotated[Optional[int], typer.Option("--trial", help="This trial instead of the winner.")]  # noqa: UP045
+TrialNumber = Annotated[
+    int | None, typer.Option("--trial", parser=whole_number, help="This trial instead of the winner.")
+]
 
 
 def emit(as_json: bool, verb: str, plain: Mapping[str, JSON], text: str) -> None:
@@ -127,41 +144,47 @@ def open_run(name: str, runs: Path) -> Run:
 )
 def search(
     space: Annotated[str, typer.Option(help="A family's name (see `spaces`), or the path of your own.")] = "",
-    task: Annotated[Optional[str], typer.Option(help="An embedded task (see `tasks`).")] = None,  # noqa: UP045
-    data: Annotated[Optional[Path], typer.Option(help="CSV, Parquet, .npz, idx folder, or image folder.")] = None,  # noqa: UP045
-    target: Annotated[Optional[str], typer.Option(help="The column to predict, for tables.")] = None,  # noqa: UP045
-    test_data: Annotated[Optional[Path], typer.Option(help="A second table: the test split.")] = None,  # noqa: UP045
-    modality: Annotated[Optional[str], typer.Option(help="tabular, image, series or tokens.")] = None,  # noqa: UP045
+    task: Annotated[str | None, typer.Option(help="An embedded task (see `tasks`).")] = None,
+    data: Annotated[Path | None, typer.Option(help="CSV, Parquet, .npz, idx folder, or image folder.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict, for tables.")] = None,
+    test_data: Annotated[Path | None, typer.Option(help="A second table: the test split.")] = None,
+    modality: Annotated[str | None, typer.Option(help="tabular, image, series or tokens.")] = None,
     kind: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="classification, multilabel, regression or reconstruction."),
     ] = None,
-    trials: Annotated[Optional[int], typer.Option(help="How many networks to train.")] = None,  # noqa: UP045
-    epochs: Annotated[Optional[int], typer.Option(help="Epochs of a trial that reaches the last rung.")] = None,  # noqa: UP045
-    time_budget: Annotated[Optional[str], typer.Option(help="For the whole line, such as 30m.")] = None,  # noqa: UP045
-    workers: Annotated[Optional[int], typer.Option(help="Processes, one thread each.  [default: cores]")] = None,  # noqa: UP045
-    seed: Annotated[int, typer.Option(help="Of the search and every training in it.")] = 0,
+    trials: Annotated[int | None, typer.Option(parser=whole_number, help="How many networks to train.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Epochs of a trial that reaches the last rung.")
+    ] = None,
+    time_budget: Annotated[str | None, typer.Option(help="For the whole line, such as 30m.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Processes, one thread each.  [default: cores]")
+    ] = None,
+    seed: Annotated[int, typer.Option(parser=whole_number, help="Of the search and every training in it.")] = 0,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or grid.")] = "tpe",
     minimize: Annotated[
         str, typer.Option(help="A cost beside the metric: latency, size, macs, params; or none.")
     ] = "params",
-    max_size: Annotated[Optional[str], typer.Option(help="Of the shipped file, such as 100KB.")] = None,  # noqa: UP045
-    max_latency: Annotated[Optional[str], typer.Option(help="At batch 1 on one thread here, such as 2ms.")] = None,  # noqa: UP045
-    max_params: Annotated[Optional[str], typer.Option(help="Such as 50k.")] = None,  # noqa: UP045
-    max_macs: Annotated[Optional[str], typer.Option(help="Multiply-accumulates of one example, such as 5M.")] = None,  # noqa: UP045
+    max_size: Annotated[str | None, typer.Option(help="Of the shipped file, such as 100KB.")] = None,
+    max_latency: Annotated[str | None, typer.Option(help="At batch 1 on one thread here, such as 2ms.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="Such as 50k.")] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates of one example, such as 5M.")] = None,
     recipe: Annotated[
         str, typer.Option(help="compact, int8, prune, export, or none to stop after the search.")
     ] = "compact",
-    prune_to: Annotated[float, typer.Option(help="The share of --prune-by to keep, or an absolute target.")] = 0.5,
+    prune_to: Annotated[
+        float, typer.Option(parser=number, help="The share of --prune-by to keep, or an absolute target.")
+    ] = 0.5,
     prune_by: Annotated[str, typer.Option(help="params, size, macs or latency.")] = "params",
     importance: Annotated[str, typer.Option(help="l1, l2, taylor, bn or random.")] = "l2",
-    max_drop: Annotated[float, typer.Option(help="Of the metric, that int8 may cost.")] = 0.005,
+    max_drop: Annotated[float, typer.Option(parser=number, help="Of the metric, that int8 may cost.")] = 0.005,
     executor: Annotated[str, typer.Option(help="inline, processes or ray.")] = "processes",
-    address: Annotated[Optional[str], typer.Option(help="A Ray cluster's address.")] = None,  # noqa: UP045
-    storage: Annotated[Optional[str], typer.Option(help="A study shared by URL, such as postgresql://…")] = None,  # noqa: UP045
+    address: Annotated[str | None, typer.Option(help="A Ray cluster's address.")] = None,
+    storage: Annotated[str | None, typer.Option(help="A study shared by URL, such as postgresql://…")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    name: Annotated[Optional[str], typer.Option(help="Of the run.  [default: space-task-number]")] = None,  # noqa: UP045
-    resume: Annotated[Optional[str], typer.Option(metavar="RUN", help="Go on with this run.")] = None,  # noqa: UP045
+    name: Annotated[str | None, typer.Option(help="Of the run.  [default: space-task-number]")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with this run.")] = None,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     as_json: AsJson = False,
@@ -346,9 +369,11 @@ def compress(
     run_name: RunName,
     trial: TrialNumber = None,
     recipe: Annotated[str, typer.Option(help="compact, int8, prune or export.")] = "compact",
-    prune_to: Annotated[float, typer.Option(help="The share of parameters to keep, or an absolute target.")] = 0.5,
+    prune_to: Annotated[
+        float, typer.Option(parser=number, help="The share of parameters to keep, or an absolute target.")
+    ] = 0.5,
     importance: Annotated[str, typer.Option(help="l1, l2, taylor, bn or random.")] = "l2",
-    max_drop: Annotated[float, typer.Option(help="Of the metric, that int8 may cost.")] = 0.005,
+    max_drop: Annotated[float, typer.Option(parser=number, help="Of the metric, that int8 may cost.")] = 0.005,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     as_json: AsJson = False,
@@ -413,7 +438,7 @@ def report(
 )
 def export(
     run_name: RunName,
-    to: Annotated[Optional[Path], typer.Option(help="Copy the bundle to this new folder.")] = None,  # noqa: UP045
+    to: Annotated[Path | None, typer.Option(help="Copy the bundle to this new folder.")] = None,
     trial: TrialNumber = None,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
@@ -451,7 +476,7 @@ def bench(
     models: Annotated[
         list[Path], typer.Argument(metavar="A.onnx B.onnx", help="The first is what others are compared with.")
     ],
-    processes: Annotated[int, typer.Option(help="Fresh processes to time in.")] = 5,
+    processes: Annotated[int, typer.Option(parser=whole_number, help="Fresh processes to time in.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Time ONNX files against the first, interleaved, batch 1, one thread, in fresh processes."""
@@ -506,7 +531,7 @@ def tasks(as_json: AsJson = False) -> None:
     epilog=examples("searchkit status", "searchkit status cnn-digits-1", "searchkit status cnn-digits-1 --json")
 )
 def status(
-    run_name: Annotated[Optional[str], typer.Argument(metavar="[RUN]", help="All runs without it.")] = None,  # noqa: UP045
+    run_name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="All runs without it.")] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -539,13 +564,12 @@ def status(
 )
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A family's file that ends in SPACE = Space(…).")],
-    task: Annotated[Optional[str], typer.Option(help="Instead of the family's default task.")] = None,  # noqa: UP045
+    task: Annotated[str | None, typer.Option(help="Instead of the family's default task.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the conformance suite on a family: everything that the engine relies on, each with its verdict."""
-    from searchkit.checks import run_checks
-
     from searchkit import tasks as taskbook
+    from searchkit.checks import run_checks
     from searchkit.types import GateFailed
 
     family = load_space(str(file) if os.sep in str(file) else f".{os.sep}{file}")

@@ -120,7 +120,7 @@ CASES = {
     "unknown space": Case(flags("--space", "mpl"), r"No space named 'mpl'; the spaces are .*Did you mean 'mlp'"),
     "unknown task": Case(flags("--space", "mlp", "--task", "iri"), r"No task named 'iri'; the tasks are .*iris"),
     "unknown flag": Case(flags("--space", "mlp", "--trails", "3"), r"No such option: --trails"),
-    "a word for a number": Case(flags("--space", "mlp", "--trials", "many"), r"'many' is not a valid int"),
+    "a word for a number": Case(flags("--space", "mlp", "--trials", "many"), r"'many' is not a whole number"),
     "no trials": Case(flags(*QUICK, "--trials", "0"), r"--trials 0 trains nothing"),
     "no epochs": Case(flags(*QUICK, "--epochs", "-1"), r"--epochs -1 trains nothing"),
     "no workers": Case(flags("--space", "mlp", "--workers", "0"), r"--workers 0 trains nothing"),
