@@ -303,7 +303,7 @@ class _Search:
             device=self.ctx.device,
             precision=self.precision,
             channels_last=self.channels_last,
-            seconds=self.ctx.deadline.left(),
+            ends_at=time.time() + self.ctx.deadline.left(),
         )
         flight.since = time.monotonic()
         self.flights[flight.job.key] = flight
@@ -416,11 +416,10 @@ class _Search:
             )
 
     def _out_of_time(self, flight: _Flight) -> None:
-        """The deadline came before the end of the first epoch. A trial with a finished rung waits to be resumed."""
-        state = self.run_dir.load_state(self._state_key(flight.trial))
-        if state is None:
-            self.ledger.abandon(flight.trial, "the time budget ended before its first epoch")
-            self._log("failed", flight, failure="timed-out", reason="the time budget ended")
+        """The deadline came before the end of the first epoch, or before a resumed search could go on with it."""
+        self.ledger.abandon(flight.trial, "the time budget ended")
+        self.run_dir.drop_state(self._state_key(flight.trial))
+        self._log("cut off", flight)
 
     def _state_key(self, trial: FrozenTrial) -> str:
         return f"{self.space.name}-{trial.number}"

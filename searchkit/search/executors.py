@@ -7,12 +7,9 @@ out. It writes nothing to disk and dies with its parent. A dead worker is replac
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections import deque
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
@@ -136,7 +133,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "searchkit.search.executors", str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-m", "searchkit.search.worker", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 env=worker_environment(sys.path),
                 stdin=subprocess.DEVNULL,
@@ -162,36 +159,3 @@ class _Worker:
         self.process.kill()
         self.process.wait()
         self.connection.close()
-
-
-def main(fd: int, parent: int) -> None:
-    """A worker's whole life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the coordinator decides
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    from searchkit import tasks
-    from searchkit.spacefile import materialise
-
-    settle_threads(1)
-    connection = Connection(fd)
-    try:
-        config, arrays = connection.recv()
-        task = tasks.unpack(config, arrays)
-        while True:
-            job: Job = connection.recv()
-            connection.send(run_job(job, task, materialise(job.space)))
-    except (EOFError, OSError):
-        os._exit(0)
-
-
-def _die_with(parent: int) -> None:
-    """An orphan trains for nobody."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    # by its importable name, so that a Job here and a Job there are one class
-    from searchkit.search import executors
-
-    executors.main(int(sys.argv[1]), int(sys.argv[2]))

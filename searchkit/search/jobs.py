@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One rung of one trial. state: `encode_state`, or b"" at the start. seconds: stop at the first step after this."""
+    """One rung of one trial. state: `encode_state`, or b"" at the start. ends_at: stop at the first step after this
+    moment, in seconds of the wall clock: a worker may take a while to start."""
 
     number: int
     rung: int
@@ -39,7 +40,7 @@ class Job:
     device: str = "cpu"
     precision: str = "fp32"
     channels_last: bool = False
-    seconds: float = float("inf")
+    ends_at: float = float("inf")
 
     @property
     def key(self) -> str:
@@ -100,7 +101,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
         device=job.device,
         precision=job.precision,
         channels_last=job.channels_last,
-        seconds=job.seconds,
+        seconds=max(0.0, job.ends_at - time.time()),
         validate=True,
     )
     state = task.fit(net, plan, decode_state(job.state))

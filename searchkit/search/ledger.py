@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from searchkit.search.sampler import Candidate, Directions
 from searchkit.types import JSON, BadInput
 
-REJECTED, FAILED, TRAINED, UNTOLD = "rejected", "failed", "trained", "running"
+REJECTED, FAILED, TRAINED, UNTOLD, CUT_OFF = "rejected", "failed", "trained", "running", "cut off"
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -89,8 +89,9 @@ class Ledger:
         self._close(trial, facts, TrialState.COMPLETE, self._worst(trial.user_attrs))
 
     def abandon(self, trial: FrozenTrial, reason: str) -> None:
-        """Close a trial that the end of the budget cut off before its first epoch: its candidate is not to blame."""
-        self._close(trial, {"failure": "timed-out", "reason": reason, "status": FAILED}, TrialState.FAIL, None)
+        """Close a trial that the end of the time cut off. Its candidate is not to blame: it breaks no constraint, and
+        the trial does not count."""
+        self._close(trial, {"reason": reason, "status": CUT_OFF}, TrialState.FAIL, None)
 
     def _add(
         self,

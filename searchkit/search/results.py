@@ -49,8 +49,8 @@ def winners(run: Run) -> list[Artifact]:
 
 
 def history(run: Run) -> list[dict[str, JSON]]:
-    """Every trial in order: family, number, status (trained, rejected, failed, running), way, value, cost, rung,
-    epochs, seconds, breaches or reason, params."""
+    """Every trial in order: family, number, status (trained, rejected, failed, cut off, running), way, value, cost,
+    rung, epochs, seconds, breaches or reason, params."""
     rows = []
     for family, about in searches(run).items():
         for trial in _trials(run, about):

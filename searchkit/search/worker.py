@@ -1,0 +1,44 @@
+"""A worker process: `python -m searchkit.search.worker FD PARENT`, started by `executors.Processes`.
+
+It gets the packed task, then jobs, over the socket FD, and sends an outcome for each. It ends with its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+
+from searchkit.search.jobs import Job, run_job, settle_threads
+
+
+def main(fd: int, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the coordinator decides
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    from searchkit import tasks
+    from searchkit.spacefile import materialise
+
+    settle_threads(1)
+    connection = Connection(fd)
+    try:
+        config, arrays = connection.recv()
+        task = tasks.unpack(config, arrays)
+        while True:
+            job: Job = connection.recv()
+            connection.send(run_job(job, task, materialise(job.space)))
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _die_with(parent: int) -> None:
+    """An orphan trains for nobody."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

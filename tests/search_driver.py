@@ -1,0 +1,64 @@
+"""Runs or resumes a small search in a process of its own, so that a test can kill it: ROOT EXECUTOR [SEED KILL_AT].
+
+With KILL_AT the process sends itself SIGKILL at that durable step, before or after it, as SEED decides.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from searchkit import tasks
+from searchkit.run import Context, Run
+from searchkit.search import SearchSettings, search
+from searchkit.search.ledger import Ledger
+from searchkit.spacefile import load_space
+from searchkit.types import Budget
+
+TINY = Path(__file__).parent / "families" / "tiny.py"
+BUDGET = Budget(trials=8, epochs=4, rungs=3, eta=2)
+
+
+def go(root: Path, executor: str, *, budget: Budget = BUDGET, minimize: str | None = "params", workers: int = 1) -> Run:
+    task = tasks.load({"task": "breast-cancer", "split_seed": 0})
+    run = Run.open(root / "run") if (root / "run").exists() else Run.create(root, "run", {})
+    space = load_space(TINY)
+    context = Context(run, task, lambda name: space, seed=3, echo=lambda line: None)
+    settings = SearchSettings(budget=budget, minimize=minimize, executor=executor, workers=workers, precision="fp32")
+    search(space, context, settings)
+    return run
+
+
+def kill_at(step: int, seed: int) -> None:
+    """Wrap every method that makes something durable."""
+    before, count = random.Random(seed).random() < 0.5, [0]
+
+    def wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            count[0] += 1
+            if count[0] == step and before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = method(*args, **kwargs)
+            if count[0] == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
+
+    for owner, names in (
+        (Run, ("save", "save_state", "drop_state", "append_line", "write_json")),
+        (Ledger, ("start", "reject", "finish", "_close")),
+    ):
+        for name in names:
+            setattr(owner, name, wrapped(getattr(owner, name)))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        kill_at(int(sys.argv[4]), int(sys.argv[3]))
+    go(Path(sys.argv[1]), sys.argv[2])
