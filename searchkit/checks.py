@@ -1,0 +1,480 @@
+"""The conformance suite: what every family must hold, checked on samples of it, from its arch to its int8 file.
+
+`searchkit check FILE` runs it on a stranger's family, pytest on ours; a family that cannot hold a check says so with
+the reason in `Space.skips`, under the check's name. Proofs on small samples of what the engine relies on; they say
+nothing of how well a family learns. The checks of tasks are in `searchkit.taskchecks`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from searchkit import measure, onnxfile
+from searchkit.pipeline import apply
+from searchkit.run import Context, Run
+from searchkit.runtime import TorchPredictor
+from searchkit.search.sampler import Candidate, at_random, draw, grid_values, like
+from searchkit.spacefile import load_space, source_of
+from searchkit.stages.promote import Promote
+from searchkit.stages.prune import Prune
+from searchkit.stages.quantize import Quantize
+from searchkit.train import Diverged, make_optimizer
+from searchkit.types import (
+    JSON,
+    Artifact,
+    BadInput,
+    Batch,
+    DataSpec,
+    FitPlan,
+    GateFailed,
+    Infeasible,
+    NothingFeasible,
+    Port,
+    Space,
+    Stage,
+    Task,
+    TrainState,
+    digest,
+    freeze,
+    thaw,
+)
+
+N_ARCHS = 6
+ROWS = 16
+MIDDLE = 15_000  # parameters of the network that goes through the stages: large enough for int8 to shrink its file
+
+
+class CheckFailed(Exception):
+    """The family does not hold what a check asks; the sentence says what was seen."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one check; detail: why it failed or was skipped."""
+
+    check: str
+    outcome: Literal["passed", "failed", "skipped"]
+    detail: str = ""
+
+
+# ── What is checked ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Subject:
+    """A family on a task, with what several checks need and is made once: samples, and a trained network in a run."""
+
+    def __init__(self, space: Space, task: Task, folder: Path) -> None:
+        self.space = space
+        self.task = task
+        self.folder = folder
+
+    def candidate(self, seed: int) -> Candidate:
+        return draw(self.space, self.task.spec, at_random(random.Random(seed)), epochs=1, way="check")
+
+    def feasible(self) -> Iterator[Candidate]:
+        """Candidates that can be built, seed by seed. Raises CheckFailed where 100 in a row cannot."""
+        misses = 0
+        for seed in range(1000):
+            candidate = self.candidate(seed)
+            if candidate.arch is None or not self.builds(candidate):
+                misses += 1
+                require(misses < 100, "100 samples in a row raise Infeasible; sample() should rarely propose those")
+                continue
+            misses = 0
+            yield candidate
+
+    def builds(self, candidate: Candidate) -> bool:
+        try:
+            self.net(candidate)
+        except Infeasible:
+            return False
+        return True
+
+    def net(self, candidate: Candidate, seed: int = 0) -> nn.Module:
+        """Built afresh, from a seeded start."""
+        torch.manual_seed(seed)
+        return self.space.build(candidate.arch, self.task.spec)
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        return [candidate for candidate, _ in zip(self.feasible(), range(N_ARCHS), strict=False)]
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The first rows of train, plain."""
+        plain = replace(self.space.training.default, augment=(), mixup=0.0, label_smoothing=0.0)
+        first = next(iter(self.task.batches("train", plain, seed=0, device="cpu")))
+        return Batch(tuple(x[:ROWS] for x in first.inputs), first.target[:ROWS])
+
+    def rows(self, start: int, stop: int) -> tuple[Tensor, ...]:
+        return tuple(x[start:stop] for x in self.batch.inputs)
+
+    # ── for the stages ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def context(self) -> Context:
+        run = Run.create(self.folder, "check", {"space": self.space.name, "task": self.task.name})
+        return Context(run=run, task=self.task, spaces=lambda name: self.space, echo=lambda line: None)
+
+    @cached_property
+    def trained(self) -> tuple[Artifact, nn.Module]:
+        """A candidate of a middle size after an epoch, as the search would leave it."""
+        found = [candidate for candidate, _ in zip(self.feasible(), range(12), strict=False)]
+        sizes = [abs(math.log(max(1, measure.params(self.net(c))) / MIDDLE)) for c in found]
+        chosen = found[sizes.index(min(sizes))]
+        net = self.net(chosen)
+        training = replace(chosen.training, optimizer="adamw", lr=2e-3, epochs=1, mixup=0.0, ema=0.0)
+        try:
+            self.task.fit(net, FitPlan(training, seed=0, until=1), TrainState())
+        except Diverged as error:
+            raise CheckFailed(f"one epoch of {describe(chosen)} diverges") from error
+        net.eval()
+        draft = Artifact(
+            id=digest("check", self.space.name),
+            space=self.space.name,
+            arch=freeze(chosen.arch),
+            training=freeze(training),
+            edits=(),
+            made_by={"stage": "Trial", "number": 0},
+            parent=None,
+        )
+        evaluation = self.task.evaluate(self._predictor(net), "val")
+        draft = replace(draft, metrics=evaluation.metrics)
+        return self.context.run.save(draft, weights=net.state_dict(), scores=evaluation.scores, log=[]), net
+
+    def _predictor(self, net: nn.Module) -> TorchPredictor:
+        return TorchPredictor(self.context.deployed(net), self.task.inputs, self.task.answers)
+
+    def stage(self, stage: Stage) -> Artifact:
+        """What the stage makes of the promoted network."""
+        return apply((Promote(), stage), self.trained[0], self.context)[-1]
+
+    @cached_property
+    def promoted(self) -> Artifact:
+        return apply((Promote(),), self.trained[0], self.context)[-1]
+
+    @cached_property
+    def pruned(self) -> Artifact:
+        return self.stage(Prune(to=0.6, steps=1, recovery_epochs=1, round_to=1))
+
+
+def require(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise CheckFailed(sentence)
+
+
+def describe(candidate: Candidate) -> str:
+    return f"{candidate.arch}"
+
+
+def outputs(net: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    with torch.no_grad():
+        out: Tensor = net(*inputs)
+    return out
+
+
+# ── sample ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_accepts_its_task(subject: Subject) -> None:
+    reason = subject.space.accepts(subject.task.spec)
+    require(reason is None, f"accepts() refuses its default task: {reason}")
+
+
+def check_sample_is_deterministic(subject: Subject) -> None:
+    """The same seed gives the same arch: again, and in another process with another hash seed."""
+    here = [freeze(subject.candidate(seed).plain["arch"]) for seed in range(N_ARCHS)]
+    random.seed(1)
+    torch.manual_seed(1)
+    again = [freeze(subject.candidate(seed).plain["arch"]) for seed in range(N_ARCHS)]
+    require(here == again, "sample() gives another arch for the same trial; it may ask nothing but the trial")
+    path = str(source_of(subject.space)["path"])
+    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
+    root = str(Path(__file__).resolve().parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "searchkit.checks", path],
+        input=json.dumps(freeze(subject.task.spec)), capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+    require(done.returncode == 0, f"sample() fails in another process: {done.stderr.strip()[-300:]}")
+    require(
+        json.loads(done.stdout) == json.loads(json.dumps(here)),
+        "sample() gives another arch for the same trial in another process; does it use hash(), a set or random?",
+    )
+
+
+def check_arch_survives_json(subject: Subject) -> None:
+    kind = subject.space.arch
+    require(is_dataclass(kind), f"arch is {kind}; it must be a frozen dataclass")
+    for candidate in subject.candidates:
+        back: Any = thaw(kind, json.loads(json.dumps(freeze(candidate.arch))))
+        require(back == candidate.arch, f"{candidate.arch} comes back from JSON as {back}")
+        require(hash(back) == hash(candidate.arch), f"{kind.__name__} is not frozen, or holds what is not plain data")
+        for field in fields(kind):
+            value = getattr(back, field.name)
+            for item in value if isinstance(value, tuple) else (value,):
+                plain = isinstance(item, int | float | str | bool | None.__class__ | tuple)
+                require(plain, f"the field {field.name} holds {type(item).__name__}; arch takes plain values")
+
+
+def check_every_parameter_matters(subject: Subject) -> None:
+    """For each parameter that sample() asks for, each other value changes the network somewhere."""
+    seen: dict[tuple[str, str], bool] = {}
+    tried: dict[tuple[str, str], int] = {}
+    for candidate, _ in zip(subject.feasible(), range(4 * N_ARCHS), strict=False):
+        before = None
+        for name, distribution in candidate.distributions.items():
+            if name.startswith("train."):
+                continue
+            values = grid_values(distribution)
+            others = [v for v in {str(v): v for v in (values[0], *values[:4], values[-1])}.values()]
+            for value in (v for v in others if v != candidate.params[name]):
+                key = (name, str(value))
+                if seen.get(key) or tried.get(key, 0) >= 3:
+                    continue
+                rest = at_random(random.Random(7))
+                choose = like({**candidate.params, name: value}, rest)
+                other = draw(subject.space, subject.task.spec, choose, epochs=1, way="check")
+                if other.params.get(name) != value or other.arch is None or not subject.builds(other):
+                    continue
+                before = before or _fingerprint(subject, candidate)
+                tried[key] = tried.get(key, 0) + 1
+                seen[key] = seen.get(key, False) or _differs(before, _fingerprint(subject, other))
+    ignored = sorted({f"{name}={value}" for (name, value), changes in seen.items() if not changes})
+    require(not ignored, f"build() makes the same network whatever these are: {', '.join(ignored)}")
+
+
+Fingerprint = tuple[dict[str, tuple[int, ...]], Tensor, Tensor]
+
+
+def _fingerprint(subject: Subject, candidate: Candidate) -> Fingerprint:
+    """Shapes of the weights, and the outputs of a seeded network in eval and in train mode."""
+    net = subject.net(candidate)
+    shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    evaluated = outputs(net.eval(), subject.rows(0, 8))
+    torch.manual_seed(0)
+    return shapes, evaluated, outputs(net.train(), subject.rows(0, 8))
+
+
+def _differs(a: Fingerprint, b: Fingerprint) -> bool:
+    return a[0] != b[0] or not (torch.equal(a[1], b[1]) and torch.equal(a[2], b[2]))
+
+
+# ── build ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_build_is_pure(subject: Subject) -> None:
+    for candidate in subject.candidates:
+        plain = freeze(candidate.arch)
+        first, second = subject.net(candidate, seed=3), subject.net(candidate, seed=3)
+        require(freeze(candidate.arch) == plain, f"build() changes the arch {plain}")
+        a, b = first.state_dict(), second.state_dict()
+        same = a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+        require(same, f"build() makes two different networks from {candidate.arch} and one seed")
+        shared = {p.data_ptr() for p in first.parameters() if p.numel()} & {p.data_ptr() for p in second.parameters()}
+        require(not shared, f"two builds of {candidate.arch} share weights")
+
+
+def check_output_shape(subject: Subject) -> None:
+    """Batches of 1 and of 3."""
+    wanted = tuple(subject.task.spec.outputs[0].shape)
+    for candidate in subject.candidates:
+        net = subject.net(candidate).eval()
+        for size in (1, 3):
+            out = outputs(net, subject.rows(0, size))
+            require(
+                tuple(out.shape) == (size, *wanted),
+                f"the output of {candidate.arch} for a batch of {size} is {tuple(out.shape)}, not {(size, *wanted)}",
+            )
+            require(bool(out.isfinite().all()), f"a fresh network of {candidate.arch} answers with what is no number")
+
+
+def check_gradients(subject: Subject) -> None:
+    """Every parameter gets a finite gradient from the task's loss."""
+    for candidate in subject.candidates:
+        net = subject.net(candidate).train()
+        subject.task.loss(net, subject.batch).backward()  # type: ignore[no-untyped-call]
+        for name, parameter in net.named_parameters():
+            require(parameter.grad is not None, f"the parameter {name} of {candidate.arch} gets no gradient")
+            assert parameter.grad is not None
+            finite = bool(parameter.grad.isfinite().all())
+            require(finite, f"the gradient of {name} of {candidate.arch} is not finite")
+
+
+def check_learns(subject: Subject) -> None:
+    """20 steps on one batch lower its loss."""
+    training = replace(subject.space.training.default, optimizer="adamw", lr=3e-3, weight_decay=0.0)
+    for candidate in subject.candidates:
+        net = subject.net(candidate).train()
+        optimizer = make_optimizer(net, training)
+        losses = []
+        for _ in range(20):
+            loss = subject.task.loss(net, subject.batch)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3
+        change = f"from {first:.4g} to {last:.4g}"
+        require(last < first, f"20 steps on one batch take the loss of {candidate.arch} {change}")
+
+
+def check_eval_is_deterministic(subject: Subject) -> None:
+    for candidate in subject.candidates:
+        net = subject.net(candidate).eval()
+        same = torch.equal(outputs(net, subject.rows(0, 4)), outputs(net, subject.rows(0, 4)))
+        require(same, f"{candidate.arch} in eval mode answers differently to the same batch")
+
+
+def check_eval_ignores_other_rows(subject: Subject) -> None:
+    for candidate in subject.candidates:
+        net = subject.net(candidate)
+        outputs(net.train(), subject.batch.inputs)  # running statistics that are not those of a fresh network
+        together = outputs(net.eval(), subject.rows(0, 4))
+        alone = torch.cat([outputs(net, subject.rows(i, i + 1)) for i in range(4)])
+        scale = max(1.0, float(together.abs().max()))
+        worst = float((together - alone).abs().max()) / scale
+        require(worst < 1e-4, f"the answer of {candidate.arch} to a row changes by {worst:.3g} with the other rows")
+
+
+def check_weights_round_trip(subject: Subject) -> None:
+    """Through a safetensors file into another build: the same answers, bit for bit."""
+    from safetensors.torch import load, save
+
+    for candidate in subject.candidates:
+        net = subject.net(candidate, seed=1)
+        outputs(net.train(), subject.batch.inputs)
+        plain = save({k: v.contiguous().clone() for k, v in net.state_dict().items()})
+        other = subject.net(candidate, seed=2)
+        other.load_state_dict(load(plain))
+        same = torch.equal(outputs(net.eval(), subject.rows(0, 4)), outputs(other.eval(), subject.rows(0, 4)))
+        require(same, f"{candidate.arch} with its own weights loaded answers differently; is there other state?")
+
+
+# ── stages ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_export_agrees(subject: Subject) -> None:
+    """The exported file and the network give the same answers on every example of val."""
+    _, net = subject.trained
+    subject.context.export(net, subject.folder / "parity.onnx")
+
+
+def check_prune_shrinks(subject: Subject) -> None:
+    """Parameters and file, and the result trains."""
+    parent, child = subject.promoted, subject.pruned
+    for cost in ("params", "size_bytes"):
+        before, after = parent.metrics[cost], child.metrics[cost]
+        require(after < before, f"Prune leaves {cost} at {after:,.0f} of {before:,.0f}")
+    log = subject.context.run.log(child)
+    require(bool(log) and all(math.isfinite(row["loss"]) for row in log), "the pruned network does not train")
+
+
+def check_distill_matches(subject: Subject) -> None:
+    """A fresh student's match loss to its teacher falls."""
+    artifact, teacher = subject.trained
+    student = subject.space.build(thaw(subject.space.arch, artifact.arch), subject.task.spec)
+
+    def distance() -> float:
+        with torch.no_grad():
+            return float(subject.task.match(student.eval(), teacher.eval(), subject.batch, temperature=2.0))
+
+    before = distance()
+    subject.context.recover(student, artifact, epochs=1, teacher=teacher, weight=1.0, lr_scale=1.0)
+    after = distance()
+    require(after < before, f"an epoch of distillation takes the match loss from {before:.4g} to {after:.4g}")
+
+
+def check_quantize_shrinks(subject: Subject) -> None:
+    """The file has quantized operators and is smaller."""
+    child = subject.stage(Quantize(methods=("static", "weight-only"), max_drop=1.0, max_rise=100.0))
+    model = subject.context.model_path(child)
+    n_quantized = sum(n for name, n in onnxfile.op_counts(model).items() if "quantize" in name.lower() or "Integer" in name)
+    require(n_quantized > 0, "no operator of the quantized file is quantized")
+    before, after = subject.promoted.metrics["size_bytes"], child.metrics["size_bytes"]
+    require(after < before, f"Quantize leaves the file at {after:,.0f} of {before:,.0f} bytes")
+
+
+def check_stage_resumes(subject: Subject) -> None:
+    """A stage done again is found, not done: the same id, nothing written; and its parent is untouched."""
+    parent = subject.promoted
+    folder = subject.context.run.artifact_dir(parent.id)
+    before = _files(folder)
+    child = subject.pruned
+    require(_files(folder) == before, f"Prune writes in the folder of its parent {parent.id}")
+    stamp = _files(subject.context.run.path / "artifacts")
+    again = subject.stage(Prune(to=0.6, steps=1, recovery_epochs=1, round_to=1))
+    require(again.id == child.id, f"Prune of the same parent has the id {again.id} now and had {child.id}")
+    require(_files(subject.context.run.path / "artifacts") == stamp, "a resumed Prune does its work again")
+
+
+def _files(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# ── running them ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Check = Callable[[Subject], None]
+
+CHECKS: dict[str, Check] = {
+    name.removeprefix("check_"): function for name, function in list(globals().items()) if name.startswith("check_")
+}
+"""Every check of this module by name, in order."""
+
+
+def run_check(name: str, subject: Subject) -> Result:
+    """One check. Whatever the family raises is a failure of the check: this is the boundary to a stranger's code."""
+    if name in subject.space.skips:
+        return Result(name, "skipped", subject.space.skips[name])
+    try:
+        CHECKS[name](subject)
+    except (CheckFailed, GateFailed, BadInput, NothingFeasible, Diverged) as error:
+        return Result(name, "failed", str(error))
+    except Exception as error:
+        return Result(name, "failed", f"it raises {type(error).__name__}: {error}".splitlines()[0])
+    return Result(name, "passed")
+
+
+def run_checks(space: Space, task: Task, *, path: Path | None = None) -> list[Result]:
+    """All checks on a family. path: its file. A name in `skips` that is no check is a failure too."""
+    unknown = sorted(set(space.skips) - set(CHECKS))
+    results = [
+        Result(name, "failed", f"skips names '{name}', which is no check; the checks are {', '.join(CHECKS)}")
+        for name in unknown
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        subject = Subject(space, task, Path(folder))
+        return results + [run_check(name, subject) for name in CHECKS]
+
+
+def parameter_names(space: Space, spec: DataSpec) -> list[str]:
+    """Every name that sample() asks for, and the training's: a stored study knows its trials by them."""
+    names: set[str] = set()
+    for seed in range(300):
+        names |= set(draw(space, spec, at_random(random.Random(seed)), epochs=1, way="names").params)
+    return sorted(names)
+
+
+def _spec_from(plain: dict[str, JSON]) -> DataSpec:
+    ports = {side: tuple(thaw(Port, port) for port in plain[side]) for side in ("inputs", "outputs")}
+    return DataSpec(plain["modality"], ports["inputs"], ports["outputs"], plain["n_classes"], plain["vocabulary"])
+
+
+if __name__ == "__main__":  # the other process of check_sample_is_deterministic: a spec on stdin, archs on stdout
+    family, data = load_space(Path(sys.argv[1])), _spec_from(json.loads(sys.stdin.read()))
+    drawn = [draw(family, data, at_random(random.Random(seed)), epochs=1, way="check") for seed in range(N_ARCHS)]
+    sys.stdout.write(json.dumps([freeze(c.arch) for c in drawn]))

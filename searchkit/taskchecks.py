@@ -1,0 +1,132 @@
+"""The conformance suite of tasks: what the engine relies on of data, loss and metric, whichever the modality.
+
+`run_task_checks` runs all of it. Every check takes a task, and a network for it where one is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from searchkit import tasks
+from searchkit.checks import CheckFailed, require
+from searchkit.runtime import Deployed, TorchPredictor
+from searchkit.train import make_optimizer
+from searchkit.types import Batch, Split, Task, Training
+
+PLAIN = Training(batch_size=16)
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class Linear(nn.Module):
+    """The smallest network that fits the spec of a task with one input of fixed size: (B, …) -> the spec's output."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        features = math.prod(size for size in task.spec.inputs[0].shape if size is not None)
+        self.shape = tuple(size for size in task.spec.outputs[0].shape if size is not None)
+        self.linear = nn.Linear(features, math.prod(self.shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1).float()).unflatten(1, self.shape)
+
+
+def linear(task: Task, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return Linear(task)
+
+
+def first_batch(task: Task, training: Training = PLAIN, seed: int = 0) -> Batch:
+    return next(iter(task.batches("train", training, seed=seed, device="cpu")))
+
+
+def check_splits_are_apart(task: Task) -> None:
+    """None is empty, and their sizes are those of the raw arrays."""
+    for split in SPLITS:
+        n = task.n_examples(split)
+        require(n > 0, f"the {split} split is empty")
+        for name, array in task.raw(split).items():
+            require(len(array) == n, f"the {split} split has {n} examples and {len(array)} rows of {name}")
+    where = {
+        split: {row.tobytes() for row in next(iter(task.raw(split).values()))} for split in SPLITS
+    }
+    found = task.summary()
+    known = int(found.get("train_test_overlap", 0) or 0)
+    shared = len(where["train"] & where["test"])
+    duplicated = len(next(iter(task.raw("train").values()))) - len(where["train"])
+    require(shared <= max(known, duplicated + 2), f"{shared} rows stand in train and in test")
+
+
+def check_batches_follow_the_seed(task: Task) -> None:
+    def stream(seed: int) -> list[Batch]:
+        return list(task.batches("train", PLAIN, seed=seed, device="cpu"))
+
+    a, b, c = stream(1), stream(1), stream(2)
+    same = all(torch.equal(x.inputs[0], y.inputs[0]) and torch.equal(x.target, y.target) for x, y in zip(a, b, strict=True))
+    require(same, "the same seed gives other batches")
+    differ = any(x.inputs[0].shape != y.inputs[0].shape or not torch.equal(x.inputs[0], y.inputs[0]) for x, y in zip(a, c, strict=False))
+    require(differ, "another seed gives the same batches")
+
+
+def check_loss_falls(task: Task) -> None:
+    """A finite scalar, lower after 20 steps on one batch."""
+    model, batch = linear(task), first_batch(task)
+    optimizer = make_optimizer(model, replace(PLAIN, lr=1e-2))
+    losses = []
+    for _ in range(20):
+        loss = task.loss(model, batch)
+        require(loss.ndim == 0 and bool(loss.isfinite()), f"the loss is {loss}, not a finite scalar")
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    require(losses[-1] < losses[0], f"20 steps on one batch take the loss from {losses[0]:.4g} to {losses[-1]:.4g}")
+
+
+def check_match_is_least_for_the_teacher(task: Task) -> None:
+    teacher, batch = linear(task), first_batch(task)
+    same = float(task.match(teacher, teacher, batch, temperature=2.0).detach())
+    other = float(task.match(linear(task, seed=1), teacher, batch, temperature=2.0).detach())
+    require(abs(same) < 1e-5, f"a network's match loss to itself is {same:.3g}, not 0")
+    require(other > same, f"another network's match loss is {other:.3g}, no more than the teacher's own {same:.3g}")
+
+
+def check_metric_is_its_scores(task: Task) -> None:
+    """The goal's metric is `goal.value` of the scores, one an example."""
+    model = Deployed(task.frontend(), linear(task), task.answer()).eval()
+    evaluation = task.evaluate(TorchPredictor(model, task.inputs, task.answers), "val")
+    n = task.n_examples("val")
+    require(evaluation.scores.shape == (n,), f"there are scores of shape {evaluation.scores.shape} for {n} examples")
+    stated, computed = evaluation.metrics[task.goal.metric], task.goal.value(evaluation.scores)
+    require(math.isclose(stated, computed, rel_tol=1e-6, abs_tol=1e-9), f"{task.goal.metric} is {stated} and its scores give {computed}")
+    require(len(evaluation.decisions) == n and len(evaluation.targets) == n, "decisions and targets are not one an example")
+
+
+def check_pack_round_trip(task: Task) -> None:
+    config, arrays = task.pack()
+    other = tasks.unpack(config, arrays)
+    require(other.spec == task.spec and other.goal == task.goal, "the unpacked task has another spec or goal")
+    for split in SPLITS:
+        for name, array in task.raw(split).items():
+            require(np.array_equal(array, other.raw(split)[name]), f"the unpacked task has other {split} rows of {name}")
+    a, b = first_batch(task), first_batch(other)
+    require(torch.equal(a.inputs[0], b.inputs[0]) and torch.equal(a.target, b.target), "the unpacked task has other batches")
+
+
+def check_test_is_not_trained_on(task: Task) -> None:
+    """batches refuses the test split."""
+    try:
+        next(iter(task.batches("test", PLAIN, seed=0, device="cpu")))
+    except ValueError:
+        return
+    raise CheckFailed("batches gives the test split, which only evaluate may read")
+
+
+TASK_CHECKS: dict[str, Callable[[Task], None]] = {
+    name.removeprefix("check_"): function for name, function in list(globals().items()) if name.startswith("check_")
+}
