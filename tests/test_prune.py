@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ import torch
 from prunable_nets import NETS, Recurrences, example
 from torch import Tensor, nn
 
+from searchkit import tasks
 from searchkit.edits import apply_edits_, drops, mask_edits_, prunable_groups
 from searchkit.measure import macs, params
+from searchkit.run import Context, Run
+from searchkit.spacefile import load_space
 from searchkit.stages.prune import IMPORTANCES, Prune, Ranking, cuts, importance, prune_, widths
-from searchkit.types import BadInput, GateFailed
+from searchkit.types import Artifact, BadInput, FitPlan, GateFailed, TrainState, freeze
 
 
 def with_gradients(inputs: tuple[Tensor, ...]):
@@ -142,3 +147,79 @@ def test_a_network_without_anything_to_cut_fails() -> None:
 def test_bad_settings_are_refused_when_made(fields: dict[str, object], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         Prune(**fields)  # type: ignore[arg-type]
+
+
+# ── The stage ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Context]:
+    """A trained network of two hidden layers, promoted to an artifact with its file."""
+    space, said = load_space(Path(__file__).parent / "families" / "tiny.py"), list[str]()
+    task = tasks.load({"task": "wine", "split_seed": 0})
+    run = Run.create(tmp_path_factory.mktemp("runs"), "r", {"seed": 0})
+    ctx = Context(run=run, task=task, spaces=lambda name: space, echo=said.append)
+    arch = space.arch((48, 20), "relu")
+    torch.manual_seed(0)
+    net = space.build(arch, task.spec)
+    training = replace(space.training.default, epochs=15)
+    task.fit(net, FitPlan(training=training, seed=0, until=15), TrainState())
+    draft = Artifact("a" * 12, "tiny", freeze(arch), freeze(training), (), {"stage": "Trial", "number": 0}, None)
+    return ctx.save(draft, net.eval()), ctx
+
+
+@pytest.mark.parametrize("how", ["l2", "taylor"])
+def test_the_stage_reaches_the_target_recovers_and_stores_edits_that_rebuild_the_network(
+    how: str, start: tuple[Artifact, Context]
+) -> None:
+    parent, ctx = start
+    child = Prune(to=0.4, importance=how, steps=2, recovery_epochs=6)(parent, ctx)
+    assert child.metrics["params"] <= 0.4 * parent.metrics["params"]
+    assert child.metrics["size_bytes"] < 0.7 * parent.metrics["size_bytes"]
+    assert child.metrics["macs"] < parent.metrics["macs"]
+    assert child.metrics["accuracy"] >= parent.metrics["accuracy"] - 0.1
+    assert ctx.run.load(parent.id) == parent
+
+    loaded = ctx.run.load(child.id)
+    assert loaded.edits and loaded.parent == parent.id and params(ctx.network(loaded)) == child.metrics["params"]
+    steps = loaded.notes["steps"]
+    assert [step["params"] for step in steps] == sorted((s["params"] for s in steps), reverse=True) and len(steps) == 2
+    rows = {row["name"]: row for row in loaded.notes["layers"]}
+    assert rows["0"]["before"] == [48, 13] and rows["0"]["after"][0] < 48 and rows["0"]["after"][0] % 8 == 0
+    assert sum(row["params_after"] for row in rows.values()) == child.metrics["params"]
+    assert {row["step"] for row in ctx.run.log(loaded)} == {1, 2}
+
+
+def test_the_same_stage_twice_gives_the_same_network(start: tuple[Artifact, Context]) -> None:
+    parent, ctx = start
+    stage = Prune(to=0.5, importance="random", steps=1, recovery_epochs=2, teacher=False)
+    first = stage(parent, ctx)
+    weights, again = ctx.run.weights(first), stage(parent, ctx)
+    assert first == again
+    assert all(torch.equal(v, weights[k]) for k, v in ctx.run.weights(again).items())
+
+
+def test_a_pruned_network_is_pruned_further(start: tuple[Artifact, Context]) -> None:
+    parent, ctx = start
+    stage = Prune(to=0.6, steps=1, recovery_epochs=1)
+    child = stage(parent, ctx)
+    grandchild = stage(child, ctx)
+    assert grandchild.edits[: len(child.edits)] == child.edits and len(grandchild.edits) > len(child.edits)
+    assert grandchild.metrics["params"] <= 0.36 * parent.metrics["params"]
+    ctx.network(grandchild)
+
+
+def test_a_size_in_bytes_is_kept_by_the_file(start: tuple[Artifact, Context]) -> None:
+    parent, ctx = start
+    goal = int(0.6 * parent.metrics["size_bytes"])
+    child = Prune(to=goal, by="size", steps=2, recovery_epochs=0, round_to=1)(parent, ctx)
+    assert 0.9 * goal < child.metrics["size_bytes"] <= goal
+    assert child.notes["after"] >= child.metrics["size_bytes"]
+
+
+def test_what_is_small_enough_or_cannot_be_reached_is_said_before_any_training(start: tuple[Artifact, Context]) -> None:
+    parent, ctx = start
+    with pytest.raises(BadInput, match="already costs .* parameters, no more than the 10,000 asked for"):
+        Prune(to=10_000)(parent, ctx)
+    with pytest.raises(GateFailed, match="cannot reach 3: the smallest"):
+        Prune(to=3)(parent, ctx)

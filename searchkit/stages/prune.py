@@ -264,6 +264,7 @@ class Prune:
         self._prove(net, parent, artifact, edits, example, ctx)
         notes = {
             "metric": ctx.task.goal.metric,
+            "asked": {"by": self.by, "to": self.to},
             "by": aim.by,
             "before": before,
             "after": cost(net),
