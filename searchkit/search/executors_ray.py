@@ -49,6 +49,8 @@ class Ray:
         inherited = worker_environment(sys.path)
         before = {name: os.environ.get(name) for name in (*WORKER_ENV, "PYTHONPATH", *_QUIET_RAY)}
         os.environ.update({name: inherited[name] for name in (*WORKER_ENV, "PYTHONPATH")} | _QUIET_RAY)
+        # Ray 2.60 turns its token authentication on for a cluster that it starts, and logs that at every start
+        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         try:
             self.ray.init(
                 address="local",  # whatever RAY_ADDRESS says
