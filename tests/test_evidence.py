@@ -44,8 +44,11 @@ def test_bootstrap_agrees_with_scipy(goal):
     scores = np.random.default_rng(3).gamma(0.7, size=180)
     mine = metric_interval(goal, scores, seed=1)
     theirs = bootstrap(
-        (scores,), lambda x, axis: np.sqrt(x.mean(axis)) if goal.root else x.mean(axis), n_resamples=10_000,
-        method="BCa", rng=np.random.default_rng(2),
+        (scores,),
+        lambda x, axis: np.sqrt(x.mean(axis)) if goal.root else x.mean(axis),
+        n_resamples=10_000,
+        method="BCa",
+        rng=np.random.default_rng(2),
     ).confidence_interval
     width = theirs.high - theirs.low
     assert abs(mine.low - theirs.low) < 0.04 * width and abs(mine.high - theirs.high) < 0.04 * width

@@ -28,7 +28,9 @@ def write(run: Run, evidence: Mapping[str, JSON] | None, folder: Path) -> dict[s
         for kind, text in texts.items():
             _write(paths[kind], text)
     except OSError as error:
-        raise BadInput(f"Cannot write the report to {folder}: {error.strerror}; give a --reports folder that can be.") from error
+        raise BadInput(
+            f"Cannot write the report to {folder}: {error.strerror}; give a --reports folder that can be."
+        ) from error
     return paths
 
 

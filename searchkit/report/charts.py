@@ -43,8 +43,8 @@ def front(found: Mapping[str, JSON], metric: str) -> str:
     best = [p for p in points if p["on_front"]]
     figure = Figure(
         "front", "Pareto front",
-        f"Validation {words.metric_name(metric)} against {words.COSTS[name]} of {len(points)} trials; {len(best)} are on "
-        "the front, and one is marked as chosen.",
+        f"Validation {words.metric_name(metric)} against {words.COSTS[name]} of {len(points)} trials; {len(best)} are "
+        "on the front, and one is marked as chosen.",
         height=height,
     )  # fmt: skip
     figure.axes(x, y, x_ticks=[(t, _cost_tick(name, t)) for t in x.ticks(4)], y_ticks=_value_ticks(y, metric))
@@ -90,29 +90,64 @@ def _trial_tip(point: Mapping[str, JSON], metric: str, name: str) -> str:
 
 def differences(rows: Sequence[Mapping[str, JSON]], metric: str) -> str:
     """Each stage's difference to the fp32 winner with its interval, around the line of no difference."""
-    rows = [row for row in rows if not row["is_reference"]]
-    if not rows:
-        return ""
-    height = TOP + 46 + 34.0 * len(rows)
-    ends = [v for row in rows for v in (row["difference"]["low"], row["difference"]["high"])]
-    x = spanning(ends, 112.0, RIGHT, include=(0.0,), pad=0.1)
-    y = Scale(0, len(rows), TOP, height - 46)
-    figure = Figure(
-        "differences", "Difference to the fp32 winner on test, in pairs",
-        "; ".join(f"{row['name']} {words.difference(metric, row['difference'])}" for row in rows), height=height,
-    )  # fmt: skip
     scale = 100 if metric in words.SHARES else 1
-    for t in x.ticks(5):
-        figure.rule((x(t), TOP - 6), (x(t), height - 46), "zero" if t == 0 else "grid")
-        figure.text(x(t), height - 30, words.number(scale * t, 2) if t else "0", look="tick", anchor="middle")
+    marks = [
+        (
+            row["name"],
+            row["difference"],
+            "c3" if row["difference"]["indistinguishable"] else _good(row["difference"]["better"]),
+        )
+        for row in rows
+        if not row["is_reference"]
+    ]
     unit = "points" if metric in words.SHARES else f"in {words.metric_name(metric)}"
-    figure.text(RIGHT, height - 10, f"difference to the fp32 winner, {unit}", look="axis-title", anchor="end")
-    for index, row in enumerate(rows):
-        at, found = y(index + 0.5), row["difference"]
-        look = "c3" if found["indistinguishable"] else "c1" if found["better"] else "c2"
-        figure.text(0, at + 4, shortened(row["name"], 16), look="label")
+    told = "; ".join(f"{name} {words.difference(metric, found)}" for name, found, _ in marks)
+    figure = Figure(
+        "differences", "Difference to the fp32 winner on test, in pairs", told, height=TOP + 46 + 34.0 * len(marks)
+    )
+    return _forest(figure, marks, 0.0, f"difference to the fp32 winner, {unit}", scale=scale)
+
+
+def ratios(rows: Sequence[Mapping[str, JSON]]) -> str:
+    """Each stage's latency as a ratio to the fp32 winner's, around 1."""
+    marks = [
+        (row["name"], row["latency"] | {"value": row["latency"]["ratio"]}, _speed(row["latency"]["verdict"]))
+        for row in rows
+        if not row["is_reference"]
+    ]
+    told = "; ".join(f"{name}: {words.latency(found)}" for name, found, _ in marks)
+    figure = Figure("ratios", "Latency as a ratio to the fp32 winner", told, height=TOP + 46 + 34.0 * len(marks))
+    return _forest(figure, marks, 1.0, "latency, ratio to the fp32 winner; left is faster")
+
+
+def _good(better: bool) -> str:
+    return "c1" if better else "c2"
+
+
+def _speed(verdict: str) -> str:
+    return "c3" if verdict == "no difference" else _good(verdict == "faster")
+
+
+def _forest(
+    figure: Figure, marks: Sequence[tuple[str, Mapping[str, JSON], str]], zero: float, unit: str, *, scale: float = 1
+) -> str:
+    """Points with their intervals, one line each, around the dashed line at `zero`. marks: (name, interval, colour)."""
+    if not marks:
+        return ""
+    bottom = figure.height - 46
+    x = spanning([v for _, f, _ in marks for v in (f["low"], f["high"])], 112.0, RIGHT, include=(zero,), pad=0.1)
+    y = Scale(0, len(marks), TOP, bottom)
+    for t in x.ticks(5):
+        if abs(t - zero) > 1e-12:
+            figure.rule((x(t), TOP - 6), (x(t), bottom), "grid")
+        figure.text(x(t), bottom + 16, f"{scale * t:.6g}".replace("-", words.MINUS), look="tick", anchor="middle")
+    figure.rule((x(zero), TOP - 6), (x(zero), bottom), "zero")
+    figure.text(RIGHT, bottom + 36, unit, look="axis-title", anchor="end")
+    for index, (name, found, look) in enumerate(marks):
+        at = y(index + 0.5)
+        figure.text(0, at + 4, shortened(name, 16), look="label")
         figure.rule((x(found["low"]), at), (x(found["high"]), at), f"bar-line {look}")
-        figure.dot(x(found["value"]), at, f"dot {look}", r=5, tip=words.difference(metric, found))
+        figure.dot(x(found["value"]), at, f"dot {look}", r=5)
     return figure.markup()
 
 
@@ -137,23 +172,24 @@ def history(found: Mapping[str, JSON], metric: str) -> str:
     figure.titles(x, y, "trial", f"validation {_axis_name(metric)}")
     for t in trials:
         if t["value"] is None:
-            figure.text(x(t["number"]), y.start - 3, TIMES_SIGN, look="mark c2", anchor="middle")
+            figure.text(x(t["number"]), y.start - 3, words.TIMES, look="mark c2", anchor="middle")
         else:
             look = "dot faint" if t["whole"] else "ring faint"
-            figure.dot(x(t["number"]), y(t["value"]), look, r=3, tip=f"trial {t['number']}: {words.metric(metric, t['value'])}")
+            figure.dot(
+                x(t["number"]), y(t["value"]), look, r=3, tip=f"trial {t['number']}: {words.metric(metric, t['value'])}"
+            )
     figure.line([(x(n), y(v)) for n, v in found["random_so_far"]], "line c3 dashed")
     stairs = [(x(steps[0][0]), y(steps[0][1]))] if steps else []
     for (_, before), (n, v) in zip(steps, steps[1:], strict=False):
         stairs += [(x(n), y(before)), (x(n), y(v))]
     figure.line([*stairs, (RIGHT, stairs[-1][1])] if stairs else [], "line c1")
-    entries = [("line c1", "best so far"), ("line c3 dashed", "same trials, random order"), ("dot faint", "trained to the end")]
+    entries = [("line c1", "best so far"), ("line c3 dashed", "same trials, random order"), ("dot faint", "whole")]
     if any(t["value"] is not None and not t["whole"] for t in trials):
         entries.append(("ring faint", "stopped at a rung"))
+    if any(t["value"] is None for t in trials):
+        entries.append(("cross", "rejected or failed"))
     figure.legend(height - 23, entries)
     return figure.markup()
-
-
-TIMES_SIGN = words.TIMES
 
 
 def linear_numbers(numbers: Sequence[int]) -> list[int]:
@@ -163,8 +199,10 @@ def linear_numbers(numbers: Sequence[int]) -> list[int]:
 
 
 def curves(lines: Sequence[Mapping[str, JSON]], name: str, *, key: str, unit: str, log: bool = False) -> str:
-    """`key` (loss or val) by epoch; the line marked `main` is drawn over the others, and each other is named if few."""
-    lines = [row | {"points": [(p["epoch"], p[key]) for p in row["points"] if p.get(key) is not None]} for row in lines]
+    """`key` (loss or val) by epoch; those marked `named` have a colour and a name, the others are faint."""
+    lines = [
+        {**row, "points": [(p["epoch"], p[key]) for p in row["points"] if p.get(key) is not None]} for row in lines
+    ]
     lines = [row for row in lines if row["points"]]
     if not lines:
         return ""
@@ -173,24 +211,28 @@ def curves(lines: Sequence[Mapping[str, JSON]], name: str, *, key: str, unit: st
     log = log and wants_log(values)
     last = max(e for row in lines for e, _ in row["points"])
     x = Scale(0, max(last, 1), LEFT, RIGHT)
-    y = spanning(values if log else _main_body(values, [row["points"][-1][1] for row in lines]), height - 88, TOP, log=log)
-    figure = Figure(
-        name, f"{unit} by epoch", f"{unit} by epoch of " + ", ".join(str(row["name"]) for row in lines) + ".", height=height
+    y = spanning(
+        values if log else _main_body(values, [row["points"][-1][1] for row in lines]), height - 88, TOP, log=log
     )
-    metric = unit.split(" ", 1)[-1] if key == "val" else ""
-    y_ticks = [(t, words.short(t)) for t in y.ticks()] if key == "loss" else _value_ticks(y, lines[0].get("metric", metric))
+    figure = Figure(
+        name,
+        f"{unit} by epoch",
+        f"{unit} by epoch of " + ", ".join(str(row["name"]) for row in lines) + ".",
+        height=height,
+    )
+    y_ticks = [(t, words.short(t)) for t in y.ticks()] if key == "loss" else _value_ticks(y, lines[0]["metric"])
     figure.axes(x, y, x_ticks=[(t, f"{t:g}") for t in linear_numbers([0, int(last)])], y_ticks=y_ticks)
     figure.titles(x, y, "epoch", unit + (", logarithmic" if log else ""))
     looks = ["c1", "c2", "c3 dashed", "c4", "c5 dashed"]
-    named = []
-    for index, row in enumerate(lines):
-        look = f"line {looks[index]}" if row["named"] and index < len(looks) else "line faint"
+    named: list[tuple[str, str]] = []
+    for row in lines:
+        look = f"line {looks[len(named)]}" if row["named"] and len(named) < len(looks) else "line faint"
         figure.line([(x(e), y(v)) for e, v in row["points"]], look)
         if len(row["points"]) == 1:
             figure.dot(x(row["points"][0][0]), y(row["points"][0][1]), look.replace("line", "dot"), r=3)
-        if row["named"]:
+        if look != "line faint":
             named.append((look, shortened(str(row["name"]), 24)))
-    figure.legend(height - 23, named[:5])
+    figure.legend(height - 23, named)
     return figure.markup()
 
 
@@ -205,13 +247,13 @@ def bars(rows: Sequence[tuple[str, float]], name: str, title: str, unit: str) ->
     for index, (label, value) in enumerate(rows):
         top = 24 + 22.0 * index
         figure.text(168, top + 12, shortened(label, 25), look="label", anchor="end")
-        figure.box((178, top + 2), (x(value) - 178, 13), "fill c1", rx=2.0)
+        figure.box((178, top + 2), (x(value) - 178, 13), "fill c1")
         figure.text(x(value) + 6, top + 12, f"{value:.2f}", look="tick")
     return figure.markup()
 
 
 def confusion(table: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
-    """Rows are the truth, columns the answer. Shade is the share of the row, and every cell has its count where it fits."""
+    """Rows are the truth, columns the answer. Shade is the share of the row; cells have their count where it fits."""
     n = len(table)
     cell = min(44.0, (WIDTH - 96) / n)
     left, top = 92.0, 52.0
@@ -219,7 +261,8 @@ def confusion(table: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
     right = sum(table[i][i] for i in range(n))
     figure = Figure(
         "confusion", "Confusion matrix",
-        f"{right} of {sum(map(sum, table))} test examples lie on the diagonal, where the answer is the truth.", height=height,
+        f"{right} of {sum(map(sum, table))} test examples lie on the diagonal, where the answer is the truth.",
+        height=height,
     )  # fmt: skip
     figure.text(left, 14, "answer →", look="axis-title")
     figure.text(0, 14, "truth ↓", look="axis-title")
@@ -237,7 +280,7 @@ def confusion(table: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
             shade = 0.0 if value == 0 else 0.12 + 0.88 * share if i == j else 0.25 + 0.75 * min(1.0, 3 * share)
             figure.box((left + cell * j, top + cell * i), (cell - 1, cell - 1), "cell", tip=tip)
             if value:
-                figure.box((left + cell * j, top + cell * i), (cell - 1, cell - 1), look, tip=tip, fill_opacity=shade)
+                figure.box((left + cell * j, top + cell * i), (cell - 1, cell - 1), look, tip=tip, opacity=shade)
             if value and cell >= 15:
                 strong = "on" if shade > 0.55 else ""
                 middle = (left + cell * (j + 0.5), top + cell * (i + 0.5) + 4)
@@ -261,14 +304,22 @@ def predicted(points: Sequence[Sequence[float]], name: str, target: str) -> str:
     figure.titles(x, y, f"true {target}", f"predicted {target}")
     figure.rule((x(x.low), y(y.low)), (x(x.high), y(y.high)), "zero")
     for truth, given in points:
-        figure.dot(x(truth), y(given), "dot c1 thin", r=3, tip=f"true {words.number(truth, 4)}, predicted {words.number(given, 4)}")
+        figure.dot(
+            x(truth),
+            y(given),
+            "dot c1 thin",
+            r=3,
+            tip=f"true {words.number(truth, 4)}, predicted {words.number(given, 4)}",
+        )
     return figure.markup()
 
 
 def histogram(counts: Sequence[int], edges: Sequence[float], unit: str) -> str:
     height = 260.0
     x, y = Scale(edges[0], edges[-1], LEFT, RIGHT), Scale(0, max(counts) * 1.05, height - 50, TOP)
-    figure = Figure("histogram", "Errors of single test examples", f"{sum(counts)} examples in {len(counts)} bins.", height=height)
+    figure = Figure(
+        "histogram", "Errors of single test examples", f"{sum(counts)} examples in {len(counts)} bins.", height=height
+    )
     figure.axes(x, y, x_ticks=[(t, words.short(t)) for t in x.ticks()], y_ticks=[(t, f"{t:g}") for t in y.ticks(4)])
     figure.titles(x, y, unit, "test examples")
     for value, low, high in zip(counts, edges, edges[1:], strict=False):
@@ -291,7 +342,9 @@ def layers(rows: Sequence[Mapping[str, JSON]]) -> str:
     for index, row in enumerate(rows):
         top = 26 + 22.0 * index
         figure.text(142, top + 12, shortened(row["name"], 21), look="label", anchor="end")
-        figure.box((150, top + 2), (x(row["params_before"]) - 150, 13), "outline", rx=2.0)
-        figure.box((150, top + 2), (x(row["params_after"]) - 150, 13), "fill c1", rx=2.0)
-        figure.text(x(row["params_before"]) + 6, top + 12, f"{row['params_before']:,} → {row['params_after']:,}", look="tick")
+        figure.box((150, top + 2), (x(row["params_before"]) - 150, 13), "outline")
+        figure.box((150, top + 2), (x(row["params_after"]) - 150, 13), "fill c1")
+        figure.text(
+            x(row["params_before"]) + 6, top + 12, f"{row['params_before']:,} → {row['params_after']:,}", look="tick"
+        )
     return figure.markup()

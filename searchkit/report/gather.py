@@ -1,7 +1,7 @@
 """From a run on disk to the plain dict that is report.json; the pages draw this dict and nothing else.
 
-A pure function of the run: it trains nothing, measures nothing and guesses nothing. What a run does not have (no stages,
-no pruning, no study) is None here and one line on the page.
+A pure function of the run: it trains nothing, measures nothing and guesses nothing. What a run does not have (no
+stages, no pruning) is None here and one line on the page.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "goal": asdict(goal),
         "question": question,
         "command": shlex.join(run.config["command"]),
-        "evidence": evidence and {k: evidence[k] for k in ("split", "n", "confidence", "resamples", "tolerance", "kind")},
+        "evidence": evidence
+        and {k: evidence[k] for k in ("split", "n", "confidence", "resamples", "tolerance", "kind")},
         "labels": evidence["labels"] if evidence else [],
         "stages": rows,
         "front": pareto(trials, line, goal, about["cost"]),
@@ -60,7 +61,7 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "chosen": _described(line[-1]) if line else None,
     }
     found["verdict"] = verdict_of(found)
-    return plain_numbers(found)
+    return {name: plain_numbers(value) for name, value in found.items()}
 
 
 def plain_numbers(value: JSON) -> JSON:
@@ -99,7 +100,13 @@ def _notes(stages: Mapping[str, Artifact], name: str) -> JSON:
     return {"id": stages[name].id, "settings": stages[name].made_by, **stages[name].notes}
 
 
-NAMES = {"Promote": "fp32 winner", "Distill": "distilled", "Prune": "pruned", "Quantize": "quantized", "Export": "exported"}
+NAMES = {
+    "Promote": "fp32 winner",
+    "Distill": "distilled",
+    "Prune": "pruned",
+    "Quantize": "quantized",
+    "Export": "exported",
+}
 
 
 def stage_rows(evidence: Mapping[str, JSON]) -> list[dict[str, JSON]]:
@@ -184,7 +191,9 @@ def failed(trials: Sequence[Mapping[str, JSON]]) -> list[dict[str, JSON]]:
             + (f" ({words.cost(k, t['cost'][k])})" if k in t["cost"] else "")
             for k, v in breaches.items()
         )
-        rows.append({"number": t["number"], "status": t["status"], "kind": t["failure"] or "over the limit", "reason": reason})
+        rows.append(
+            {"number": t["number"], "status": t["status"], "kind": t["failure"] or "over the limit", "reason": reason}
+        )
     return rows
 
 
@@ -212,7 +221,9 @@ def training_curves(
         rows = run.log(artifact) if artifact.stage in ("Distill", "Prune") else []
         for part in sorted({str(row.get("candidate", row.get("step", ""))) for row in rows}):
             own = [row for row in rows if str(row.get("candidate", row.get("step", ""))) == part]
-            word = {"Distill": part, "Prune": f"pruned, step {int(part) + 1}" if part.isdigit() else "pruned"}[artifact.stage]
+            word = {"Distill": part, "Prune": f"pruned, step {int(part) + 1}" if part.isdigit() else "pruned"}[
+                artifact.stage
+            ]
             staged.append({"name": word, "named": True, "points": _thinned(own), "metric": goal.metric})
     return {"trials": searched, "stages": staged}
 
@@ -256,6 +267,6 @@ def _search_verdict(found: Mapping[str, JSON]) -> str:
         return f"{name}: no trial has finished, so there is nothing to judge yet."
     number, value = search["best_so_far"][-1]
     return (
-        f"{name}: search only, {words.plural(search['n_trained'], 'trial')}; the best, trial {number}, has a validation "
-        f"{words.metric_name(metric)} of {words.metric(metric, value)}, which flatters it: nothing was scored on test."
+        f"{name}: search only, {words.plural(search['n_trained'], 'trial')}; the best, trial {number}, has a "
+        f"validation {words.metric_name(metric)} of {words.metric(metric, value)}, which flatters it: nothing was scored on test."
     )

@@ -1,7 +1,7 @@
 """The page: one file that opens offline, runs no script and loads nothing.
 
-jinja2 with autoescape and StrictUndefined: every string that came from outside is escaped, and a name that is missing is
-an error here, never a gap on the page. The figures are the only markup let through; ElementTree has escaped theirs. The
+jinja2 with autoescape and StrictUndefined: every string that came from outside is escaped, and a missing name is an
+error here, never a gap on the page. The figures are the only markup let through; ElementTree has escaped theirs. The
 content security policy forbids everything but the page's own style, which it names by its hash.
 """
 
@@ -24,7 +24,8 @@ def environment(*, autoescape: bool) -> Environment:
     made = Environment(autoescape=autoescape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     named: tuple[Callable[..., str], ...] = (
         words.number, words.count, words.size, words.short, words.metric, words.metric_name, words.interval,
-        words.bounds, words.signed, words.difference, words.comparison, words.p_value, words.smaller, words.latency,
+        words.bounds, words.signed, words.ends, words.difference, words.comparison, words.p_value, words.smaller,
+        words.latency,
         words.seconds, words.plural, words.cost,
     )  # fmt: skip
     made.globals |= {function.__name__: function for function in named}
@@ -41,7 +42,7 @@ def render(found: Mapping[str, JSON]) -> str:
     style = template("style.css")
     hashed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = environment(autoescape=True).from_string(template("template.html.j2"))
-    drawn = {name: Markup(drawing) for name, drawing in figures(found).items()}  # noqa: S704 - escaped by ElementTree
+    drawn = {name: Markup(drawing) for name, drawing in figures(found).items()}  # ElementTree has escaped them
     return page.render(r=found, figures=drawn, style=Markup(style), policy=policy(hashed), **cells(found))
 
 
@@ -66,10 +67,15 @@ def figures(found: Mapping[str, JSON]) -> dict[str, str]:
     drawn = {
         "front": charts.front(found["front"], metric),
         "differences": charts.differences(found["stages"], metric),
+        "ratios": charts.ratios(found["stages"]),
         "history": charts.history(found["search"], metric),
-        "trial_loss": charts.curves(found["curves"]["trials"], "trial-loss", key="loss", unit="training loss", log=True),
+        "trial_loss": charts.curves(
+            found["curves"]["trials"], "trial-loss", key="loss", unit="training loss", log=True
+        ),
         "trial_val": charts.curves(found["curves"]["trials"], "trial-val", key="val", unit=f"validation {shown}"),
-        "stage_loss": charts.curves(found["curves"]["stages"], "stage-loss", key="loss", unit="training loss", log=True),
+        "stage_loss": charts.curves(
+            found["curves"]["stages"], "stage-loss", key="loss", unit="training loss", log=True
+        ),
         "stage_val": charts.curves(found["curves"]["stages"], "stage-val", key="val", unit=f"validation {shown}"),
         "importances": charts.bars(
             list(found["importances"].items())[:12], "importances", "Hyperparameter importances", "share of variance"

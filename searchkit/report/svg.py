@@ -1,8 +1,8 @@
 """Small SVG figures from numbers: scales, axes and marks, and nothing that needs a script or a font.
 
 The one idea: a figure is drawn about as wide as a phone (`WIDTH` units), so that its text is read at its own size there
-and two figures stand side by side on a desk. Colours are the page's CSS variables, by class, so that dark mode and print
-restyle them. Text passes through ElementTree, which escapes it.
+and two figures stand side by side on a desk. Colours are the page's CSS variables, by class, so that dark mode and
+print restyle them. Text passes through ElementTree, which escapes it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+from searchkit.report.words import TIMES
+
 WIDTH = 460.0
 CHARACTER = 6.6  # mean width of a character at the figures' font size, in units
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """From data in [low, high] to units in [start, end]; logarithmic where `log`."""
+    """From data in [low, high] to units in [start, end]; logarithmic where `log`. What is outside is put on the edge."""
 
     low: float
     high: float
@@ -31,7 +33,7 @@ class Scale:
         if self.log:
             low, high, at = math.log10(low), math.log10(high), math.log10(max(value, 1e-300))
         share = (at - low) / (high - low) if high > low else 0.5
-        return self.start + min(1.05, max(-0.05, share)) * (self.end - self.start)
+        return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
 
     def ticks(self, n: int = 5) -> list[float]:
         if not self.log:
@@ -57,7 +59,13 @@ def linear_ticks(low: float, high: float, n: int = 5) -> list[float]:
 
 
 def spanning(
-    values: Sequence[float], start: float, end: float, *, log: bool = False, pad: float = 0.06, include: Sequence[float] = ()
+    values: Sequence[float],
+    start: float,
+    end: float,
+    *,
+    log: bool = False,
+    pad: float = 0.06,
+    include: Sequence[float] = (),
 ) -> Scale:
     """A scale over the finite values with a margin. Without any, 0 to 1."""
     finite = [v for v in (*values, *include) if math.isfinite(v) and (v > 0 or not log)]
@@ -109,16 +117,19 @@ class Figure:
     def dot(self, x: float, y: float, look: str, *, r: float = 3.5, tip: str = "") -> None:
         self.add("circle", look, tip=tip, cx=float(x), cy=float(y), r=float(r))
 
-    def box(self, corner: tuple[float, float], size: tuple[float, float], look: str, *, tip: str = "", **more: float) -> None:
-        self.add(
-            "rect", look, tip=tip, x=float(corner[0]), y=float(corner[1]), width=float(max(size[0], 0.0)),
-            height=float(max(size[1], 0.0)), **more,
-        )  # fmt: skip
+    def box(
+        self, corner: tuple[float, float], size: tuple[float, float], look: str, *, tip: str = "", opacity: float = 1.0
+    ) -> None:
+        wide, high = max(float(size[0]), 0.0), max(float(size[1]), 0.0)
+        place = {"x": float(corner[0]), "y": float(corner[1]), "width": wide, "height": high}
+        self.add("rect", look, tip=tip, text="", fill_opacity=opacity, **place)
 
     def text(self, x: float, y: float, text: str, *, look: str = "label", anchor: str = "start") -> None:
         self.add("text", look, text=text, x=float(x), y=float(y), text_anchor=anchor)
 
-    def axes(self, x: Scale, y: Scale, *, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]]) -> None:
+    def axes(
+        self, x: Scale, y: Scale, *, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]]
+    ) -> None:
         """Thin grid lines with their numbers: below for x, on the left for y."""
         for value, words in y_ticks:
             self.rule((x.start, y(value)), (x.end, y(value)), "grid")
@@ -141,6 +152,8 @@ class Figure:
                 at, y = 0.0, y + 17
             if "line" in look:
                 self.rule((at, y - 4), (at + 16, y - 4), look)
+            elif look == "cross":
+                self.text(at + 8, y, TIMES, look="mark c2", anchor="middle")
             else:
                 self.dot(at + 8, y - 4, look, r=4)
             self.text(at + 22, y, words, look="tick")

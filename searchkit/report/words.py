@@ -61,7 +61,9 @@ def cost(name: str, value: float) -> str:
 
 
 def metric_name(name: str) -> str:
-    return {"macro_f1": "macro-F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²"}.get(name, name.replace("_", " "))
+    return {"macro_f1": "macro-F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²"}.get(
+        name, name.replace("_", " ")
+    )
 
 
 def metric(name: str, value: float) -> str:
@@ -72,7 +74,7 @@ def bounds(name: str, low: float, high: float) -> str:
     """The interval alone: [95.1, 98.5]."""
     if name in SHARES:
         return f"[{100 * low:.1f}, {100 * high:.1f}]".replace("-", MINUS)
-    return f"[{number(low)}, {number(high)}]"
+    return f"[{number(low, 4)}, {number(high, 4)}]"
 
 
 def signed(name: str, value: float) -> str:
@@ -87,8 +89,15 @@ def interval(name: str, found: Mapping[str, JSON]) -> str:
     return f"{metric(name, found['value'])} {bounds(name, found['low'], found['high'])}"
 
 
+def ends(name: str, found: Mapping[str, JSON]) -> str:
+    """The interval of a difference, which needs fewer digits than its minuend."""
+    if name in SHARES:
+        return bounds(name, found["low"], found["high"])
+    return f"[{number(found['low'])}, {number(found['high'])}]"
+
+
 def difference(name: str, found: Mapping[str, JSON]) -> str:
-    return f"{signed(name, found['value'])} {bounds(name, found['low'], found['high'])}"
+    return f"{signed(name, found['value'])} {ends(name, found)}"
 
 
 def comparison(found: Mapping[str, JSON]) -> str:
