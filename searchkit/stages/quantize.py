@@ -135,13 +135,13 @@ def measured(
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> float:
-    """Share of examples decided alike: the same classes, or values that differ by no more than 1 % of b's spread."""
+    """Share of examples decided alike: the same classes, or values whose root mean square difference is at most 1 % of
+    b's spread."""
     n = len(b)
     if b.dtype.kind in "iub":
-        alike = a == b
-    else:
-        alike = np.abs(a - b) <= 0.01 * float(np.std(b))
-    return float(np.mean(alike.reshape(n, -1).all(axis=1)))
+        return float(np.mean((a == b).reshape(n, -1).all(axis=1)))
+    gap = np.sqrt(np.mean(np.square(a - b, dtype=np.float64).reshape(n, -1), axis=1))
+    return float(np.mean(gap <= 0.01 * float(np.std(b))))
 
 
 # ── Choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -169,7 +169,7 @@ def choose(
 
     1. It is smaller than the fp32 file, else GateFailed; it meets the hard limits, else NothingFeasible.
     2. It is as good as the fp32 file within the tolerance. Where none is, the best in the metric is taken.
-    3. Of those, the smallest file; but one at most CLEARLY times as large and at least CLEARLY times as fast goes first.
+    3. Of those, the smallest file; but one at most CLEARLY times as large and CLEARLY times as fast goes first.
     """
     smaller = [c for c in candidates if c.size_bytes < reference.size_bytes]
     if not smaller:
@@ -190,17 +190,20 @@ def choose(
             f"No candidate keeps {metric} within the tolerance of fp32 ({reference.metric:.4g}); {best.method} comes "
             f"closest with {best.metric:.4g}."
         )
-    smallest = min(good, key=lambda c: (c.size_bytes, tolerance.goal.loss(c.metric)))
-    quick = min(good, key=lambda c: c.latency_ratio)
-    if quick.size_bytes <= CLEARLY * smallest.size_bytes and CLEARLY * quick.latency_ratio <= smallest.latency_ratio:
-        return quick, (
-            f"{quick.method} is {smallest.latency_ratio / quick.latency_ratio:.2g} times as fast as the smallest file "
-            f"({smallest.method}) and {quick.size_bytes / smallest.size_bytes:.2f} times as large, with {metric} "
-            f"{quick.metric:.4g} (fp32 {reference.metric:.4g})."
+    by_size = sorted(good, key=lambda c: (c.size_bytes, tolerance.goal.loss(c.metric), -METHODS.index(c.method)))
+    smallest = chosen = by_size[0]
+    for other in by_size:
+        if other.size_bytes <= CLEARLY * smallest.size_bytes and CLEARLY * other.latency_ratio <= chosen.latency_ratio:
+            chosen = other
+    if chosen is smallest:
+        return smallest, (
+            f"{smallest.method} is the smallest file that keeps {metric} within the tolerance: {smallest.metric:.4g} "
+            f"(fp32 {reference.metric:.4g})."
         )
-    return smallest, (
-        f"{smallest.method} is the smallest file that keeps {metric} within the tolerance: {smallest.metric:.4g} "
-        f"(fp32 {reference.metric:.4g})."
+    return chosen, (
+        f"{chosen.method} is {smallest.latency_ratio / chosen.latency_ratio:.2g} times as fast as the smallest file "
+        f"({smallest.method}) and {chosen.size_bytes / smallest.size_bytes:.2f} times as large, with {metric} "
+        f"{chosen.metric:.4g} (fp32 {reference.metric:.4g})."
     )
 
 

@@ -1,0 +1,200 @@
+"""Export: the chosen file with all that a user needs to run and to check it without PyTorch, in one folder.
+
+The bundle is written beside its place and renamed, so it is never half there. The metric on test is not known while
+stages run, which never see test; `finish_bundle` adds it once the evidence is in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+import numpy as np
+
+from searchkit import __version__, onnxfile
+from searchkit.types import JSON, Arrays, Artifact, BadInput, GateFailed, Port, freeze
+
+if TYPE_CHECKING:
+    from searchkit.run import Context, Run
+
+TEMPLATES = Path(__file__).parent / "bundle"
+
+FORMAT = 1
+
+GOLDEN_ROWS = 8
+
+GOLDEN_TOLERANCE = {"float": 1e-3, "int8": 0.05}
+"""Of the largest answer, between machines. int8 arithmetic rounds differently with and without VNNI instructions."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the bundle of the artifact. rows: of val, kept as golden inputs and outputs."""
+
+    rows: int = GOLDEN_ROWS
+
+    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+        """Raises GateFailed where the fp32 file disagrees with its network on any example of val."""
+        from searchkit.runtime import OnnxPredictor
+
+        source = ctx.source(artifact)
+        model, fp32 = ctx.model_path(artifact), ctx.model_path(source)
+        proof = _prove(source, fp32, ctx)
+        raw = {name: array[: self.rows] for name, array in ctx.task.raw("val").items()}
+        golden = {f"input.{name}": array for name, array in raw.items()}
+        golden |= {f"output.{name}": array for name, array in OnnxPredictor(model)(raw).items()}
+        draft = ctx.child(artifact, self)
+        manifest = _describe(draft, artifact, source, ctx) | {"parity": asdict(proof)}
+        # The artifact comes last: what is killed before it is done again, bundle and all.
+        write_bundle(ctx.run.bundle, model=model, fp32=fp32, manifest=manifest, golden=golden)
+        return ctx.save(draft, None, model=model, notes={"parity": asdict(proof)})
+
+
+def _prove(source: Artifact, fp32: Path, ctx: Context) -> onnxfile.Parity:
+    from searchkit.runtime import OnnxPredictor, TorchPredictor
+
+    network = TorchPredictor(ctx.deployed(ctx.network(source)), ctx.task.inputs, ctx.task.answers)
+    proof = onnxfile.parity(OnnxPredictor(fp32), network, ctx.task.raw("val"))
+    if not proof.agrees:
+        raise GateFailed(
+            f"The exported file disagrees with the network: the answers differ by up to {proof.max_abs:.3g} (example "
+            f"{proof.worst} of {proof.n} of val). No bundle is written."
+        )
+    return proof
+
+
+def _describe(draft: Artifact, parent: Artifact, source: Artifact, ctx: Context) -> dict[str, JSON]:
+    """The manifest but for what the files themselves tell. parent: has the same file as `draft`, and its scores on val.
+    source: the float network behind both."""
+    goal = ctx.task.goal
+    line = [*ctx.run.line(parent), draft]
+    return {
+        "artifact": draft.id,
+        "run": ctx.run.name,
+        "task": ctx.task.name,
+        "space": draft.space,
+        "arch": draft.arch,
+        "training": draft.training,
+        "edits": len(draft.edits),
+        "stages": [one.stage for one in line],
+        "recipe": [one.made_by for one in line],
+        "inputs": [_port(port) for port in ctx.task.inputs],
+        "outputs": [_port(port) for port in ctx.task.answers],
+        "labels": list(ctx.task.labels),
+        "metric": {"name": goal.metric, "direction": goal.direction, "val": parent.metrics[goal.metric], "test": None},
+        "params": source.metrics["params"],
+        "macs": source.metrics["macs"],
+    }
+
+
+def _port(port: Port) -> dict[str, JSON]:
+    return {"name": port.name, "shape": list(port.shape), "dtype": port.dtype}
+
+
+def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
+    """Write the chosen model's test metric with its interval into the bundle of `run`; all hashes hold afterwards.
+
+    found: what `evidence.collect` gives. Does nothing where the run has no bundle (a recipe without Export). Raises
+    BadInput where the bundle's manifest cannot be read."""
+    _restore(run.bundle)
+    if not run.bundle.is_dir():
+        return
+    try:
+        manifest = json.loads((run.bundle / "manifest.json").read_text(encoding="utf-8"))
+        with np.load(run.bundle / "golden.npz", allow_pickle=False) as stored:
+            golden = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError) as error:
+        raise BadInput(f"The bundle {run.bundle} cannot be read ({error}); delete it and resume the run.") from error
+    row = next((one for one in found["models"] if one["id"] == manifest["artifact"]), None)
+    if row is None:
+        return  # the evidence is of another line than the one that wrote this bundle
+    manifest["metric"]["test"] = freeze(row["metric"])
+    manifest["latency"] = freeze(row["latency"])
+    write_bundle(
+        run.bundle,
+        model=run.bundle / "model.onnx",
+        fp32=run.bundle / "model_fp32.onnx",
+        manifest=manifest,
+        golden=golden,
+    )
+
+
+# ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_bundle(
+    directory: Path, *, model: Path, fp32: Path, manifest: Mapping[str, JSON], golden: Arrays
+) -> dict[str, JSON]:
+    """Write the folder whole, in place of one that is there; the manifest as written.
+
+    manifest: see `_describe`; sizes, hashes, versions, session options and the tolerance are added here. golden:
+    "input.<port>" and "output.<port>", a few rows each. Raises BadInput where the folder cannot be written."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    except OSError as error:
+        raise BadInput(f"Cannot write the bundle {directory}: {error.strerror}; give a folder that can be.") from error
+    try:
+        whole = _fill(building, model, fp32, dict(manifest), golden)
+        os.chmod(building, 0o755)
+        _swap(building, directory)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return whole
+
+
+def _fill(folder: Path, model: Path, fp32: Path, manifest: dict[str, JSON], golden: Arrays) -> dict[str, JSON]:
+    shutil.copyfile(model, folder / "model.onnx")
+    shutil.copyfile(fp32, folder / "model_fp32.onnx")
+    np.savez_compressed(folder / "golden.npz", allow_pickle=False, **golden)
+    for name in ("verify.py", "run.py"):
+        shutil.copyfile(TEMPLATES / name, folder / name)
+    exact = onnxfile.has_float_arithmetic(folder / "model.onnx")
+    manifest |= {
+        "format": FORMAT,
+        "size_bytes": (folder / "model.onnx").stat().st_size,
+        "fp32_size_bytes": (folder / "model_fp32.onnx").stat().st_size,
+        "session_options": onnxfile.needed_options(folder / "model.onnx"),
+        "golden_tolerance": GOLDEN_TOLERANCE["float" if exact else "int8"],
+        "versions": {"searchkit": __version__, **{name: version(name) for name in ("onnx", "onnxruntime", "numpy")}},
+    }
+    page = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, autoescape=True
+    ).get_template("README.md.j2")
+    (folder / "README.md").write_text(page.render(manifest) + "\n", encoding="utf-8")
+    manifest["sha256"] = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.iterdir())
+        if file.name != "manifest.json"
+    }
+    text = json.dumps(freeze(manifest), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def _swap(building: Path, directory: Path) -> None:
+    """Put the new folder in the old one's place. A kill between the two renames leaves the old one whole beside it,
+    from where `_restore` fetches it back; there is never half a bundle."""
+    if directory.exists():
+        old = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.old."))
+        os.rename(directory, old / directory.name)
+        os.rename(building, directory)
+        shutil.rmtree(old)
+    else:
+        os.rename(building, directory)
+
+
+def _restore(directory: Path) -> None:
+    for old in sorted(directory.parent.glob(f".{directory.name}.old.*/{directory.name}")):
+        if not directory.exists():
+            os.rename(old, directory)
+        shutil.rmtree(old.parent)

@@ -1,0 +1,210 @@
+"""Quantize: the rule by which a candidate is chosen, what each way does to a file, and the stage on a real task."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from short_line import line  # noqa: F401  (a fixture)
+from test_onnxfile import AutoEncoder, Residual, Series, deployed, export, rows
+from torch import nn
+
+from searchkit import int8, measure, onnxfile
+from searchkit.onnxfile import parity
+from searchkit.runtime import OnnxPredictor
+from searchkit.stages import quantize
+from searchkit.stages.quantize import Candidate, Quantize, Tolerance, choose, slower_because
+from searchkit.types import BadInput, GateFailed, Goal, Limits, NothingFeasible
+
+ACCURACY = Tolerance(Goal("accuracy", "maximize"), max_drop=0.005, max_rise=0.02)
+ERROR = Tolerance(Goal("rmse", "minimize", root=True), max_drop=0.005, max_rise=0.02)
+
+
+def candidate(method="static", metric=0.9, size=1000, ratio=1.0, **more):
+    plain = dict(
+        method=method, metric=metric, size_bytes=size, latency_ms=ratio, latency_ratio=ratio, latency_low=ratio - 0.01,
+        latency_high=ratio + 0.01, latency_verdict=measure.verdict(ratio, ratio - 0.01, ratio + 0.01), agreement=1.0,
+        int8_share=0.0, stayed_fp32={},
+    )  # fmt: skip
+    return Candidate(**{**plain, **more})
+
+
+FP32 = candidate("fp32", size=4000)
+
+
+# ── the rule ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_smallest_as_good_file_is_taken():
+    chosen, reason = choose([candidate("static", size=1100), candidate("dynamic", size=1050)], FP32, ACCURACY, Limits())
+    assert chosen.method == "dynamic" and "smallest" in reason
+
+
+@pytest.mark.parametrize(("drop", "taken"), [(0.004, "static"), (0.005, "static"), (0.006, "dynamic")])
+def test_half_a_point_of_accuracy_is_as_good(drop, taken):
+    options = [candidate("static", metric=0.9 - drop, size=1000), candidate("dynamic", metric=0.9, size=2000)]
+    assert choose(options, FP32, ACCURACY, Limits())[0].method == taken
+
+
+@pytest.mark.parametrize(("rise", "taken"), [(1.02, "static"), (1.03, "dynamic")])
+def test_two_percent_of_an_error_is_as_good(rise, taken):
+    reference = candidate("fp32", metric=50.0, size=4000)
+    options = [candidate("static", metric=50 * rise, size=1000), candidate("dynamic", metric=50.0, size=2000)]
+    assert choose(options, reference, ERROR, Limits())[0].method == taken
+
+
+def test_a_little_larger_but_much_faster_file_goes_first():
+    small, quick = candidate("weight-only", size=1000, ratio=1.0), candidate("static", size=1200, ratio=0.5)
+    chosen, reason = choose([small, quick], FP32, ACCURACY, Limits())
+    assert chosen is quick and "2 times as fast" in reason
+    assert choose([small, dataclasses.replace(quick, size_bytes=1300)], FP32, ACCURACY, Limits())[0] is small
+    assert choose([small, dataclasses.replace(quick, latency_ratio=0.9)], FP32, ACCURACY, Limits())[0] is small
+
+
+def test_of_several_faster_files_the_smallest_that_is_not_clearly_slower_goes_first():
+    options = [candidate("static", size=1000, ratio=1.5), candidate("weight-only", size=1050, ratio=1.0)]
+    options += [candidate("dynamic", size=1080, ratio=0.98)]
+    assert choose(options, FP32, ACCURACY, Limits())[0].method == "weight-only"
+
+
+def test_agreement_is_the_share_of_examples_decided_alike():
+    assert quantize.agreement(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 0])) == 0.75
+    values = np.array([[0.0, 10.0], [10.0, 0.0], [5.0, 5.0], [0.0, 0.0]])
+    assert quantize.agreement(values + np.array([[0.01], [0.01], [0.01], [3.0]]), values) == 0.75
+
+
+def test_limits_are_hard():
+    options = [candidate("static", size=1000, ratio=3.0), candidate("weight-only", size=1100, ratio=1.0)]
+    assert choose(options, FP32, ACCURACY, Limits(latency_ms=2.0))[0].method == "weight-only"
+    with pytest.raises(NothingFeasible, match="static 1,000 bytes, 3 ms; weight-only 1,100 bytes"):
+        choose(options, FP32, ACCURACY, Limits(size_bytes=900))
+
+
+def test_where_none_is_as_good_the_best_is_taken_and_said():
+    options = [candidate("static", metric=0.5), candidate("dynamic", metric=0.7, size=3000)]
+    chosen, reason = choose(options, FP32, ACCURACY, Limits())
+    assert chosen.method == "dynamic" and reason.startswith("No candidate keeps accuracy within the tolerance")
+
+
+def test_a_file_that_does_not_shrink_is_an_error():
+    with pytest.raises(GateFailed, match="does not shrink the file: fp32 has 4,000 bytes"):
+        choose([candidate(size=4000)], FP32, ACCURACY, Limits())
+
+
+def test_slower_int8_is_said_with_how_much_and_why():
+    assert slower_because(candidate(ratio=1.05), FP32) is None
+    small = slower_because(candidate(ratio=1.6, int8_share=0.98), FP32)
+    assert "1.60 times" in small and "too small to gain" in small
+    mixed = slower_because(candidate(ratio=1.6, int8_share=0.2, stayed_fp32={"ConvTranspose": 2}), FP32)
+    assert "only 20%" in mixed and "2 ConvTranspose stayed fp32" in mixed
+
+
+def test_an_unknown_way_is_refused():
+    with pytest.raises(BadInput, match="No way to quantize named 'int4'; the ways are static, dynamic, weight-only"):
+        Quantize(methods=("int4",))
+
+
+# ── what the ways do ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def mlp():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 48), nn.ReLU(), nn.Linear(48, 10))
+
+
+NETS = {
+    "mlp": (mlp, (1, 8, 8)),
+    "residual": (Residual, (1, 8, 8)),
+    "autoencoder": (AutoEncoder, (1, 8, 8)),
+    **{kind: (lambda kind=kind: Series(kind), (1, 40)) for kind in ("simple", "lstm", "gru", "peephole", "attention")},
+}
+
+
+def make(method, source, target, arrays):
+    if method == "static":
+        return int8.static(source, target, quantize.calibration(arrays, 64))
+    return int8.dynamic(source, target) if method == "dynamic" else onnxfile.weight_only(source, target)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder, made = tmp_path_factory.mktemp("nets"), {}
+    for name, (build, shape) in NETS.items():
+        torch.manual_seed(0)
+        made[name] = folder / f"{name}.onnx"
+        export(deployed(build()), shape, made[name])
+    return made
+
+
+@pytest.mark.parametrize("method", quantize.METHODS)
+@pytest.mark.parametrize("name", NETS)
+def test_every_way_answers_as_fp32_does_and_shrinks_the_file(name, method, exported, tmp_path):
+    arrays, target = rows(NETS[name][1], 200), tmp_path / "q.onnx"
+    size = make(method, exported[name], target, arrays)
+    found = parity(OnnxPredictor(target), OnnxPredictor(exported[name]), arrays)
+    assert found.max_rel < 0.05 and found.argmax > 0.9
+    assert size == target.stat().st_size < exported[name].stat().st_size
+    assert b"searchkit/" not in target.read_bytes() and b"test_quantize" not in target.read_bytes()
+    if method != "static" or name not in ("simple", "lstm", "gru", "peephole"):  # recurrent weights stay fp32 in static
+        assert size < 0.62 * exported[name].stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "share"),
+    [("mlp", "static", 1.0), ("residual", "static", 1.0), ("mlp", "dynamic", 1.0), ("lstm", "dynamic", 1.0),
+     ("peephole", "dynamic", 1.0), ("mlp", "weight-only", 0.0), ("gru", "weight-only", 0.0)],
+)  # fmt: skip
+def test_the_share_of_int8_arithmetic_is_what_onnx_runtime_runs(name, method, share, exported, tmp_path):
+    arrays = rows(NETS[name][1], 64)
+    make(method, exported[name], tmp_path / "q.onnx", arrays)
+    found = int8.arithmetic(tmp_path / "q.onnx", {"image": arrays["image"][:1]})
+    assert found.int8_share == share
+    assert bool(found.fp32) == (share < 1)
+
+
+def test_static_keeps_the_scaling_of_features_and_answers_in_fp32(exported, tmp_path):
+    make("static", exported["mlp"], tmp_path / "q.onnx", rows((1, 8, 8), 64))
+    graph = onnx.load(tmp_path / "q.onnx").graph
+    maker = {name: node.op_type for node in graph.node for name in node.output}
+    first = next(node for node in graph.node if "image" in node.input)
+    last = next(node for node in graph.node if "probabilities" in node.output)
+    assert first.op_type == "Div" and last.op_type == "Softmax" and maker[last.input[0]] == "Gemm"
+
+
+def test_calibration_streams_rows_spread_over_all(tmp_path):
+    arrays = {"image": np.arange(1000)[:, None]}
+    batches = list(quantize.calibration(arrays, 100))
+    assert max(len(batch["image"]) for batch in batches) <= quantize.ROWS_A_BATCH
+    seen = np.concatenate([batch["image"] for batch in batches]).ravel()
+    assert len(seen) == 100 and seen[0] == 0 and seen[-1] == 999 and np.diff(seen).max() <= 11
+    assert sum(len(b["image"]) for b in quantize.calibration({"image": np.zeros((7, 1))}, 100)) == 7
+
+
+def test_the_bytes_of_each_way_are_the_same_when_made_again(exported, tmp_path):
+    for method in quantize.METHODS:
+        for again in ("a", "b"):
+            make(method, exported["mlp"], tmp_path / again, rows((1, 8, 8), 64))
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_quantizing_writes_nothing_to_the_terminal(exported, tmp_path, capfd):
+    for method in quantize.METHODS:
+        make(method, exported["attention"], tmp_path / "q", rows((1, 40), 64))
+    assert capfd.readouterr() == ("", "")
+
+
+# ── the stage ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_stage_ships_a_smaller_file_that_is_as_good_and_tells_what_it_measured(line):  # noqa: F811
+    ctx, fp32, child = line.ctx, line.fp32, line.quantized
+    assert child.parent == fp32.id and ctx.run.load(child.id) == child
+    assert child.metrics["size_bytes"] < 0.5 * fp32.metrics["size_bytes"]
+    assert child.metrics["accuracy"] >= fp32.metrics["accuracy"] - 0.005
+    by_method = {row["method"]: row for row in child.notes["candidates"]}
+    assert set(by_method) == set(quantize.METHODS)
+    own = by_method[child.notes["chosen"]]
+    assert own["size_bytes"] == child.metrics["size_bytes"] and own["metric"] == child.metrics["accuracy"]
+    assert all(0 < row["latency_low"] <= row["latency_ratio"] <= row["latency_high"] for row in by_method.values())
+    assert all(row["agreement"] > 0.95 for row in by_method.values())
+    assert child.notes["op_counts"] == onnxfile.op_counts(ctx.model_path(child))
