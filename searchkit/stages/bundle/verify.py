@@ -1,0 +1,148 @@
+"""Verify this bundle: the hash of every file, the golden outputs, and with data of yours the metric.
+
+    python verify.py
+    python verify.py --data mine.npz     arrays: the inputs by name (or x, where there is one), and the targets y
+
+Needs numpy and onnxruntime. Ends with status 0 where all holds, 1 where something does not.
+"""
+import argparse
+import hashlib
+import json
+import pathlib
+import sys
+
+import numpy as np
+import onnxruntime
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+class Wrong(Exception):
+    """What does not hold, in a sentence."""
+
+
+def check_hashes(manifest):
+    for name, expected in manifest["sha256"].items():
+        file = HERE / name
+        if not file.is_file():
+            raise Wrong(f"{name} is missing")
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        if found != expected:
+            raise Wrong(f"{name} has changed: sha256 {found[:12]}..., in the manifest {expected[:12]}...")
+    return f"{len(manifest['sha256'])} files have the hashes of the manifest"
+
+
+def open_model(manifest):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    for key, value in manifest["session_options"].items():
+        options.add_session_config_entry(key, value)
+    return onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
+
+
+def run(session, manifest, inputs, batch=256):
+    n = len(next(iter(inputs.values())))
+    names = [port["name"] for port in manifest["outputs"]]
+    parts = [session.run(names, {k: v[i : i + batch] for k, v in inputs.items()}) for i in range(0, n, batch)]
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
+
+
+def check_golden(session, manifest):
+    golden = np.load(HERE / "golden.npz", allow_pickle=False)
+    inputs = {port["name"]: golden["input." + port["name"]] for port in manifest["inputs"]}
+    share = manifest["golden_tolerance"]
+    worst = 0.0
+    for name, values in run(session, manifest, inputs).items():
+        expected = golden["output." + name]
+        if values.shape != expected.shape or not np.isfinite(values).all():
+            raise Wrong(f"'{name}' has shape {values.shape}, expected {expected.shape}, or is not finite")
+        largest = max(float(np.abs(expected).max()), 1e-12)
+        worst = max(worst, float(np.abs(values - expected).max()) / largest)
+    if worst > share:
+        raise Wrong(f"golden outputs differ by {worst:.2g} of the largest answer; allowed is {share:g}")
+    return f"golden outputs differ by {worst:.2g} of the largest answer (allowed {share:g})"
+
+
+def read_data(path, manifest):
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            data = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError) as error:
+        raise Wrong(f"{path} cannot be read as an npz file: {error}") from error
+    ports = manifest["inputs"]
+    inputs = {}
+    for port in ports:
+        name = port["name"]
+        key = next((k for k in (name, *(("x", "x_test") if len(ports) == 1 else ())) if k in data), None)
+        if key is None:
+            raise Wrong(f"{path} has no array '{name}'; it has {', '.join(data) or 'none'}")
+        array = data[key].astype(port["dtype"])
+        fixed = [len(array), *(-1 if size is None else size for size in port["shape"])]
+        try:
+            inputs[name] = array if array.ndim == len(fixed) else array.reshape(fixed)
+        except ValueError as error:
+            raise Wrong(f"'{key}' has rows of shape {array.shape[1:]}, the model takes {port['shape']}") from error
+    target = next((data[k] for k in ("y", "y_test") if k in data), None)
+    return inputs, target
+
+
+def as_indices(target, labels):
+    """Class indices, from indices or from the labels themselves."""
+    words = [str(value) for value in target.tolist()]
+    if labels and set(words) <= set(labels):
+        return np.array([labels.index(word) for word in words])
+    return target.astype(int)
+
+
+def metric(name, answers, inputs, target, labels):
+    if name == "mse" and target is None:
+        target = next(iter(inputs.values()))
+    if target is None:
+        raise Wrong("the data hold no targets 'y', so there is no metric to compute")
+    if len(target) != len(answers):
+        raise Wrong(f"there are {len(target)} targets for {len(answers)} rows")
+    if name == "accuracy" and target.ndim == 2 and target.shape[1] > 1:
+        return float(((answers > 0.5) == (target > 0.5)).mean())
+    if name == "accuracy":
+        return float((answers.argmax(1) == as_indices(target.reshape(-1), labels)).mean())
+    if name in ("rmse", "mse"):
+        error = float(((answers.astype(float) - target.reshape(answers.shape)) ** 2).mean())
+        return error**0.5 if name == "rmse" else error
+    raise Wrong(f"the metric {name} of this model is not one that this script computes (accuracy, rmse, mse)")
+
+
+def check_metric(session, manifest, path):
+    inputs, target = read_data(path, manifest)
+    answers = next(iter(run(session, manifest, inputs).values()))
+    wanted = manifest["metric"]
+    value = metric(wanted["name"], answers, inputs, target, manifest["labels"])
+    line = f"{wanted['name']} {value:.4f} on {len(answers)} rows of {path}"
+    if wanted.get("test"):
+        test = wanted["test"]
+        line += f"; on its test data it had {test['value']:.4f} ({test['low']:.4f} to {test['high']:.4f})"
+    return line
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="an npz file with inputs and targets")
+    wanted = parser.parse_args()
+    try:
+        manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
+        print("ok   ", check_hashes(manifest))
+        session = open_model(manifest)
+        print("ok   ", check_golden(session, manifest))
+        if wanted.data:
+            print("ok   ", check_metric(session, manifest, wanted.data))
+    except (Wrong, OSError, KeyError, ValueError) as wrong:
+        print("WRONG", wrong)
+        return 1
+    except Exception as error:  # onnxruntime's own errors share no class with each other
+        print("WRONG", f"onnxruntime cannot run model.onnx: {error}")
+        return 1
+    print("verified")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
