@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from searchkit import evidence
 from searchkit.evidence import agreement, mcnemar, metric_interval, paired_difference, wilson
-from searchkit.types import Goal
+from searchkit.run import Run
+from searchkit.types import Evaluation, Goal
 
 ACCURACY = Goal("accuracy", "maximize")
 MSE = Goal("mse", "minimize")
@@ -170,3 +171,31 @@ def test_intervals_hold_their_estimate(right, seed):
     assert 0.0 <= found.low <= found.value <= found.high <= 1.0
     swapped = paired_difference(ACCURACY, scores, 1 - scores, seed=seed)
     assert swapped.low <= swapped.high and swapped.indistinguishable == (swapped.low <= 0 <= swapped.high)
+
+
+def test_errors_are_plain_and_complete():
+    truth, given = np.array([0, 1, 2, 2, 1]), np.array([0, 2, 2, 2, -1])
+    scores = (truth == given).astype(float)
+    found = evidence.errors("classes", Evaluation({}, scores, given, truth))
+    assert found == {"confusion": [[1, 0, 0], [0, 0, 1], [0, 0, 2]], "unanswered": 1}
+    many = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[1, 1], [0, 1], [0, 0]])
+    labels = evidence.errors("classes", Evaluation({}, scores, many[1], many[0]))["labels"]
+    assert labels == {"hit": [1, 1], "missed": [1, 0], "false_alarm": [0, 1]}
+    values = np.linspace(0, 1, 1000)
+    points = evidence.errors("values", Evaluation({}, values, values + 1, values), points=100)["points"]
+    assert len(points) == 1 and len(points[0]) == 100 and points[0][0] == [0.0, 1.0] and points[0][-1] == [1.0, 2.0]
+    bins = evidence.errors("reconstruction", Evaluation({}, values, values, values))
+    assert sum(bins["histogram"]) == 1000 and len(bins["edges"]) == len(bins["histogram"]) + 1
+
+
+def test_a_file_is_scored_once_and_a_changed_file_anew(tmp_path):
+    run = Run.create(tmp_path, "kept", {})
+    right = np.array([1.0, 0.0, 1.0])
+    evaluation = Evaluation({"accuracy": 2 / 3}, right, np.array([1, 2, 3]), np.array([1, 0, 3]))
+    assert evidence._kept(run, "a", "hash") is None
+    evidence._keep(run, "a", "hash", evaluation)
+    again = evidence._kept(run, "a", "hash")
+    assert again is not None and again.metrics == evaluation.metrics
+    assert np.array_equal(again.scores, right) and np.array_equal(again.decisions, evaluation.decisions)
+    assert evidence._kept(run, "a", "another") is None
+    assert not [p.name for p in (run.path / "evidence").iterdir() if p.name.startswith(".")]

@@ -268,5 +268,6 @@ def _search_verdict(found: Mapping[str, JSON]) -> str:
     number, value = search["best_so_far"][-1]
     return (
         f"{name}: search only, {words.plural(search['n_trained'], 'trial')}; the best, trial {number}, has a "
-        f"validation {words.metric_name(metric)} of {words.metric(metric, value)}, which flatters it: nothing was scored on test."
+        f"validation {words.metric_name(metric)} of {words.metric(metric, value)}, which flatters it: "
+        "nothing was scored on test."
     )

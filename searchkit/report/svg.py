@@ -20,7 +20,7 @@ CHARACTER = 6.6  # mean width of a character at the figures' font size, in units
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """From data in [low, high] to units in [start, end]; logarithmic where `log`. What is outside is put on the edge."""
+    """From data in [low, high] to units in [start, end]; logarithmic where `log`. What is outside goes on the edge."""
 
     low: float
     high: float
