@@ -166,7 +166,9 @@ def run_one(executor: Executor, job: Job) -> Outcome:
         ("diverge", "diverged", "the training loss became nan in epoch 1"),
     ],
 )
-def test_every_failure_comes_back_labelled(make_job: Callable[[str], Job], fault: str, failure: str, reason: str) -> None:
+def test_every_failure_comes_back_labelled(
+    make_job: Callable[[str], Job], fault: str, failure: str, reason: str
+) -> None:
     job = make_job(fault)
     task = tasks.load({"task": "breast-cancer", "split_seed": 0})
     outcome = run_one(InProcess(task, load_space(Path(job.space["path"]))), job)

@@ -78,7 +78,7 @@ def test_killed_at_durable_steps_and_resumed_equals_uninterrupted(tmp_path: Path
 def test_a_kill_between_artifact_and_value_trains_nothing_again(
     tmp_path: Path, straight: list[Any], monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    """The moment after the artifact is whole and before the study knows, in this process: as a kill, nothing cleans up."""
+    """The moment after the artifact is whole and before the study knows. In this process: nothing cleans up."""
 
     class Killed(BaseException):
         pass

@@ -1,0 +1,309 @@
+"""What a search promises apart from surviving kills: limits, halving, samplers, budgets, and the results it leaves."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import search_driver
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from searchkit import tasks
+from searchkit.run import Context, Run
+from searchkit.search import (
+    Interrupted,
+    SearchSettings,
+    SearchStopped,
+    Status,
+    failures,
+    history,
+    importances,
+    random_so_far,
+    rungs,
+    search,
+    winners,
+)
+from searchkit.search.sampler import at, at_random, draw, grid_leaves, grid_values, holds, neighbour
+from searchkit.spacefile import load_space, materialise, source_of
+from searchkit.types import BadInput, Budget, Deadline, Limits, NothingFeasible, Space, Task
+
+BUDGET = Budget(trials=6, epochs=2, rungs=2, eta=2)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return tasks.load({"task": "breast-cancer", "split_seed": 0})
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Space:
+    return load_space(search_driver.TINY)
+
+
+@pytest.fixture
+def context(tmp_path: Path, task: Task, tiny: Space) -> Context:
+    return Context(Run.create(tmp_path, "run", {}), task, lambda name: tiny, seed=1, echo=lambda line: None)
+
+
+def settings(**changes: Any) -> SearchSettings:
+    return SearchSettings(**{"budget": BUDGET, "precision": "fp32", **changes})
+
+
+# ── the whole search ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "grid"])
+@pytest.mark.parametrize("minimize", [None, "params"])
+def test_every_sampler_uses_its_budget_without_repeats(
+    context: Context, tiny: Space, sampler: str, minimize: str | None
+) -> None:
+    seen: list[Status] = []
+    search(tiny, context, settings(sampler=sampler, minimize=minimize), seen.append)
+    rows = history(context.run)
+    trained = [row for row in rows if row["status"] == "trained"]
+    assert len(trained) == BUDGET.trials == seen[-1].done
+    assert len({tuple(sorted(row["params"].items())) for row in rows}) == len(rows)
+    best = max(row["value"] for row in trained)
+    assert seen[-1].best == best == winners(context.run)[0].metrics["accuracy"]
+    assert any(row["epochs"] == 1 for row in trained), "nothing was stopped at the first rung"
+    assert any(row["epochs"] == 2 for row in trained), "nothing was trained to the end"
+
+
+def test_the_front_is_what_no_trial_beats(context: Context, tiny: Space) -> None:
+    search(tiny, context, settings(minimize="params"))
+    front = winners(context.run)
+    points = [(-a.metrics["accuracy"], a.metrics["params"]) for a in front]
+    assert points == sorted(points) and len(set(points)) <= len(points)
+    for other in context.run.trials():
+        point = (-other.metrics["accuracy"], other.metrics["params"])
+        beaten = any(p[0] <= point[0] and p[1] <= point[1] for p in points)
+        assert beaten, "a trial outside the front is beaten by one on it"
+
+
+def test_a_candidate_over_a_limit_is_recorded_and_never_trained(context: Context, tiny: Space) -> None:
+    context = replace(context, limits=Limits(params=700))
+    search(tiny, context, settings(sampler="random"))
+    rejected = [row for row in failures(context.run) if row["status"] == "rejected" and row["cost"]]
+    assert rejected
+    for row in rejected:
+        assert row["cost"]["params"] > 700
+        assert row["rejected"] == {"params": pytest.approx(row["cost"]["params"] / 700 - 1)}
+    dispatched = {row["trial"] for row in context.run.lines("search.jsonl") if row["event"] == "dispatch"}
+    assert not dispatched & {row["number"] for row in rejected}
+    assert all(a.metrics["params"] <= 700 for a in context.run.trials())
+    assert len(context.run.trials()) == BUDGET.trials
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{context.run.path / 'study.db'}")
+    assert all(study.trials[row["number"]].constraints == row["rejected"] for row in rejected)
+
+
+def test_the_size_limit_is_that_of_the_exported_file(context: Context, tiny: Space) -> None:
+    context = replace(context, limits=Limits(size_bytes=4000))
+    search(tiny, context, settings(budget=Budget(trials=2, epochs=1, rungs=1)))
+    for artifact in context.run.trials():
+        net = context.network(artifact)
+        path = context.run.path / "again.onnx"
+        context.export(net, path)
+        assert artifact.metrics["size_bytes"] == pytest.approx(path.stat().st_size, rel=0.02)
+        assert artifact.metrics["size_bytes"] <= 4000
+    costs = [row for row in context.run.lines("search.jsonl") if row["event"] == "cost"]
+    assert len({row["arch"] for row in costs}) == len(costs), "a check was paid for twice"
+
+
+def test_an_impossible_limit_is_said_before_anything_is_trained(context: Context, tiny: Space) -> None:
+    context = replace(context, limits=Limits(params=100))
+    with pytest.raises(NothingFeasible, match=r"widths=\[4\].*129 parameters.*limit is 100"):
+        search(tiny, context, settings())
+    assert not [row for row in context.run.lines("search.jsonl") if row["event"] == "dispatch"]
+
+
+def test_a_time_budget_shorter_than_one_trial_is_refused(context: Context, tiny: Space) -> None:
+    with pytest.raises(BadInput, match="shorter than one trial"):
+        search(tiny, replace(context, deadline=Deadline.after(0.0)), settings())
+    with pytest.raises(BadInput, match="shorter than one trial"):
+        search(tiny, replace(context, deadline=Deadline.after(1e-3)), settings())
+    assert not [row for row in history(context.run) if row["status"] == "running"]
+
+
+def test_a_space_that_is_not_for_the_data_is_refused(tmp_path: Path, tiny: Space) -> None:
+    digits = tasks.load({"task": "digits", "split_seed": 0})
+    context = Context(Run.create(tmp_path, "run", {}), digits, lambda name: tiny)
+    with pytest.raises(BadInput, match="tables only"):
+        search(tiny, context, settings())
+
+
+def test_the_same_error_five_times_stops_the_run(context: Context, tmp_path: Path) -> None:
+    text = search_driver.TINY.read_text().replace(
+        "    layers: list[nn.Module] = []", "    layers: list[nn.Module] = [Broken()]"
+    )
+    broken = "class Broken(nn.Module):\n    def forward(self, x):\n"
+    broken += "        assert not self.training, 'planted'\n        return x\n\n\n@dataclass(frozen=True)"
+    (tmp_path / "broken.py").write_text(text.replace("@dataclass(frozen=True)", broken, 1))
+    with pytest.raises(SearchStopped, match="5 trials in a row.*planted"):
+        search(load_space(tmp_path / "broken.py"), context, settings(budget=replace(BUDGET, trials=9)))
+    rows = failures(context.run)
+    assert [row["failure"] for row in rows] == ["crashed"] * 5
+    assert len(list(context.run.path.glob("artifacts/*/error.txt"))) == 5
+    assert "planted" in next(context.run.path.glob("artifacts/*/error.txt")).read_text()
+
+
+def test_ctrl_c_leaves_a_run_that_resumes(context: Context, tiny: Space) -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(status: Status) -> None:
+        if status.done == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="--resume run"):
+        search(tiny, context, settings(), interrupt)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert threading.main_thread() is threading.current_thread()
+    search(tiny, context, settings())
+    assert [row["status"] for row in history(context.run)] == ["trained"] * BUDGET.trials
+
+
+def test_a_run_is_not_resumed_as_another_search(context: Context, tiny: Space) -> None:
+    search(tiny, context, settings(budget=replace(BUDGET, trials=1)))
+    with pytest.raises(BadInput, match="another task, objective or budget"):
+        search(tiny, context, settings(budget=replace(BUDGET, epochs=4)))
+    search(tiny, context, settings(budget=replace(BUDGET, trials=2)))
+    assert len(context.run.trials()) == 2
+
+
+def test_coordinators_share_a_study_by_url(tmp_path: Path, task: Task, tiny: Space) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    for place in ("one", "two"):
+        context = Context(Run.create(tmp_path / place, "run", {}), task, lambda name: tiny, echo=lambda line: None)
+        trials = 2 if place == "one" else 5
+        search(tiny, context, settings(storage=url, budget=replace(BUDGET, trials=trials)))
+        assert len(history(context.run)) == trials
+        assert len(context.run.trials()) == (2 if place == "one" else 3), "the trials of both count"
+
+
+# ── rungs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12)
+
+
+@given(POINTS)
+def test_rank_0_is_the_front_and_each_rank_the_front_of_the_rest(points: list[tuple[int, int]]) -> None:
+    def beats(a: tuple[int, int], b: tuple[int, int]) -> bool:
+        return a != b and a[0] <= b[0] and a[1] <= b[1]
+
+    found = rungs.ranks([tuple(map(float, p)) for p in points])
+    for rank in range(max(found) + 1):
+        rest = [p for p, r in zip(points, found, strict=True) if r >= rank]
+        here = [p for p, r in zip(points, found, strict=True) if r == rank]
+        assert here and all(not any(beats(q, p) for q in rest) for p in here)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=20), st.integers(2, 4))
+def test_with_the_metric_alone_the_best_share_goes_on(values: list[float], eta: int) -> None:
+    seen = {n: (value,) for n, value in enumerate(values)}
+    kept = [n for n in seen if rungs.goes_on(n, seen, eta)]
+    assert len(kept) == -(-len(values) // eta)
+    assert max(seen[n] for n in kept) <= min((seen[n] for n in seen if n not in kept), default=(99.0,))
+
+
+# ── drawing candidates ───────────────────────────────────────────────────────────────────────────────────────────────
+
+DISTRIBUTIONS = [
+    CategoricalDistribution(("a", "b", "c")),
+    IntDistribution(2, 11, step=3),
+    IntDistribution(1, 512, log=True),
+    FloatDistribution(0.5, 2.5),
+    FloatDistribution(1e-4, 1e-1, log=True),
+    FloatDistribution(0.0, 0.5, step=0.1),
+]
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
+def test_whatever_is_chosen_is_in_the_distribution(distribution: Any) -> None:
+    rng = random.Random(0)
+    ways: list[Callable[..., Any]] = [at(0.0), at(0.5), at(1.0), *[at_random(rng)] * 50]
+    for way in ways:
+        value = way("x", distribution)
+        assert holds(distribution, value)
+        assert holds(distribution, neighbour(distribution, value, rng))
+    assert grid_values(distribution) == sorted(set(grid_values(distribution)))
+
+
+def test_the_grid_has_every_leaf_of_a_conditional_space_once(tiny: Space, task: Task) -> None:
+    def sample(choose: Any) -> Any:
+        return draw(replace(tiny, training=replace(tiny.training, ranges={})), task.spec, choose, epochs=1, way="grid")
+
+    leaves = grid_leaves(sample, at_most=10_000)
+    assert leaves is not None
+    widths = len(grid_values(IntDistribution(4, 32, step=4)))
+    assert len(leaves) == len({leaf.key for leaf in leaves})
+    # three layers of four are infeasible before the activation is asked for
+    assert len(leaves) == 2 * (widths + widths**2 + widths**3 - 1) + 1
+    assert grid_leaves(sample, at_most=100) is None
+
+
+def test_an_infeasible_sample_keeps_its_reason(tiny: Space, task: Task) -> None:
+    candidate = draw(tiny, task.spec, lambda name, d: at(1.0 if name == "depth" else 0.0)(name, d), epochs=1, way="x")
+    assert candidate.arch is None and "too narrow" in candidate.reason
+
+
+# ── what it leaves ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_random_so_far_is_the_expected_best_of_k_draws() -> None:
+    assert random_so_far([3.0, 1.0, 2.0], "maximize") == pytest.approx([2.0, 8 / 3, 3.0])
+    assert random_so_far([3.0, 1.0, 2.0], "minimize") == pytest.approx([2.0, 4 / 3, 1.0])
+
+
+def test_importances_are_shares(context: Context, tiny: Space) -> None:
+    search(tiny, context, settings(budget=Budget(trials=8, epochs=1, rungs=1), sampler="random"))
+    found = importances(context.run)
+    assert {"depth", "width0", "activation", "train.lr"} <= set(found)
+    assert sum(found.values()) == pytest.approx(1.0) and min(found.values()) >= 0.0
+
+
+# ── families from files ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1", "has no SPACE"),
+        ("SPACE = 3", "a SPACE that is a int"),
+        ("import nothing_of_this_name", r"line 1: ModuleNotFoundError"),
+        ("\n\n1 / 0", r"line 3: ZeroDivisionError"),
+        ("def f(:", "line 1: SyntaxError"),
+        ("raise SystemExit", "SystemExit"),
+    ],
+)
+def test_a_family_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "family.py").write_text(text)
+    with pytest.raises(BadInput, match=said):
+        load_space(tmp_path / "family.py")
+
+
+def test_a_family_travels_as_text(tmp_path: Path, task: Task) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "_blocks.py").write_text("WIDTHS = (4, 32)\n")
+    text = search_driver.TINY.read_text().replace("import nn\n", "import nn\n\nfrom _blocks import WIDTHS\n", 1)
+    (folder / "mine.py").write_text(text.replace("4, 32, step=4", "*WIDTHS, step=4"))
+    source = source_of(load_space(folder / "mine.py"))
+    (folder / "mine.py").unlink()
+    (folder / "_blocks.py").unlink()
+    there = materialise(source)
+    candidate = draw(there, task.spec, at(0.5), epochs=1, way="x")
+    assert sum(p.numel() for p in there.build(candidate.arch, task.spec).parameters()) > 0
+
+
+def test_a_missing_family_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="nowhere.py"):
+        load_space(tmp_path / "nowhere.py")
