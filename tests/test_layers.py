@@ -1,0 +1,109 @@
+"""A module imports only from lower layers: read from the imports themselves, so that no test has to run them.
+
+`spaces/` sees only types, layers and its own neighbours; only the command line sees both the engine and the spaces.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+LAYERS = {
+    "searchkit": 0, "searchkit.types": 0,
+    "searchkit.units": 1, "searchkit.layers": 1, "searchkit.edits": 1, "searchkit.onnxfile": 1, "searchkit.int8": 1,
+    "searchkit.runtime": 1, "searchkit.measure": 1, "searchkit.train": 1, "searchkit.tasks": 1, "searchkit.spacefile": 1,
+    "searchkit.run": 2,
+    "searchkit.stages": 3, "searchkit.search": 3,
+    "searchkit.pipeline": 4, "searchkit.recipes": 4, "searchkit.evidence": 4, "searchkit.checks": 4,
+    "searchkit.taskchecks": 4,
+    "searchkit.report": 5,
+}  # fmt: skip
+TOP = 6  # what is not named here composes the rest: the command line and its parts
+FOR_FAMILIES = ("searchkit.types", "searchkit.layers")
+
+
+def imports(text: str, package: str) -> list[str]:
+    """Every module that the text imports, in functions and under TYPE_CHECKING too, by its full name."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parent = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*parent, *([node.module] if node.module else [])])
+            found += [f"{module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def layer(module: str) -> int:
+    """Of the longest known prefix."""
+    parts = module.split(".")
+    for end in range(len(parts), 1, -1):
+        if (known := LAYERS.get(".".join(parts[:end]))) is not None:
+            return known
+    return 0 if module in ("searchkit", "searchkit.__version__") else TOP
+
+
+def violations(path: Path, text: str) -> list[str]:
+    """Sentences; empty where the file keeps to its layer."""
+    relative = path.relative_to(ROOT).with_suffix("")
+    module = ".".join(relative.parts).removesuffix(".__init__")
+    package = module if path.name == "__init__.py" else ".".join(relative.parts[:-1])
+    ours = [name for name in imports(text, package) if name.split(".")[0] in ("searchkit", "spaces", "cli")]
+    if module.split(".")[0] == "spaces":
+        bad = [n for n in ours if not n.startswith((*FOR_FAMILIES, "spaces._"))]
+        return [f"{module} imports {n}: a family sees types and layers alone" for n in bad]
+    if module == "cli":
+        return []
+    bad = [n for n in ours if n.split(".")[0] != "searchkit" or layer(n) > layer(module)]
+    return [f"{module} (layer {layer(module)}) imports {n} (layer {layer(n)})" for n in bad]
+
+
+def sources() -> list[Path]:
+    found = [p for folder in ("searchkit", "spaces") for p in sorted((ROOT / folder).rglob("*.py"))]
+    return [p for p in found if "bundle" not in p.parts]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    assert violations(path, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "planted"),
+    [
+        ("searchkit/train.py", "from searchkit.run import Run"),
+        ("searchkit/train.py", "def f():\n    import searchkit.search.sampler"),
+        ("searchkit/types.py", "from searchkit import layers"),
+        ("searchkit/types.py", "from . import layers"),
+        ("searchkit/tasks/image.py", "from ..stages.prune import Prune"),
+        ("searchkit/stages/prune.py", "from searchkit.pipeline import apply"),
+        ("searchkit/evidence.py", "from searchkit import report"),
+        ("searchkit/search/cost.py", "from spaces.mlp import SPACE"),
+        ("searchkit/search/cost.py", "import cli"),
+        ("spaces/mlp.py", "from searchkit.tasks import load"),
+        ("spaces/mlp.py", "from searchkit.train import fit"),
+        ("spaces/mlp.py", "from spaces.cnn import Arch"),
+    ],
+)
+def test_a_planted_upward_import_is_caught(file: str, planted: str) -> None:
+    path = ROOT / file
+    text = path.read_text(encoding="utf-8")
+    assert violations(path, text) == []
+    assert len(violations(path, text + "\n\n" + planted + "\n")) == 1
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_engine_names_no_family(path: Path) -> None:
+    """No comparison with a family's name outside of its own file."""
+    if path.parts[-2] == "spaces":
+        return
+    families = {p.stem for p in (ROOT / "spaces").glob("*.py") if not p.stem.startswith("_")}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare):
+            named = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
+            assert not named & families, f"line {node.lineno} compares with a family's name"
