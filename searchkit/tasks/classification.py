@@ -1,4 +1,4 @@
-"""Classes and labels: sigmoid and binary cross-entropy for two classes or many labels, softmax and cross-entropy for more.
+"""Classes and labels: sigmoid and binary cross-entropy for two classes or many labels, softmax for more classes.
 
 Two classes take one logit, and are answered as two probabilities, so that every classifier is scored by the same lines.
 Distillation is the divergence of softened distributions, times temperature² (Hinton et al. 2015, arXiv:1503.02531).

@@ -166,7 +166,8 @@ def standard_dtype(values: np.ndarray, where: str) -> np.ndarray:
         raise BadInput(f"The examples of {where} are of type {values.dtype}; they must be numbers.")
     if values.dtype in (np.uint8, np.int16):
         return values
-    narrow = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is refused below
+        narrow = values.astype(np.float32)
     if not np.isfinite(narrow).all():
         row = int(np.argwhere(~np.isfinite(narrow))[0][0])
         raise BadInput(

@@ -1,4 +1,4 @@
-"""A folder of images, one sub-folder a class, optionally inside train/, val/ and test/. PNG, JPEG or BMP of one size."""
+"""A folder of images, one sub-folder a class, optionally inside train/, val/ and test/: PNG, JPEG, BMP of one size."""
 
 from __future__ import annotations
 

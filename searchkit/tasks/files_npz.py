@@ -45,12 +45,12 @@ def read_npz(path: Path) -> Found:
 
 def _read(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:  # numpy leaves a file of its own open when the archive is damaged
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise BadInput(
-                    f"'{path}' is a single array and no .npz archive; save it with numpy.savez(path, x=x, y=y)."
-                )
-            arrays = {name.lower(): archive[name] for name in archive.files}
+                raise BadInput(f"'{path}' is a single array and no .npz archive; use numpy.savez(path, x=x, y=y).")
+            with archive:
+                arrays = {name.lower(): archive[name] for name in archive.files}
     except ValueError as error:
         if "pickle" in str(error).lower():
             raise BadInput(

@@ -28,6 +28,9 @@ def make_task(found: Found, source: Source) -> ArrayTask:
             f"{found.where} has {_rows(len(found.x))}; at least {MIN_ROWS} are needed for train, val and test."
         )
     name = source.modality or found.modality or guess_modality(found)
+    words = [column.name for column in found.columns if column.kind == "categorical"]
+    if name != "tabular" and words:
+        raise BadInput(f"Column '{words[0]}' of {found.where} holds words, which {name} data cannot; use tabular.")
     inputs = modality_named(name).arrange(found)
     kind = source.kind or found.kind or guess_kind(found)
     target, labels = read_target(found, kind)
@@ -53,7 +56,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
             where=found.where,
             labels=labels,
             targets=found.targets,
-            columns=found.columns,
+            columns=found.columns if name == "tabular" else (),
             split_seed=source.split_seed,
         )
     )
@@ -120,7 +123,12 @@ def _read_values(found: Found, target: np.ndarray) -> np.ndarray:
             f"The target of {found.where} holds the text '{word}', and regression needs numbers; "
             "choose another target or --kind classification."
         )
-    values = target.reshape(len(target), -1).astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = target.reshape(len(target), -1).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise BadInput(
+            f"The target of {found.where} holds {np.abs(target).max():g}, too large for float32; choose a smaller unit."
+        )
     if (values == values[0]).all():
         raise BadInput(f"The target of {found.where} is {values[0, 0]:g} in every row; there is nothing to learn.")
     return values
@@ -149,6 +157,8 @@ def _read_classes(found: Found, target: np.ndarray) -> tuple[np.ndarray, tuple[s
         raise BadInput(f"The target of {found.where} holds {value:g}, which is no class; choose --kind regression.")
     if target.dtype.kind == "f":
         target = target.astype(np.int64)
+    if target.dtype.kind == "S":
+        target = np.char.decode(target, "utf-8", "replace")
     classes, codes = np.unique(target, return_inverse=True)
     if len(classes) < 2:
         raise BadInput(

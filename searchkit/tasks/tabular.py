@@ -31,7 +31,7 @@ MAX_CATEGORIES = 100  # of a column get an input of their own, the most frequent
 
 
 class EncodeTable(nn.Module):
-    """(B, n_columns) raw features to (B, n_inputs) float32: scaled numbers, flags of what is missing, one-hot categories.
+    """(B, n_columns) raw features to (B, n_inputs) float32: scaled numbers, flags of missing values, one-hot codes.
 
     numeric, flagged: column indices. pairs: the (column, code) of each one-hot input. statistics: median, mean and
     deviation of each numeric column. Comparisons alone, so that every ONNX runtime can do it.
@@ -84,7 +84,7 @@ class DecodeTable(nn.Module):
 
 
 def _statistics(train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Median, mean and deviation of each column of (n, d), its missing values filled by the median; a column without any
+    """Median, mean and deviation of the columns of (n, d), missing values filled by the median; a column without any
     value is 0, a constant one has deviation 1."""
     median = np.zeros(train.shape[1])
     has_values = ~np.isnan(train).all(axis=0)
