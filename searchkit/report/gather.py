@@ -42,7 +42,7 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         },
         "goal": asdict(goal),
         "question": question,
-        "command": shlex.join(run.config["command"]),
+        "command": reproducing(run.config["command"]),
         "evidence": evidence
         and {k: evidence[k] for k in ("split", "n", "confidence", "resamples", "tolerance", "kind")},
         "labels": evidence["labels"] if evidence else [],
@@ -62,6 +62,11 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
     }
     found["verdict"] = verdict_of(found)
     return {name: plain_numbers(value) for name, value in found.items()}
+
+
+def reproducing(command: Sequence[str]) -> str:
+    """As a shell takes it: a script is run by python, an installed command as it is."""
+    return shlex.join(["python", *command] if str(command[0]).endswith(".py") else command)
 
 
 def plain_numbers(value: JSON) -> JSON:
