@@ -403,7 +403,9 @@ def check_quantize_shrinks(subject: Subject) -> None:
     """The file has quantized operators and is smaller."""
     child = subject.stage(Quantize(methods=("static", "weight-only"), max_drop=1.0, max_rise=100.0))
     model = subject.context.model_path(child)
-    n_quantized = sum(n for name, n in onnxfile.op_counts(model).items() if "quantize" in name.lower() or "Integer" in name)
+    n_quantized = sum(
+        n for name, n in onnxfile.op_counts(model).items() if "quantize" in name.lower() or "Integer" in name
+    )
     require(n_quantized > 0, "no operator of the quantized file is quantized")
     before, after = subject.promoted.metrics["size_bytes"], child.metrics["size_bytes"]
     require(after < before, f"Quantize leaves the file at {after:,.0f} of {before:,.0f} bytes")

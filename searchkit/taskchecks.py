@@ -33,7 +33,8 @@ class Linear(nn.Module):
         self.linear = nn.Linear(features, math.prod(self.shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x.flatten(1).float()).unflatten(1, self.shape)
+        out: Tensor = self.linear(x.flatten(1).float()).unflatten(1, self.shape)
+        return out
 
 
 def linear(task: Task, seed: int = 0) -> nn.Module:
@@ -52,9 +53,7 @@ def check_splits_are_apart(task: Task) -> None:
         require(n > 0, f"the {split} split is empty")
         for name, array in task.raw(split).items():
             require(len(array) == n, f"the {split} split has {n} examples and {len(array)} rows of {name}")
-    where = {
-        split: {row.tobytes() for row in next(iter(task.raw(split).values()))} for split in SPLITS
-    }
+    where = {split: {row.tobytes() for row in next(iter(task.raw(split).values()))} for split in SPLITS}
     found = task.summary()
     known = int(found.get("train_test_overlap", 0) or 0)
     shared = len(where["train"] & where["test"])
@@ -67,9 +66,14 @@ def check_batches_follow_the_seed(task: Task) -> None:
         return list(task.batches("train", PLAIN, seed=seed, device="cpu"))
 
     a, b, c = stream(1), stream(1), stream(2)
-    same = all(torch.equal(x.inputs[0], y.inputs[0]) and torch.equal(x.target, y.target) for x, y in zip(a, b, strict=True))
+    same = all(
+        torch.equal(x.inputs[0], y.inputs[0]) and torch.equal(x.target, y.target) for x, y in zip(a, b, strict=True)
+    )
     require(same, "the same seed gives other batches")
-    differ = any(x.inputs[0].shape != y.inputs[0].shape or not torch.equal(x.inputs[0], y.inputs[0]) for x, y in zip(a, c, strict=False))
+    differ = any(
+        x.inputs[0].shape != y.inputs[0].shape or not torch.equal(x.inputs[0], y.inputs[0])
+        for x, y in zip(a, c, strict=False)
+    )
     require(differ, "another seed gives the same batches")
 
 
@@ -103,8 +107,14 @@ def check_metric_is_its_scores(task: Task) -> None:
     n = task.n_examples("val")
     require(evaluation.scores.shape == (n,), f"there are scores of shape {evaluation.scores.shape} for {n} examples")
     stated, computed = evaluation.metrics[task.goal.metric], task.goal.value(evaluation.scores)
-    require(math.isclose(stated, computed, rel_tol=1e-6, abs_tol=1e-9), f"{task.goal.metric} is {stated} and its scores give {computed}")
-    require(len(evaluation.decisions) == n and len(evaluation.targets) == n, "decisions and targets are not one an example")
+    require(
+        math.isclose(stated, computed, rel_tol=1e-6, abs_tol=1e-9),
+        f"{task.goal.metric} is {stated} and its scores give {computed}",
+    )
+    require(
+        len(evaluation.decisions) == n and len(evaluation.targets) == n,
+        "decisions and targets are not one an example",
+    )
 
 
 def check_pack_round_trip(task: Task) -> None:
@@ -113,9 +123,14 @@ def check_pack_round_trip(task: Task) -> None:
     require(other.spec == task.spec and other.goal == task.goal, "the unpacked task has another spec or goal")
     for split in SPLITS:
         for name, array in task.raw(split).items():
-            require(np.array_equal(array, other.raw(split)[name]), f"the unpacked task has other {split} rows of {name}")
+            require(
+                np.array_equal(array, other.raw(split)[name]), f"the unpacked task has other {split} rows of {name}"
+            )
     a, b = first_batch(task), first_batch(other)
-    require(torch.equal(a.inputs[0], b.inputs[0]) and torch.equal(a.target, b.target), "the unpacked task has other batches")
+    require(
+        torch.equal(a.inputs[0], b.inputs[0]) and torch.equal(a.target, b.target),
+        "the unpacked task has other batches",
+    )
 
 
 def check_test_is_not_trained_on(task: Task) -> None:

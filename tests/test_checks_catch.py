@@ -1,4 +1,4 @@
-"""The conformance suite catches what it is for: each family here has one planted defect, and one check that must see it.
+"""The conformance suite catches what it is for: each family here has one planted defect, and one check must see it.
 
 The sound family that the defects are planted in passes all of the checks, so that a failure is the defect's.
 """

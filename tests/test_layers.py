@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "searchkit": 0, "searchkit.types": 0,
     "searchkit.units": 1, "searchkit.layers": 1, "searchkit.edits": 1, "searchkit.onnxfile": 1, "searchkit.int8": 1,
-    "searchkit.runtime": 1, "searchkit.measure": 1, "searchkit.train": 1, "searchkit.tasks": 1, "searchkit.spacefile": 1,
+    "searchkit.runtime": 1, "searchkit.measure": 1, "searchkit.train": 1, "searchkit.tasks": 1,
+    "searchkit.spacefile": 1,
     "searchkit.run": 2,
     "searchkit.stages": 3, "searchkit.search": 3,
     "searchkit.pipeline": 4, "searchkit.recipes": 4, "searchkit.evidence": 4, "searchkit.checks": 4,

@@ -1,7 +1,7 @@
 """Every family of the folder × every check of the shipped suite, and the published points of the families.
 
-tests/golden/<family>.json holds the names of a family's parameters: a stored study knows its trials by them, so renaming
-one breaks `--resume`. Where that is meant, write them anew by `python tests/test_spaces.py`.
+tests/golden/<family>.json holds the names of a family's parameters: a stored study knows its trials by them, so to
+rename one breaks `--resume`. Where that is meant, write them anew by `PYTHONPATH=. python tests/test_spaces.py`.
 """
 
 from __future__ import annotations
