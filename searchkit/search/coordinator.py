@@ -8,16 +8,9 @@ moment costs the rungs in flight, and with one worker the resumed search equals 
 from __future__ import annotations
 
 import math
-import os
-import signal
 import statistics
-import threading
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
@@ -25,15 +18,16 @@ from optuna.trial import FrozenTrial
 from searchkit.run import Context
 from searchkit.search import rungs
 from searchkit.search.cost import LOG, CostBook
+from searchkit.search.dossier import Dossier
 from searchkit.search.executors import Executor, InProcess, Processes
+from searchkit.search.interrupt import one_clean_interrupt
 from searchkit.search.jobs import Job, Outcome, decode_state, encode_state
 from searchkit.search.ledger import FAILED, REJECTED, TRAINED, UNTOLD, Ledger
-from searchkit.search.profile import fastest_setting, middle_candidate, profile_space
-from searchkit.search.results import FILE, default_url
-from searchkit.search.sampler import Directions, Proposer
+from searchkit.search.results import default_url
+from searchkit.search.sampler import Proposer
 from searchkit.search.settings import Interrupted, Progress, SearchSettings, SearchStopped, Status
 from searchkit.spacefile import source_of
-from searchkit.types import JSON, Artifact, BadInput, Infeasible, NothingFeasible, Space, derive_seed, digest, freeze
+from searchkit.types import JSON, Artifact, BadInput, Infeasible, NothingFeasible, Space, derive_seed, digest
 
 if TYPE_CHECKING:
     from searchkit.types import TrainState
@@ -54,7 +48,7 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
     reason = space.accepts(ctx.task.spec)
     if reason is not None:
         raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
-    with _one_clean_interrupt() as interrupted:
+    with one_clean_interrupt() as interrupted:
         try:
             _Search(space, ctx, settings, progress or _silent).run()
         except KeyboardInterrupt as error:
@@ -88,22 +82,21 @@ class _Search:
         self.space, self.ctx, self.settings, self.progress = space, ctx, settings, progress
         self.run_dir, self.goal, self.budget = ctx.run, ctx.task.goal, settings.budget
         self.rung_epochs = self.budget.rung_epochs()
-        self.directions: Directions = (self.goal.direction, *(("minimize",) if settings.cost else ()))
         self.book = CostBook(space, ctx, cost=settings.cost, ship_int8=settings.ship_int8)
-        self.about = self._describe()
+        self.dossier = Dossier(space, ctx, settings)
         self.ledger = Ledger(
             settings.storage or default_url(self.run_dir),
-            self.about["study"],
-            self.directions,
-            owner=self.about["owner"],
-            facts=self._facts(),
+            self.dossier.study,
+            self.dossier.directions,
+            owner=self.dossier.owner,
+            facts=self.dossier.facts,
         )
         self.proposer = Proposer(
             space=space,
             spec=ctx.task.spec,
-            directions=self.directions,
+            directions=self.dossier.directions,
             # several coordinators must not propose the same
-            seed=derive_seed(ctx.seed, "search", space.name, self.about["owner"]),
+            seed=derive_seed(ctx.seed, "search", space.name, self.dossier.owner),
             sampler=settings.sampler,
             trials=self.budget.trials,
             epochs=self.budget.epochs,
@@ -122,58 +115,6 @@ class _Search:
         ]
         self.exhausted = False
 
-    # ── before the first trial ──────────────────────────────────────────────────────────────────────────────────────
-
-    def _describe(self) -> dict[str, JSON]:
-        """This search's entry in search.json, written when it first starts."""
-        everything = self.run_dir.read_json(FILE) or {}
-        if self.space.name not in everything:
-            everything[self.space.name] = {
-                "goal": self.goal.metric,
-                "direction": self.goal.direction,
-                "directions": list(self.directions),
-                "cost": self.settings.cost,
-                "study": f"{self.run_dir.path.name}:{self.space.name}",
-                "url": self.settings.storage,
-                "owner": uuid.uuid4().hex[:12] if self.settings.storage else "",
-                "settings": {**freeze(self.settings), "budget": _without_inf(freeze(self.budget)), "storage": None},
-            }
-            self.run_dir.write_json(FILE, everything)
-        return dict(everything[self.space.name])
-
-    def _facts(self) -> str:
-        """What must be the same for two searches to share a study."""
-        task, budget = self.ctx.task, self.budget
-        shape = [budget.epochs, budget.rungs, budget.eta]
-        return digest(task.name, freeze(task.spec), self.space.name, self.goal.metric, self.settings.cost, shape)
-
-    def _note(self, **entries: JSON) -> None:
-        everything = self.run_dir.read_json(FILE)
-        self.about |= entries
-        everything[self.space.name] = self.about
-        self.run_dir.write_json(FILE, everything)
-
-    def _profile(self) -> None:
-        if "profile" not in self.about:
-            rows = profile_space(self.space, self.ctx, self.book, epochs=self.budget.epochs)
-            self._note(profile=rows)
-            for row in rows:
-                costs = ", ".join(f"{name} {value:,.4g}" for name, value in row["cost"].items())
-                breaks = "; breaks " + ", ".join(row["breaches"]) if row["breaches"] else ""
-                self.ctx.echo(f"{row['which']} candidate: {costs}{breaks}")
-
-    def _settle(self) -> tuple[str, bool]:
-        """The numeric setting of every training of this search: asked for, found before, or timed now."""
-        if "setting" not in self.about:
-            setting = ("bf16", True) if self.ctx.device == "cuda" else (self.settings.precision, False)
-            if self.settings.precision == "auto" and self.ctx.device != "cuda":
-                middle = middle_candidate(self.space, self.ctx, epochs=self.budget.epochs)
-                setting = fastest_setting(self.space, self.ctx, middle) if middle else ("fp32", False)
-            self._note(setting=list(setting))
-            self.ctx.echo(f"training in {setting[0]}" + (", channels last" if setting[1] else ""))
-        precision, channels_last = self.about["setting"]
-        return precision, channels_last
-
     def _open_executor(self) -> Executor:
         settings = self.settings
         if settings.executor == "inline":
@@ -190,8 +131,8 @@ class _Search:
     def run(self) -> None:
         self._recover()
         if self._n_open() > 0 or self.flights:
-            self._profile()
-            self.precision, self.channels_last = self._settle()
+            self.dossier.profile(self.book)
+            self.precision, self.channels_last = self.dossier.setting()
             self.executor = self._open_executor()
             try:
                 self._loop()
@@ -468,7 +409,7 @@ class _Search:
                 self.ctx.echo(f"{self.book.n_checks} candidates exported to check limits, {spent}")
             return
         if FAILED not in statuses and REJECTED in statuses and self.ctx.deadline.left() > 0:
-            smallest = self.about["profile"][0]
+            smallest = self.dossier.about["profile"][0]
             raise NothingFeasible(
                 f"None of {len(statuses)} candidates of '{self.space.name}' is within the limits; the smallest has "
                 + ", ".join(f"{name} {value:,.4g}" for name, value in smallest["cost"].items())
@@ -505,29 +446,3 @@ class _Search:
                 note=note,
             )
         )
-
-
-def _without_inf(plain: dict[str, JSON]) -> dict[str, JSON]:
-    """Endless is null in JSON."""
-    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in plain.items()}
-
-
-@contextmanager
-def _one_clean_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C raises KeyboardInterrupt, which leaves a run that resumes; the second ends all at once."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if interrupted.is_set():
-            os._exit(130)
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)

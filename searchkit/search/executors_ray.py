@@ -141,7 +141,7 @@ def require_token(address: str | None) -> None:
 
 
 def _is_loopback(address: str) -> bool:
-    """"auto" may name a cluster anywhere (RAY_ADDRESS, a file in /tmp), so it does not count; "local" starts one."""
+    """ "auto" may name a cluster anywhere (RAY_ADDRESS, a file in /tmp), so it does not count; "local" starts one."""
     host = address.partition("://")[2] or address
     host = host.rsplit(":", 1)[0].strip("[]") if ":" in host else host
     if host in ("localhost", "local"):

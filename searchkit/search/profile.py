@@ -30,6 +30,7 @@ def profile_space(space: Space, ctx: Context, book: CostBook, *, epochs: int) ->
         reason = next((c.reason for c in drawn if c.reason), "its build raised Infeasible for every candidate")
         raise BadInput(f"The family '{space.name}' has no candidate for the task '{ctx.task.name}': {reason}.")
     smallest = _descend(space, ctx, weighed[0][2], lambda c: _params(book, c))
+    _require_the_right_answer(space, ctx, smallest)
     rows = []
     for which, candidate in (
         ("smallest", smallest),
@@ -40,6 +41,32 @@ def profile_space(space: Space, ctx: Context, book: CostBook, *, epochs: int) ->
         rows.append({"which": which, "cost": cost, "breaches": ctx.limits.breaches(cost), **candidate.plain})
     _require_one_that_fits(space, ctx, book, [smallest, *(c for _, _, c in weighed)])
     return rows
+
+
+def _require_the_right_answer(space: Space, ctx: Context, candidate: Candidate) -> None:
+    """Raises BadInput where the network does not take this data's examples, or does not give what its task wants."""
+    import torch
+
+    wanted = tuple(p.shape for p in ctx.task.spec.outputs)
+    net = space.build(candidate.arch, ctx.task.spec).eval()
+    try:
+        with torch.no_grad():
+            given = net(*ctx.model_inputs(2))
+    except RuntimeError as error:
+        raise BadInput(
+            f"A network of the family '{space.name}' ({candidate.plain['arch']}) cannot take this data: "
+            f"{str(error).splitlines()[0]}. Mend its build, or say in its accepts what it is for."
+        ) from error
+    outputs = given if isinstance(given, tuple) else (given,)
+    shapes = tuple(tuple(x.shape[1:]) for x in outputs)
+    if len(shapes) != len(wanted) or any(
+        len(a) != len(b) or any(w is not None and w != g for w, g in zip(b, a, strict=True))
+        for a, b in zip(shapes, wanted, strict=True)
+    ):
+        raise BadInput(
+            f"The family '{space.name}' builds a network that gives {', '.join(map(str, shapes))} for each example, and "
+            f"the task '{ctx.task.name}' wants {', '.join(map(str, wanted))}; mend its build."
+        )
 
 
 def _drawn(space: Space, ctx: Context, epochs: int) -> list[Candidate]:
