@@ -94,7 +94,7 @@ def load_space(name: str) -> Space:
 
 
 def glance(path: Path) -> dict[str, JSON]:
-    """What a family's file says of itself, read without running it: the docstring's first line and literals of SPACE."""
+    """What a family's file says of itself, read without running it: its docstring and the literals of SPACE."""
     module = ast.parse(path.read_text(encoding="utf-8"))
     found: dict[str, JSON] = {"name": path.stem, "about": (ast.get_docstring(module) or "").partition("\n")[0]}
     for node in ast.walk(module):
@@ -157,6 +157,9 @@ def search(
     epochs: Annotated[
         int | None, typer.Option(parser=whole_number, help="Epochs of a trial that reaches the last rung.")
     ] = None,
+    rungs: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Of successive halving; 1 trains all to the end.")
+    ] = None,
     time_budget: Annotated[str | None, typer.Option(help="For the whole line, such as 30m.")] = None,
     workers: Annotated[
         int | None, typer.Option(parser=whole_number, help="Processes, one thread each.  [default: cores]")
@@ -174,10 +177,13 @@ def search(
         str, typer.Option(help="compact, int8, prune, export, or none to stop after the search.")
     ] = "compact",
     prune_to: Annotated[
-        float, typer.Option(parser=number, help="The share of --prune-by to keep, or an absolute target.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            parser=number, help="The share of --prune-by to keep, or an absolute target.  [default: see docs]"
+        ),
+    ] = None,
     prune_by: Annotated[str, typer.Option(help="params, size, macs or latency.")] = "params",
-    importance: Annotated[str, typer.Option(help="l1, l2, taylor, bn or random.")] = "l2",
+    importance: Annotated[str, typer.Option(help="l1, l2, taylor, bn or random.")] = "taylor",
     max_drop: Annotated[float, typer.Option(parser=number, help="Of the metric, that int8 may cost.")] = 0.005,
     executor: Annotated[str, typer.Option(help="inline, processes or ray.")] = "processes",
     address: Annotated[str | None, typer.Option(help="A Ray cluster's address.")] = None,
@@ -239,7 +245,7 @@ def parse_question(given: Mapping[str, JSON], path: Path, task: str | None) -> Q
         value = quantity(kind, flag)
         return None if value is None else int(value)
 
-    if given["prune_to"] <= 0:
+    if given["prune_to"] is not None and given["prune_to"] <= 0:
         raise BadInput(f"--prune-to {given['prune_to']} leaves nothing; give a share in (0, 1) or an absolute target.")
     if not 0 <= given["max_drop"] < 1:
         raise BadInput(f"--max-drop {given['max_drop']} is not a drop of the metric; it lies in [0, 1), such as 0.005.")
@@ -287,13 +293,15 @@ def parse_budget(given: Mapping[str, JSON], default: Budget) -> Budget:
     seconds = (
         math.inf if given["time_budget"] is None else units.parse("duration", given["time_budget"], "--time-budget")
     )
-    trials, epochs = given["trials"], given["epochs"]
-    for flag, value in (("trials", trials), ("epochs", epochs)):
+    trials, epochs, rungs = given["trials"], given["epochs"], given["rungs"]
+    for flag, value in (("trials", trials), ("epochs", epochs), ("rungs", rungs)):
         if value is not None and value < 1:
             raise BadInput(f"--{flag} {value} trains nothing; it must be at least 1.")
     if trials is None:
         trials = default.trials if math.isinf(seconds) else MANY_TRIALS
-    return replace(default, trials=trials, epochs=epochs or default.epochs, seconds=seconds)
+    return replace(
+        default, trials=trials, epochs=epochs or default.epochs, rungs=rungs or default.rungs, seconds=seconds
+    )
 
 
 MANY_TRIALS = 1000
@@ -370,9 +378,9 @@ def compress(
     trial: TrialNumber = None,
     recipe: Annotated[str, typer.Option(help="compact, int8, prune or export.")] = "compact",
     prune_to: Annotated[
-        float, typer.Option(parser=number, help="The share of parameters to keep, or an absolute target.")
-    ] = 0.5,
-    importance: Annotated[str, typer.Option(help="l1, l2, taylor, bn or random.")] = "l2",
+        float | None, typer.Option(parser=number, help="The share of parameters to keep, or an absolute target.")
+    ] = None,
+    importance: Annotated[str, typer.Option(help="l1, l2, taylor, bn or random.")] = "taylor",
     max_drop: Annotated[float, typer.Option(parser=number, help="Of the metric, that int8 may cost.")] = 0.005,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),

@@ -23,7 +23,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = (
-    "family", "task", "minutes", "trials", "winner fp32 on test [95 %]", "shipped on test [95 %]", "difference in pairs",
+    "family", "task", "minutes", "trials", "winner fp32 on test [95 %]", "shipped on test [95 %]",
+    "difference in pairs",
     "bytes fp32 → shipped", "of fp32", "parameters ratio", "latency ratio", "agreement", "verify.py",
 )  # fmt: skip
 
@@ -84,9 +85,7 @@ def figures(run: Path, minutes: float) -> list[str]:
     """From what the run measured on test, as the report shows it."""
     evidence = json.loads((run / "evidence.json").read_text())
     question = json.loads((run / "run.json").read_text())
-    n_trials = sum(
-        1 for p in run.glob("artifacts/*/artifact.json") if json.loads(p.read_text())["made_by"]["stage"] == "Trial"
-    )
+    made_by = [json.loads(p.read_text())["made_by"]["stage"] for p in run.glob("artifacts/*/artifact.json")]
     models = {row["id"]: row for row in evidence["models"]}
     fp32, shipped = models[evidence["reference"]], models[evidence["chosen"]]
     metric = evidence["goal"]["metric"]

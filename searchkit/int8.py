@@ -27,8 +27,18 @@ from searchkit.types import Arrays
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 """The operators that do the work: all others are glue between them."""
 
-INT8 = ("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
-        "QGemm", "DynamicQuantizeLSTM", "QAttention", "FusedConvInteger")
+INT8 = (
+    "QLinearConv",
+    "ConvInteger",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "QGemm",
+    "DynamicQuantizeLSTM",
+    "QAttention",
+    "FusedConvInteger",
+)
 """What ONNX Runtime's optimizer turns them into where it has int8 arithmetic for them."""
 
 

@@ -160,7 +160,8 @@ def compress(winner: Artifact, ctx: Context, question: Question) -> list[Artifac
     curve = ctx.run.log(winner)
     seconds = sorted(row["seconds"] for row in curve)
     pace = Pace(seconds[len(seconds) // 2] if seconds else 0.0)
-    stages = recipes.make(question.recipe, question.wish, ctx.training(winner).epochs)
+    limited = question.limits != Limits()
+    stages = recipes.make(question.recipe, question.wish, epochs=ctx.training(winner).epochs, limited=limited)
     deadline = Deadline(ctx.deadline.at - EVIDENCE_SECONDS)
     return apply(stages, winner, replace(ctx, deadline=deadline), pace=pace)
 

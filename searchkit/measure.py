@@ -186,7 +186,7 @@ class Latency:
 
 
 def verdict(ratio: float, low: float, high: float) -> str:
-    """"faster" or "slower" where the interval leaves out 1 and the ratio is beyond the tie, else "no difference"."""
+    """ "faster" or "slower" where the interval leaves out 1 and the ratio is beyond the tie, else "no difference"."""
     if high < 1 and ratio < 1 / (1 + TIE):
         return "faster"
     if low > 1 and ratio > 1 + TIE:

@@ -155,8 +155,9 @@ def export(
 
     from searchkit.layers import onnx_translations
 
-    arguments = tuple(torch.from_numpy(_two_rows(example[port.name]) if port.batched else example[port.name])
-                      for port in inputs)
+    arguments = tuple(
+        torch.from_numpy(_two_rows(example[port.name]) if port.batched else example[port.name]) for port in inputs
+    )
     with _at_rest(module), _quick_and_quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
@@ -219,8 +220,9 @@ def _name_axes(model: onnx.ModelProto, inputs: tuple[Port, ...], answers: tuple[
         dims = values[port.name].type.tensor_type.shape.dim
         for axis, dim in enumerate(dims):
             if dim.HasField("dim_param") or not dim.HasField("dim_value"):
-                dim.dim_param = "batch" if port.batched and axis == 0 else "length" if axis == len(dims) - 1 else (
-                    f"length{axis}")
+                dim.dim_param = (
+                    "batch" if port.batched and axis == 0 else "length" if axis == len(dims) - 1 else (f"length{axis}")
+                )
 
 
 @contextmanager
@@ -406,7 +408,7 @@ def _channel_axis(node: onnx.NodeProto, position: int, tensor: onnx.TensorProto)
             return 0 if attributes.get("transB", 0) else 1
         case "MatMul", (0 | 1) if len(tensor.dims) > 1:
             return len(tensor.dims) - (1 if position == 1 else 2)
-        case ("LSTM" | "GRU" | "RNN"), (1 | 2):
+        case (("LSTM" | "GRU" | "RNN"), (1 | 2)):
             return 1  # (directions, gates × hidden, …)
         case "Gather", 0 if len(tensor.dims) == 2:
             return 0  # an embedding's rows

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from searchkit.run import Context
-from searchkit.types import Artifact, Deadline, GateFailed, Stage
+from searchkit.types import Artifact, Deadline, GateFailed, Inapplicable, Stage
 
 
 @runtime_checkable
@@ -38,6 +38,9 @@ class Pace:
         return scale, [scale * e * self.seconds_per_epoch + FIXED_SECONDS for e in epochs]
 
 
+SKIPPED = "skipped.json"
+"""The id that a stage would have had, to the reason why it does not apply to its parent."""
+
 FIXED_SECONDS = 10.0
 """What a stage takes apart from training: an export of 1–4 s, its parity on val, the measurement of candidates."""
 
@@ -62,7 +65,12 @@ def apply(stages: Sequence[Stage], artifact: Artifact, ctx: Context, *, pace: Pa
         share = Deadline.after(min(left, left * seconds[0] / sum(seconds)) if left < float("inf") else left)
         before = ctx.run.load(artifact.id)
         ctx.echo(f"{name}: started" + (f", with {scale:.0%} of its epochs for want of time" if scale < 1 else ""))
-        child = stage(artifact, replace(ctx, deadline=share, epoch_scale=scale))
+        try:
+            child = stage(artifact, replace(ctx, deadline=share, epoch_scale=scale))
+        except Inapplicable as reason:
+            ctx.echo(f"{name}: does not apply: {reason}")
+            ctx.run.write_json(SKIPPED, {**(ctx.run.read_json(SKIPPED) or {}), draft.id: f"{name}: {reason}"})
+            continue
         if child.id != draft.id or not ctx.run.has(child.id):
             raise GateFailed(f"The stage {name} did not write the artifact {draft.id} that it promised.")
         if ctx.run.load(artifact.id) != before:

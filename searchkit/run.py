@@ -464,6 +464,18 @@ class Context:
         return list(state.numbers["curve"])
 
 
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder whole, or not at all. Raises BadInput where it cannot be written."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, beside)
+        beside.rename(target)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise BadInput(f"Cannot write the folder {target}: {error.strerror}; give another one.") from error
+
+
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -29,8 +29,9 @@ class Deployed(nn.Module):
         """raw: as the task's `inputs`, in order. Returns the task's `answers`, in order."""
         inputs = self.frontend(*raw)
         outputs = self.net(*inputs) if isinstance(inputs, tuple) else self.net(inputs)
-        answers: Tensor | tuple[Tensor, ...] = self.answer(*outputs) if isinstance(outputs, tuple) else (
-            self.answer(outputs))
+        answers: Tensor | tuple[Tensor, ...] = (
+            self.answer(*outputs) if isinstance(outputs, tuple) else (self.answer(outputs))
+        )
         return answers
 
 

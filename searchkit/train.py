@@ -141,7 +141,7 @@ def lr_factor(training: Training, step: int, n_steps: int) -> float:
 def distillation(
     task: Task, teacher: nn.Module, temperature: float, weight: float
 ) -> Callable[[nn.Module, Batch], Tensor]:
-    """(1 − weight) · the loss of the task + weight · its match to the teacher (Hinton et al. 2015, arXiv:1503.02531)."""
+    """(1 − weight) · the task's loss + weight · its match to the teacher (Hinton et al. 2015, arXiv:1503.02531)."""
     teacher.eval()
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:

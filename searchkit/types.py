@@ -56,6 +56,10 @@ class GateFailed(SearchkitError):
     exit_status = 4
 
 
+class Inapplicable(Exception):
+    """A stage has nothing to act on in this network. The line goes on without it, and the report says why."""
+
+
 class Infeasible(Exception):
     """This architecture cannot exist for this data or budget. It ends one trial, never the search."""
 
@@ -77,9 +81,9 @@ class Port:
 class DataSpec:
     """All that a space may know of the data: what the network takes (after the task's frontend) and what it gives.
 
-    modality is "tabular" (features,), "image" (C, H, W), "series" (C, L) or "tokens" (L,) int64. A series or token input
-    whose rows differ in length is followed by a second port `lengths`, shape (), int64: the valid steps of each row.
-    The one output is (n_classes,) logits, (n_targets,) values, or, for reconstruction, the shape of the input.
+    modality is "tabular" (features,), "image" (C, H, W), "series" (C, L) or "tokens" (L,) int64. A series or token
+    input whose rows differ in length is followed by a second port `lengths`, shape (), int64: the valid steps of each
+    row. The one output is (n_classes,) logits, (n_targets,) values, or, for reconstruction, the shape of the input.
     """
 
     modality: str
@@ -90,7 +94,7 @@ class DataSpec:
 
     @property
     def reconstructs(self) -> bool:
-        return self.outputs[0].shape == self.inputs[0].shape and len(self.outputs[0].shape) > 0 and not self.n_classes
+        return self.outputs[0].name == "reconstruction"
 
     @property
     def varies_in_length(self) -> bool:
@@ -119,9 +123,25 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How much worse is still as good. max_drop: of a metric that is maximized, absolute (.005 is half a point of
+    accuracy). max_rise: of an error, relative (.02 is 2 % of it)."""
+
+    goal: Goal
+    max_drop: float = 0.005
+    max_rise: float = 0.02
+
+    def admits(self, value: float, reference: float) -> bool:
+        slack = 1e-9  # half a point is half a point in floating point too
+        if self.goal.direction == "maximize":
+            return value >= reference - self.max_drop - slack
+        return value <= reference * (1 + self.max_rise) + slack
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """inputs: as `DataSpec.inputs`, in order, on the device. target: what the task's loss wants, e.g. (B, n_classes) soft
-    labels, (B, n_targets) standardised values, or the clean input."""
+    """inputs: as `DataSpec.inputs`, in order, on the device. target: what the task's loss wants, e.g. (B, n_classes)
+    soft labels, (B, n_targets) standardised values, or the clean input."""
 
     inputs: tuple[Tensor, ...]
     target: Tensor
@@ -209,7 +229,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class FitPlan:
-    """One call of fit: from the epoch where the state stands to `until`, on a schedule laid out over `training.epochs`."""
+    """One call of fit: from the epoch where the state stands to `until`, on a schedule over `training.epochs`."""
 
     training: Training
     seed: int
@@ -244,12 +264,16 @@ class Task(Protocol):
     answers: tuple[Port, ...]  # what a bundle gives: probabilities, values in their own unit, a reconstruction
     labels: tuple[str, ...]  # class names in order of index; () where there are no classes
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the data and their splits: a run is not resumed on other data."""
+
     def frontend(self) -> nn.Module:
         """Raw inputs (as tensors, in order) to model inputs: scaling, encoding. Exported as the head of the graph.
         Returns a Tensor, or a tuple of them where the spec has several inputs."""
 
     def answer(self) -> nn.Module:
-        """Model output to answers: softmax, sigmoid, or back to the unit of the target. Exported as the graph's tail."""
+        """Model output to answers: softmax, sigmoid, or back to the target's unit. Exported as the graph's tail."""
 
     def n_examples(self, split: Split) -> int: ...
 
@@ -257,7 +281,7 @@ class Task(Protocol):
         """Raw inputs by port name, all examples of the split."""
 
     def batches(self, split: Split, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
-        """One epoch. train: shuffled by `seed`, augmented, smoothed and mixed as `training` says; val: in order, plain."""
+        """One epoch. train: shuffled by `seed`, augmented, smoothed, mixed as `training` says; val: in order, plain."""
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """A scalar. Adds the model's own penalty (see Penalised)."""
@@ -326,8 +350,8 @@ class Space:
     """An architecture family, as a value. A file `spaces/<name>.py` that ends in `SPACE = Space(...)` is all of it.
 
     arch: a frozen dataclass of plain numbers, strings, bools and tuples of them. accepts: None, or the reason why this
-    data is not for it. sample: the only place that calls `suggest_*`. build: knows no Optuna. points: published networks
-    by name. skips: {check or stage: reason}, shown in the support matrix.
+    data is not for it. sample: the only place that calls `suggest_*`. build: knows no Optuna. points: published
+    networks by name. skips: {check or stage: reason}, shown in the support matrix.
     """
 
     name: str
@@ -372,7 +396,7 @@ class Artifact:
 
 @runtime_checkable
 class Stage(Protocol):
-    """A frozen dataclass; calling it turns an artifact into its child. Its fields are its hash key and its report row."""
+    """A frozen dataclass; calling it turns an artifact into its child. Its fields are hash key and report row."""
 
     def __call__(self, artifact: Artifact, ctx: Any) -> Artifact: ...
 

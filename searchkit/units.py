@@ -7,7 +7,7 @@ import re
 
 from searchkit.types import BadInput
 
-_FACTORS = {
+_FACTORS: dict[str, dict[str, float]] = {
     "size": {"": 1, "b": 1, "kb": 1_000, "mb": 1_000_000, "kib": 1_024, "mib": 1_048_576},
     "latency": {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3},
     "count": {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000},

@@ -14,8 +14,8 @@ from searchkit import int8, measure, onnxfile
 from searchkit.onnxfile import parity
 from searchkit.runtime import OnnxPredictor
 from searchkit.stages import quantize
-from searchkit.stages.quantize import Candidate, Quantize, Tolerance, choose, slower_because
-from searchkit.types import BadInput, GateFailed, Goal, Limits, NothingFeasible
+from searchkit.stages.quantize import Candidate, Quantize, choose, slower_because
+from searchkit.types import BadInput, GateFailed, Goal, Limits, NothingFeasible, Tolerance
 
 ACCURACY = Tolerance(Goal("accuracy", "maximize"), max_drop=0.005, max_rise=0.02)
 ERROR = Tolerance(Goal("rmse", "minimize", root=True), max_drop=0.005, max_rise=0.02)

@@ -3,9 +3,9 @@
 The student is the parent's own network trained on, or a smaller trial of the run. The teacher is the mean of the parent
 and the run's best trials. Not to be confused with the recovery inside Prune, which has the parent alone as its teacher.
 
-Every distillation has its control: the same student, steps and seed, without the teacher. The best on val of the student
-as it was, the control and the distilled one is kept, so a teacher that does not help is never shipped, and the report
-shows all three.
+Every distillation has its control: the same student, steps and seed, without the teacher. The best on val of the
+student as it was, the control and the distilled one is kept, so a teacher that does not help is never shipped, and the
+report shows all three.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from searchkit import measure, onnxfile
 from searchkit.edits import Group, Member, apply_edits_, drops, parts, prunable_groups, units
 from searchkit.run import Context
 from searchkit.train import validation
-from searchkit.types import JSON, Artifact, BadInput, GateFailed, derive_seed, thaw
+from searchkit.types import JSON, Artifact, BadInput, GateFailed, Inapplicable, Tolerance, derive_seed, thaw
 
 IMPORTANCES = ("l1", "l2", "taylor", "bn", "random")
 COSTS = {"params": "parameters", "size": "bytes of the file", "macs": "MACs", "latency": "ms"}
@@ -40,11 +40,13 @@ Gradients: TypeAlias = Callable[[nn.Module], nn.Module]
 class Ranking:
     """importance: one of IMPORTANCES. everywhere: rank the units of all groups together, each group's scores divided by
     their mean, instead of taking the same share of every group. round_to: widths of at least four times this are left
-    at a multiple of it, as vector units like them; 1 rounds nothing."""
+    at a multiple of it, as vector units like them; 1 rounds nothing. narrow: groups of fewer units (a bottleneck, not
+    heads) are left whole where a quarter of the others is enough: they hold little and carry much."""
 
     importance: str = "l2"
     everywhere: bool = False
     round_to: int = 8
+    narrow: int = 16
     seed: int = 0
 
 
@@ -120,6 +122,17 @@ class Cuts:
             for g, s, k in zip(self.groups, self.scores, kept, strict=True)
         )
 
+    def sparing_the_narrow(self, cost: Cost, target: float) -> Cuts:
+        """Without the narrow groups, where the wide ones alone can give the target."""
+        wide = [
+            index
+            for index, group in enumerate(self.groups)
+            if len(group) >= self.ranking.narrow or group.members[0].side == "inner"
+        ]
+        spared = replace(self, groups=tuple(self.groups[i] for i in wide), scores=tuple(self.scores[i] for i in wide))
+        enough = wide and cost(spared.trial(widths(spared.scores, 0.25, self.ranking))) <= target
+        return spared if enough else self
+
     def trial(self, kept: Sequence[int]) -> nn.Module:
         net = copy.deepcopy(self.net)
         apply_edits_(net, self.edits(kept))
@@ -142,15 +155,14 @@ class Cuts:
         return widths(self.scores, low, self.ranking)
 
 
-def cuts(
-    net: nn.Module, example: Sequence[Tensor], ranking: Ranking, gradients: Gradients | None = None
-) -> Cuts:
+def cuts(net: nn.Module, example: Sequence[Tensor], ranking: Ranking, gradients: Gradients | None = None) -> Cuts:
     """example: inputs of at least 2 rows. gradients: gives a copy of the network that has them; "taylor" needs it.
-    Raises GateFailed where nothing can be cut."""
+    Raises Inapplicable where the network has no inner units, GateFailed where those that it has cannot be cut."""
     groups, refused = prunable_groups(net, example)
+    if not groups and not refused:
+        raise Inapplicable("the network has no inner units to cut")
     if not groups:
-        why = f": {', '.join(refused)} could not be followed through it" if refused else ""
-        raise GateFailed(f"Prune found nothing that can be cut in this network{why}.")
+        raise GateFailed(f"Prune can cut nothing: {', '.join(refused)} could not be followed through the network.")
     scored = gradients(net) if gradients is not None else net
     return Cuts(net, groups, tuple(importance(scored, group, ranking) for group in groups), ranking)
 
@@ -167,7 +179,7 @@ def prune_(
     """One round, in place: cut the least important units until `cost` is at most `target`; the edits that were made.
 
     As `cuts`, and raises GateFailed where even the smallest network costs more."""
-    found = cuts(net, example, ranking, gradients)
+    found = cuts(net, example, ranking, gradients).sparing_the_narrow(cost, target)
     kept = found.fit(cost, target)
     made = found.edits(_filled(kept, found.scores, lambda k: cost(found.trial(k)) <= target, ranking))
     apply_edits_(net, made)
@@ -213,7 +225,10 @@ class Aim:
 class Prune:
     """to: below 1 the share of the parent's cost to keep, above 1 the cost itself, in the unit of `by`: "params",
     "size" (bytes of the fp32 file), "macs", or "latency" (ms at batch 1; below 1 it is a share too). recovery_epochs:
-    in all, half of them after the last step. teacher: whether the parent's answers guide the recovery."""
+    in all, half of them after the last step. teacher: whether the parent's answers guide the recovery.
+
+    max_drop: None delivers what was asked. A number keeps the last step that is as good as the parent on val within it
+    (`Tolerance`), or else the best step."""
 
     to: float = 0.5
     by: str = "params"
@@ -226,6 +241,7 @@ class Prune:
     weight: float = 0.5  # of the teacher's part in the loss
     lr_scale: float = 0.5
     round_to: int = 8
+    max_drop: float | None = None
 
     def __post_init__(self) -> None:
         if self.by not in COSTS:
@@ -250,6 +266,7 @@ class Prune:
         edits: list[JSON] = []
         log: list[dict[str, JSON]] = []
         steps: list[dict[str, JSON]] = []
+        snapshots: list[tuple[nn.Module, list[JSON]]] = []
         for step in range(self.steps):
             rung = before * (target / before) ** ((step + 1) / self.steps)  # the same share each step
             ranking = Ranking(self.importance, self.everywhere, self.round_to, derive_seed(ctx.seed, artifact.id, step))
@@ -260,7 +277,10 @@ class Prune:
             log += [{"step": step + 1, **row} for row in self._recover(net, artifact, ctx, step, parent)]
             value = validation(net, ctx.task, "cpu")
             steps.append({"params": measure.params(net), "raw": raw, "val": value})
+            snapshots.append((copy.deepcopy(net), list(edits)))
             ctx.echo(f"Prune: step {step + 1} of {self.steps}: {measure.params(net):,} parameters, val {value:.4g}")
+        kept = self._keep([row["val"] for row in steps], validation(parent, ctx.task, "cpu"), ctx)
+        net, edits = snapshots[kept]
         self._prove(net, parent, artifact, edits, example, ctx)
         notes = {
             "metric": ctx.task.goal.metric,
@@ -270,9 +290,19 @@ class Prune:
             "after": cost(net),
             "target": target,
             "steps": steps,
+            "kept_step": kept + 1,
             "layers": layers(parent, net),
         }
         return ctx.save(ctx.child(artifact, self, edits=(*artifact.edits, *edits)), net, log=log, notes=notes)
+
+    def _keep(self, values: list[float], reference: float, ctx: Context) -> int:
+        """The index of the step whose network is the stage's result."""
+        if self.max_drop is None:
+            return len(values) - 1
+        tolerance = Tolerance(ctx.task.goal, self.max_drop)
+        good = [index for index, value in enumerate(values) if tolerance.admits(value, reference)]
+        best = min(range(len(values)), key=lambda index: (ctx.task.goal.loss(values[index]), -index))
+        return good[-1] if good else best
 
     def _recover(
         self, net: nn.Module, artifact: Artifact, ctx: Context, step: int, parent: nn.Module

@@ -17,7 +17,7 @@ import numpy as np
 from searchkit import int8, measure, onnxfile
 from searchkit.run import Context
 from searchkit.runtime import OnnxPredictor
-from searchkit.types import Arrays, Artifact, BadInput, Evaluation, GateFailed, Goal, Limits, NothingFeasible
+from searchkit.types import Arrays, Artifact, BadInput, Evaluation, GateFailed, Limits, NothingFeasible, Tolerance
 
 METHODS = ("static", "dynamic", "weight-only")
 
@@ -104,9 +104,7 @@ class Candidate:
     stayed_fp32: dict[str, int]
 
 
-def measured(
-    fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context
-) -> tuple[Candidate, list[Candidate]]:
+def measured(fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context) -> tuple[Candidate, list[Candidate]]:
     """The fp32 file and the candidates, timed together in one interleaved session in this process."""
     files = {"fp32": fp32, **paths}
     latency = measure.latency(files, example, processes=0)
@@ -145,21 +143,6 @@ def agreement(a: np.ndarray, b: np.ndarray) -> float:
 
 
 # ── Choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """How much worse than the fp32 file is still as good."""
-
-    goal: Goal
-    max_drop: float
-    max_rise: float
-
-    def admits(self, value: float, reference: float) -> bool:
-        slack = 1e-9  # half a point is half a point in floating point too
-        if self.goal.direction == "maximize":
-            return value >= reference - self.max_drop - slack
-        return value <= reference * (1 + self.max_rise) + slack
 
 
 def choose(
