@@ -83,7 +83,8 @@ class DataSpec:
 
     modality is "tabular" (features,), "image" (C, H, W), "series" (C, L) or "tokens" (L,) int64. A series or token
     input whose rows differ in length is followed by a second port `lengths`, shape (), int64: the valid steps of each
-    row. The one output is (n_classes,) logits, (n_targets,) values, or, for reconstruction, the shape of the input.
+    row. The one output is "logits" (n_classes,), "values" (n_targets,), or "reconstruction", of the input's shape.
+    augmentations: those that such data have; a training asks for some of them.
     """
 
     modality: str
@@ -91,6 +92,7 @@ class DataSpec:
     outputs: tuple[Port, ...]
     n_classes: int = 0
     vocabulary: int = 0
+    augmentations: tuple[str, ...] = ()
 
     @property
     def reconstructs(self) -> bool:

@@ -121,7 +121,12 @@ SPACE = Space(
     build=build,
     training=TrainingSpace(
         default=Training(
-            lr=5e-3, epochs=60, batch_size=64, weight_decay=0.05, ema=0.99, label_smoothing=0.05,
+            lr=5e-3,
+            epochs=60,
+            batch_size=64,
+            weight_decay=0.05,
+            ema=0.99,
+            label_smoothing=0.05,
             augment=("jitter", "scale"),
         ),
         ranges={

@@ -44,9 +44,7 @@ def task(name: str) -> Task:
 
 @pytest.fixture(scope="session")
 def subjects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]:
-    return {
-        name: Subject(family(name), task(family(name).task), tmp_path_factory.mktemp(name)) for name in FAMILIES
-    }
+    return {name: Subject(family(name), task(family(name).task), tmp_path_factory.mktemp(name)) for name in FAMILIES}
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -129,7 +127,7 @@ def test_padding_does_not_reach_the_answer(name: str, modality: str) -> None:
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 7), (1, 13, 16), (2, 41), (11,)], ids=str)
 def test_reconstruction_has_the_shape_of_its_input(shape: tuple[int, ...]) -> None:
     modality = {3: "image", 2: "series", 1: "tabular"}[len(shape)]
-    spec = DataSpec(modality, (Port("x", shape),), (Port("x", shape),))
+    spec = DataSpec(modality, (Port("x", shape),), (Port("reconstruction", shape),))
     space = family("autoencoder")
     kinds = ("dense",) if len(shape) == 1 else ("dense", "conv")
     for kind in kinds:
@@ -139,7 +137,7 @@ def test_reconstruction_has_the_shape_of_its_input(shape: tuple[int, ...]) -> No
 
 
 def test_variational_code_is_drawn_in_training_and_its_mean_in_eval() -> None:
-    spec = DataSpec("tabular", (Port("x", (12,)),), (Port("x", (12,)),))
+    spec = DataSpec("tabular", (Port("x", (12,)),), (Port("reconstruction", (12,)),))
     space = family("autoencoder")
     net = space.build(space.arch(widths=(8,), code=4, variational=True), spec)
     x = torch.randn(5, 12)

@@ -92,13 +92,14 @@ def draw(space: Space, spec: DataSpec, choose: Choose, *, epochs: int, way: str)
         arch = space.sample(draft, spec)
     except Infeasible as error:
         reason = str(error)
-    training = sample_training(draft, space, epochs=epochs)
+    training = sample_training(draft, space, spec, epochs=epochs)
     return Candidate(draft.params, draft.distributions, arch, training, way, reason=reason)
 
 
-def sample_training(draft: Draft, space: Space, *, epochs: int) -> Training:
+def sample_training(draft: Draft, space: Space, spec: DataSpec, *, epochs: int) -> Training:
     """The training's fields that the space leaves open, under the names "train.<field>". A choice of anything but a
-    number, a string or a bool goes by its JSON: a database takes no tuples."""
+    number, a string or a bool goes by its JSON: a database takes no tuples. Augmentations that such data do not have
+    (a family may take pictures and tables) are left out."""
     values: dict[str, Any] = {**freeze(space.training.default), "epochs": epochs}
     for name, allowed in sorted(space.training.ranges.items()):
         if isinstance(allowed, Choice):
@@ -106,6 +107,7 @@ def sample_training(draft: Draft, space: Space, *, epochs: int) -> Training:
             values[name] = allowed.values[texts.index(draft.suggest_categorical(f"train.{name}", texts))]
         else:
             values[name] = draft.suggest_float(f"train.{name}", allowed.low, allowed.high, log=allowed.log)
+    values["augment"] = [name for name in values["augment"] if name in spec.augmentations]
     return thaw(Training, values)
 
 

@@ -82,6 +82,7 @@ class ArrayTask:
             outputs=(self._kind.output,),
             n_classes=self._kind.n_classes,
             vocabulary=self._modality.vocabulary(data),
+            augmentations=tuple(self._modality.augmentations),
         )
         self._on_device: dict[tuple[str, str], tuple[tuple[Tensor, ...], Tensor | None, bool]] = {}
 
