@@ -99,7 +99,7 @@ def test_two_workers_do_the_whole_budget(tmp_path: Path) -> None:
 
 # ── jobs, one by one ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-FAULTY = '''
+FAULTY = """
 from dataclasses import dataclass
 import os, time
 from torch import nn
@@ -136,7 +136,7 @@ def build(arch, spec):
 SPACE = Space(name="faulty", arch=Arch, accepts=lambda spec: None, sample=sample, build=build,
               training=TrainingSpace(Training(batch_size=128)), task="breast-cancer",
               budget=Budget(trials=4, epochs=1, rungs=1), paper="none")
-'''
+"""
 
 
 @pytest.fixture(scope="module")

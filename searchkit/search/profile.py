@@ -64,7 +64,7 @@ def _require_the_right_answer(space: Space, ctx: Context, candidate: Candidate) 
         for a, b in zip(shapes, wanted, strict=True)
     ):
         raise BadInput(
-            f"The family '{space.name}' builds a network that gives {', '.join(map(str, shapes))} for each example, and "
+            f"The family '{space.name}' builds a network that gives {', '.join(map(str, shapes))} an example, and "
             f"the task '{ctx.task.name}' wants {', '.join(map(str, wanted))}; mend its build."
         )
 
