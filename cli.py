@@ -218,7 +218,7 @@ def search(
     refusal = family.accepts(loaded.spec)
     if refusal is not None:
         raise BadInput(f"The space '{family.name}' is not for the task '{loaded.name}': {refusal}.")
-    question = replace(question, budget=parse_budget(given, family.budget))
+    question = replace(question, budget=parse_budget(given, family.budget), fixed_epochs=epochs is not None)
     console = Console(quiet=quiet)
     console.summary(loaded.name, loaded.summary())
     run = line.start(

@@ -23,8 +23,13 @@ from searchkit.types import JSON, Artifact, BadInput, Budget, Deadline, Limits, 
 if TYPE_CHECKING:
     from searchkit.search import Progress
 
-SEARCH_SHARE = 0.6
-"""Of a time budget, where stages follow the search. They then have what the search left, less the evidence."""
+SEARCH_SHARE = 0.65
+"""Of a time budget, where stages follow the search and their fixed costs leave so much."""
+
+LEAST_SEARCH_SHARE = 0.3
+
+STAGES_SECONDS = 40.0
+"""What the stages take without any training: exports, parity, candidates."""
 
 EVIDENCE_SECONDS = 45.0
 """Kept back for scoring the line on test, its latency in five fresh processes, the bundle and the report."""
@@ -48,6 +53,7 @@ class Question:
     address: str | None = None
     storage: str | None = None
     device: str = "auto"
+    fixed_epochs: bool = False  # whether the user chose the budget's epochs
 
     @classmethod
     def parse(cls, plain: Mapping[str, JSON]) -> Question:
@@ -137,8 +143,11 @@ def search(ctx: Context, question: Question, progress: Progress) -> Artifact:
     """Run (or finish) the search; the winner: the front's best in the metric, the cheaper of equals."""
     from searchkit.search import SearchSettings, search, winners
 
-    share = SEARCH_SHARE if question.recipe != "none" else 1.0
-    left = ctx.deadline.left()
+    deadline = ctx.deadline
+    if math.isfinite(deadline.left()) and question.recipe != "none":
+        left = deadline.left()
+        fixed = EVIDENCE_SECONDS + STAGES_SECONDS
+        deadline = Deadline.after(max(LEAST_SEARCH_SHARE * left, min(SEARCH_SHARE * left, left - fixed)))
     settings = SearchSettings(
         budget=question.budget,
         sampler=question.sampler,
@@ -148,8 +157,9 @@ def search(ctx: Context, question: Question, progress: Progress) -> Artifact:
         address=question.address,
         storage=question.storage,
         ship_int8=recipes.quantizes(question.recipe),
+        plans_epochs=not question.fixed_epochs,
     )
-    search(ctx.spaces(question.space), replace(ctx, deadline=Deadline.after(left * share)), settings, progress)
+    search(ctx.spaces(question.space), replace(ctx, deadline=deadline), settings, progress)
     return winners(ctx.run)[0]
 
 
@@ -163,7 +173,9 @@ def compress(winner: Artifact, ctx: Context, question: Question) -> list[Artifac
     limited = question.limits != Limits()
     stages = recipes.make(question.recipe, question.wish, epochs=ctx.training(winner).epochs, limited=limited)
     deadline = Deadline(ctx.deadline.at - EVIDENCE_SECONDS)
-    return apply(stages, winner, replace(ctx, deadline=deadline), pace=pace)
+    precision, channels_last = winner.notes["setting"]
+    ctx = replace(ctx, deadline=deadline, precision=precision, channels_last=channels_last)
+    return apply(stages, winner, ctx, pace=pace)
 
 
 def prove(line: list[Artifact], ctx: Context, reports: Path) -> tuple[str, dict[str, Path]]:

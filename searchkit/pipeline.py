@@ -7,6 +7,7 @@ parent's file is untouched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -30,16 +31,24 @@ class Pace:
     seconds_per_epoch: float = 0.0
 
     def plan(self, stages: Sequence[Stage], seconds: float) -> tuple[float, list[float]]:
-        """The share of the planned epochs that fits into `seconds`, and each stage's share of the time."""
+        """The share of the planned epochs that fits into `seconds`, and each stage's share of the time. A time budget
+        that leaves more is used: training on is the surest use of it."""
         epochs = [s.planned_epochs if isinstance(s, Trains) else 0.0 for s in stages]
         wanted = sum(epochs) * self.seconds_per_epoch
         fixed = FIXED_SECONDS * len(stages)
-        scale = 1.0 if wanted <= 0 else min(1.0, max(0.0, seconds - fixed) / wanted)
+        room = max(0.0, seconds - fixed)
+        scale = 1.0 if wanted <= 0 or math.isinf(room) else min(MOST_SCALE, room / wanted)
         return scale, [scale * e * self.seconds_per_epoch + FIXED_SECONDS for e in epochs]
 
 
 SKIPPED = "skipped.json"
-"""The id that a stage would have had, to the reason why it does not apply to its parent."""
+"""The id that a stage would have had, to the reason why it was left out."""
+
+MOST_SCALE = 3.0
+"""How much longer than planned a stage trains at most where there is time."""
+
+LEAST_SCALE = 0.1
+"""A stage that could train for less than this share of what it planned would do harm: it is left out."""
 
 FIXED_SECONDS = 10.0
 """What a stage takes apart from training: an export of 1–4 s, its parity on val, the measurement of candidates."""
@@ -62,14 +71,16 @@ def apply(stages: Sequence[Stage], artifact: Artifact, ctx: Context, *, pace: Pa
             continue
         left = ctx.deadline.left()
         scale, seconds = pace.plan(stages[index:], left)
+        if scale < LEAST_SCALE and isinstance(stage, Trains):
+            _leave_out(stage, draft.id, f"the time budget leaves {left:.0f} s for what is left of the line", ctx)
+            continue
         share = Deadline.after(min(left, left * seconds[0] / sum(seconds)) if left < float("inf") else left)
         before = ctx.run.load(artifact.id)
-        ctx.echo(f"{name}: started" + (f", with {scale:.0%} of its epochs for want of time" if scale < 1 else ""))
+        ctx.echo(f"{name}: started" + (f", with {scale:.0%} of its epochs" if scale != 1 else ""))
         try:
             child = stage(artifact, replace(ctx, deadline=share, epoch_scale=scale))
         except Inapplicable as reason:
-            ctx.echo(f"{name}: does not apply: {reason}")
-            ctx.run.write_json(SKIPPED, {**(ctx.run.read_json(SKIPPED) or {}), draft.id: f"{name}: {reason}"})
+            _leave_out(stage, draft.id, str(reason), ctx)
             continue
         if child.id != draft.id or not ctx.run.has(child.id):
             raise GateFailed(f"The stage {name} did not write the artifact {draft.id} that it promised.")
@@ -79,6 +90,13 @@ def apply(stages: Sequence[Stage], artifact: Artifact, ctx: Context, *, pace: Pa
         line.append(child)
         artifact = child
     return line
+
+
+def _leave_out(stage: Stage, id: str, reason: str, ctx: Context) -> None:
+    """Said, and kept for the report: no stage is missing without a word."""
+    name = type(stage).__name__
+    ctx.echo(f"{name}: left out: {reason}")
+    ctx.run.write_json(SKIPPED, {**(ctx.run.read_json(SKIPPED) or {}), id: {"stage": name, "reason": reason}})
 
 
 def _summary(artifact: Artifact, ctx: Context) -> str:

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from searchkit.pipeline import SKIPPED
 from searchkit.report import words
 from searchkit.run import Run
 from searchkit.search import history, importances, random_so_far, searches
@@ -54,6 +55,7 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "distillation": _notes(stages, "Distill"),
         "pruning": _notes(stages, "Prune"),
         "quantization": _notes(stages, "Quantize"),
+        "left_out": left_out(run, stages),
         "errors": evidence["errors"] if evidence else None,
         "failures": failed(trials),
         "data": run.config["task"]["summary"],
@@ -62,6 +64,12 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
     }
     found["verdict"] = verdict_of(found)
     return {name: plain_numbers(value) for name, value in found.items()}
+
+
+def left_out(run: Run, made: Mapping[str, Artifact]) -> dict[str, str]:
+    """Stage to the reason why the line goes without it."""
+    said = (run.read_json(SKIPPED) or {}).values()
+    return {row["stage"]: row["reason"] for row in said if row["stage"] not in made}
 
 
 def reproducing(command: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from searchkit.search.executors import Executor, InProcess, Processes
 from searchkit.search.interrupt import one_clean_interrupt
 from searchkit.search.jobs import Job, Outcome, decode_state, encode_state
 from searchkit.search.ledger import FAILED, REJECTED, TRAINED, UNTOLD, Ledger
+from searchkit.search.pace import find_pace
 from searchkit.search.results import default_url
 from searchkit.search.sampler import Proposer
 from searchkit.search.settings import Interrupted, Progress, SearchSettings, SearchStopped, Status
@@ -50,11 +51,21 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
         raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
     with one_clean_interrupt() as interrupted:
         try:
-            _Search(space, ctx, settings, progress or _silent).run()
+            _Search(space, *_at_its_pace(space, ctx, settings), progress or _silent).run()
         except KeyboardInterrupt as error:
             if not interrupted.is_set():
                 raise
             raise Interrupted(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung.") from error
+
+
+def _at_its_pace(space: Space, ctx: Context, settings: SearchSettings) -> tuple[Context, SearchSettings]:
+    """The context and the settings as the machine and the time budget allow."""
+    pace = find_pace(space, ctx, settings)
+    limits = ctx.limits
+    if pace.most_macs is not None:
+        limits = replace(limits, macs=min(pace.most_macs, limits.macs or pace.most_macs))
+    ctx = replace(ctx, limits=limits, precision=pace.precision, channels_last=pace.channels_last)
+    return ctx, replace(settings, budget=replace(settings.budget, epochs=pace.epochs))
 
 
 def _silent(status: Status) -> None:
@@ -132,7 +143,6 @@ class _Search:
         self._recover()
         if self._n_open() > 0 or self.flights:
             self.dossier.profile(self.book)
-            self.precision, self.channels_last = self.dossier.setting()
             self.executor = self._open_executor()
             try:
                 self._loop()
@@ -242,8 +252,8 @@ class _Search:
         flight.job = replace(
             flight.job,
             device=self.ctx.device,
-            precision=self.precision,
-            channels_last=self.channels_last,
+            precision=self.ctx.precision,
+            channels_last=self.ctx.channels_last,
             ends_at=time.time() + self.ctx.deadline.left(),
         )
         flight.since = time.monotonic()
@@ -324,7 +334,7 @@ class _Search:
                 "epochs": state.epoch,
                 "losses": [list(row) for row in flight.losses],
                 "seconds": flight.seconds,
-                "setting": [self.precision, self.channels_last],
+                "setting": [self.ctx.precision, self.ctx.channels_last],
             },
         )
         artifact = self.run_dir.save(draft, weights=load(outcome.weights), scores=outcome.scores, log=curve)

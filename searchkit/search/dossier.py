@@ -1,5 +1,5 @@
-"""What is found out once about a search and kept with the run: what it is for, the profile of its space, and the
-numeric setting of every training in it. A resumed search reads it back, so that it decides as the first did.
+"""What is found out once about a search and kept with the run: what it is for, and the profile of its space. A resumed
+search reads it back, so that it decides as the first did.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import uuid
 
 from searchkit.run import Context
 from searchkit.search.cost import CostBook
-from searchkit.search.profile import fastest_setting, middle_candidate, profile_space
+from searchkit.search.profile import profile_space
 from searchkit.search.results import FILE
 from searchkit.search.sampler import Directions
 from searchkit.search.settings import SearchSettings
@@ -38,7 +38,7 @@ class Dossier:
 
     @property
     def owner(self) -> str:
-        """"" where this coordinator is alone, else who it is among those that share the study."""
+        """ "" where this coordinator is alone, else who it is among those that share the study."""
         return str(self.about["owner"])
 
     @property
@@ -62,18 +62,6 @@ class Dossier:
             costs = ", ".join(f"{name} {value:,.4g}" for name, value in row["cost"].items())
             breaks = "; breaks " + ", ".join(row["breaches"]) if row["breaches"] else ""
             self.ctx.echo(f"{row['which']} candidate: {costs}{breaks}")
-
-    def setting(self) -> tuple[str, bool]:
-        """(precision, channels_last): asked for, found before, or timed now."""
-        if "setting" not in self.about:
-            setting = ("bf16", True) if self.ctx.device == "cuda" else (self.settings.precision, False)
-            if self.settings.precision == "auto" and self.ctx.device != "cuda":
-                middle = middle_candidate(self.space, self.ctx, epochs=self.settings.budget.epochs)
-                setting = fastest_setting(self.space, self.ctx, middle) if middle else ("fp32", False)
-            self._note(setting=list(setting))
-            self.ctx.echo(f"training in {setting[0]}" + (", channels last" if setting[1] else ""))
-        precision, channels_last = self.about["setting"]
-        return precision, channels_last
 
     def _note(self, **entries: JSON) -> None:
         everything = self.ctx.run.read_json(FILE) or {}

@@ -1,18 +1,15 @@
-"""A look at a space before it is searched: its smallest, middle and largest candidate against the limits, and the
-numeric setting in which this machine trains them quickest. Nothing is trained to keep.
-"""
+"""A look at a space before it is searched: its smallest, middle and largest candidate against the limits."""
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from typing import Any
 
 from searchkit.run import Context
 from searchkit.search.cost import CostBook
 from searchkit.search.sampler import Candidate, at, at_random, draw, grid_values, like
-from searchkit.types import JSON, BadInput, Infeasible, NothingFeasible, Space, derive_seed
+from searchkit.types import JSON, BadInput, NothingFeasible, Space, derive_seed
 
 Weigh = Callable[[Candidate], float]
 
@@ -22,7 +19,7 @@ def profile_space(space: Space, ctx: Context, book: CostBook, *, epochs: int) ->
 
     Raises NothingFeasible where for some limit even the candidate that is smallest by it breaks it, and BadInput where
     no draw can be built at all."""
-    drawn = _drawn(space, ctx, epochs)
+    drawn = some_candidates(space, ctx, epochs)
     weighed = sorted(
         ((w[0], n, c) for n, c in enumerate(drawn) if (w := book.weigh(c)) is not None), key=lambda row: row[:2]
     )
@@ -69,7 +66,8 @@ def _require_the_right_answer(space: Space, ctx: Context, candidate: Candidate) 
         )
 
 
-def _drawn(space: Space, ctx: Context, epochs: int) -> list[Candidate]:
+def some_candidates(space: Space, ctx: Context, epochs: int) -> list[Candidate]:
+    """All values low, all in the middle, all high, and 24 at random."""
     rng = random.Random(derive_seed(ctx.seed, "profile"))
     ways = [at(0.0), at(0.5), at(1.0), *(at_random(rng) for _ in range(24))]
     return [draw(space, ctx.task.spec, way, epochs=epochs, way="profile") for way in ways]
@@ -135,55 +133,3 @@ def _quantity(name: str, value: float) -> str:
         case "macs":
             return f"{value:,.0f} multiply-accumulates"
     return f"{value:,.0f} parameters"
-
-
-# ── the quickest setting ─────────────────────────────────────────────────────────────────────────────────────────────
-
-SETTINGS = (("fp32", False), ("fp32", True), ("bf16", False), ("bf16", True))
-
-
-def fastest_setting(space: Space, ctx: Context, candidate: Candidate, *, rounds: int = 5) -> tuple[str, bool]:
-    """(precision, channels_last) in which a training step of `candidate` is quickest here, by the median of steps.
-
-    Plain fp32 is left only for a gain of 15 %. bf16 is 2 times as fast with AMX and several times slower without."""
-    import torch
-
-    from searchkit.train import make_optimizer
-
-    if ctx.device == "cuda":
-        return "bf16", True
-    task, training = ctx.task, candidate.training
-    batch = next(iter(task.batches("train", training, seed=0, device=ctx.device)))
-    settings = [s for s in SETTINGS if not s[1] or any(x.ndim == 4 for x in batch.inputs)]
-    nets = []
-    for _, channels_last in settings:
-        torch.manual_seed(0)
-        net = space.build(candidate.arch, task.spec).to(ctx.device).train()
-        if channels_last:
-            net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        nets.append((net, make_optimizer(net, training)))
-    times: list[list[float]] = [[] for _ in settings]
-    for _ in range(rounds + 1):
-        for (precision, _), (net, optimizer), spent in zip(settings, nets, times, strict=True):
-            started = time.perf_counter()
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(ctx.device, torch.bfloat16, enabled=precision == "bf16"):
-                loss = task.loss(net, batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            spent.append(time.perf_counter() - started)
-    medians = [sorted(spent[1:])[rounds // 2] for spent in times]  # the first step warms up
-    quickest = min(range(len(settings)), key=medians.__getitem__)
-    return settings[quickest] if medians[quickest] < 0.85 * medians[0] else settings[0]
-
-
-def middle_candidate(space: Space, ctx: Context, *, epochs: int) -> Candidate | None:
-    """A candidate of middling size that can be built; None where no draw can."""
-    for candidate in [draw(space, ctx.task.spec, at(0.5), epochs=epochs, way="profile"), *_drawn(space, ctx, epochs)]:
-        try:
-            if candidate.arch is not None:
-                space.build(candidate.arch, ctx.task.spec)
-                return candidate
-        except Infeasible:
-            continue
-    return None
