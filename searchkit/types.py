@@ -186,7 +186,7 @@ class Training:
     clip_norm: float = 1.0  # global gradient norm; 0 clips nothing
     batch_size: int = 64
     epochs: int = 20
-    augment: tuple[str, ...] = ()  # crop, flip, cutout for images; jitter, scale for series
+    augment: tuple[str, ...] = ()  # crop, flip, cutout for images; jitter, scale, shift for series
     label_smoothing: float = 0.0
     mixup: float = 0.0  # alpha of the Beta distribution; 0 mixes nothing
     ema: float = 0.0  # decay a step of the averaged weights; 0 averages nothing

@@ -21,7 +21,7 @@ from searchkit.runtime import Deployed, OnnxPredictor, TorchPredictor
 from searchkit.tasks.arrays import ArrayTask
 from searchkit.tasks.image import crop, cutout, flip
 from searchkit.tasks.metrics import macro_f1, macro_f1_labels, r2
-from searchkit.tasks.series import _mnist1d
+from searchkit.tasks.series import _mnist1d, shift
 from searchkit.tasks.splits import quantile_strata, split_rows
 from searchkit.types import BadInput, FitPlan, Goal, Infeasible, Training, TrainState
 
@@ -114,7 +114,7 @@ def test_summary_is_plain_and_counts_every_row(task: ArrayTask) -> None:
 
 
 def test_a_batch_stream_is_its_seed(task: ArrayTask) -> None:
-    kinds = {"image": ("crop", "flip", "cutout"), "series": ("jitter", "scale")}
+    kinds = {"image": ("crop", "flip", "cutout"), "series": ("jitter", "scale", "shift")}
     training = Training(batch_size=32, augment=kinds.get(task.spec.modality, ()), label_smoothing=0.1, mixup=0.3)
 
     def stream(seed: int) -> list[torch.Tensor]:
@@ -345,6 +345,17 @@ def test_crop_shifts_each_picture_by_whole_pixels() -> None:
     assert torch.equal(moved[:, 1] - moved[:, 0], x[:, 1] - x[:, 0])  # the channels of a picture move together
 
 
+def test_shift_moves_each_series_by_whole_steps_and_fills_up_with_zeros() -> None:
+    x = torch.arange(1.0, 81).view(1, 2, 40).repeat(200, 1, 1)
+    moved = shift(x, torch.Generator().manual_seed(0))
+    by = (moved[:, 0, 20] - x[:, 0, 20]).to(torch.int64)
+    assert set(by.tolist()) == set(range(-5, 6))
+    for row, n in zip(moved, by.tolist(), strict=True):  # the channels of a series move together
+        kept = torch.roll(x[0], -n, 1)
+        kept[:, (slice(40 - n, 40) if n > 0 else slice(0, -n))] = 0
+        assert torch.equal(row, kept)
+
+
 def test_flip_mirrors_some_and_cutout_blanks_a_square() -> None:
     x = pictures().repeat(10, 1, 1, 1)
     flipped = flip(x, torch.Generator().manual_seed(0))
@@ -375,7 +386,7 @@ def test_a_last_batch_of_one_example_is_left_out() -> None:
 
 def test_an_unknown_augmentation_names_those_that_exist() -> None:
     task = tasks.load({"task": "mnist1d"})
-    with pytest.raises(BadInput, match="No augmentation 'crop' for series data; allowed: jitter, scale."):
+    with pytest.raises(BadInput, match="No augmentation 'crop' for series data; allowed: jitter, scale, shift."):
         next(task.batches("train", Training(augment=("crop",)), seed=0, device="cpu"))
 
 

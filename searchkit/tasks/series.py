@@ -75,6 +75,17 @@ def scale(x_BCL: Tensor, generator: Generator) -> Tensor:
     return x_BCL * (1 + 0.1 * factor)
 
 
+def shift(x_BCL: Tensor, generator: Generator) -> Tensor:
+    """Move each series by up to an eighth of its steps, both ways; what moves in is the mean of train, 0."""
+    steps = x_BCL.shape[2]
+    reach = max(1, steps // 8)
+    moved = torch.randint(-reach, reach + 1, (len(x_BCL), 1), generator=generator, device=x_BCL.device)
+    index = torch.arange(steps, device=x_BCL.device) + moved
+    values = x_BCL.gather(2, index.clamp(0, steps - 1)[:, None, :].expand_as(x_BCL))
+    is_inside = (index >= 0) & (index < steps)
+    return torch.where(is_inside[:, None, :], values, 0.0)
+
+
 def _lengths(found: Found, longest: int) -> Arrays:
     if found.lengths is None:
         return {}
@@ -100,7 +111,7 @@ def _length_port(data: Data) -> tuple[Port, ...]:
 @dataclass(frozen=True)
 class Series:
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(
-        default_factory=lambda: {"jitter": jitter, "scale": scale}
+        default_factory=lambda: {"jitter": jitter, "scale": scale, "shift": shift}
     )
     corrupts: frozenset[str] = frozenset({"jitter"})
 
