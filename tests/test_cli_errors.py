@@ -1,4 +1,4 @@
-"""Bad input, as a user gives it: one sentence on stderr, exit status 2 (3 where nothing can fit), nothing written half."""
+"""Bad input, as a user gives it: one sentence on stderr, exit status 2 (3: nothing can fit), nothing written half."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ class Arch:
     width: int = 4
 
 SPACE = Space(
-    name="mine", arch=Arch, accepts=lambda spec: None, sample=lambda trial, spec: Arch(trial.suggest_int("width", 2, 8)),
+    name="mine", arch=Arch, accepts=lambda spec: None,
+    sample=lambda trial, spec: Arch(trial.suggest_int("width", 2, 8)),
     build=lambda arch, spec: nn.Sequential(nn.Flatten(), nn.Linear(4, arch.width), nn.Linear(arch.width, 7)),
     training=TrainingSpace(), task="iris", budget=Budget(trials=2, epochs=1), paper="none",
 )

@@ -18,7 +18,7 @@ from searchkit.measure import macs, params
 from searchkit.run import Context, Run
 from searchkit.spacefile import load_space
 from searchkit.stages.prune import IMPORTANCES, Prune, Ranking, cuts, importance, prune_, widths
-from searchkit.types import Artifact, BadInput, FitPlan, GateFailed, TrainState, freeze
+from searchkit.types import Artifact, BadInput, FitPlan, GateFailed, Inapplicable, TrainState, freeze
 
 
 def with_gradients(inputs: tuple[Tensor, ...]):
@@ -128,8 +128,8 @@ def test_an_unreachable_target_names_the_smallest() -> None:
         prune_(net, inputs, cost=params, target=5, ranking=Ranking(round_to=1))
 
 
-def test_a_network_without_anything_to_cut_fails() -> None:
-    with pytest.raises(GateFailed, match="nothing that can be cut"):
+def test_a_network_without_inner_units_is_not_for_pruning() -> None:
+    with pytest.raises(Inapplicable, match="no inner units to cut"):
         cuts(nn.Linear(4, 3), (torch.randn(2, 4),), Ranking())
 
 

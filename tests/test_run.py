@@ -118,7 +118,8 @@ def test_a_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 def test_one_process_writes_a_run_at_a_time(tmp_path: Path) -> None:
     run = make(tmp_path)
-    other = f"from pathlib import Path; from searchkit.run import Run\nwith Run.open(Path({str(run.path)!r})).locked(): pass"
+    opened = f"Run.open(Path({str(run.path)!r}))"
+    other = f"from pathlib import Path; from searchkit.run import Run\nwith {opened}.locked(): pass"
     with run.locked():
         done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False)
         assert f"is being written by process {os.getpid()}" in done.stderr
