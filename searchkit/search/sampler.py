@@ -128,7 +128,7 @@ def at_random(rng: random.Random) -> Choose:
             case FloatDistribution(low=low, high=high, step=None):
                 return rng.uniform(low, high)
             case FloatDistribution(low=low, high=high, step=float(step)):
-                return low + step * rng.randrange(round((high - low) / step) + 1)
+                return min(high, low + step * rng.randrange(round((high - low) / step) + 1))  # 3 × 0.1 is above 0.3
         raise TypeError(f"no way to choose {name} from {distribution}")
 
     return choose
@@ -176,6 +176,9 @@ def grid_values(distribution: BaseDistribution, points: int = 5) -> list[Any]:
                 return list(range(low, high + 1, step))
             found = {_between(low, high, k / (points - 1), log) for k in range(points)}
             return sorted({min(high, low + step * round((v - low) / step)) for v in found})
+        case FloatDistribution(low=low, high=high, step=float(step)):
+            steps = round((high - low) / step)
+            return [min(high, low + step * k) for k in sorted({round(steps * k / (points - 1)) for k in range(points)})]
         case FloatDistribution(low=low, high=high, log=log):
             return sorted({_between(low, high, k / (points - 1), log) for k in range(points)})
     raise TypeError(f"no grid over {distribution}")
@@ -344,6 +347,10 @@ def neighbour(distribution: BaseDistribution, value: Any, rng: random.Random) ->
             return min(high, max(low, moved))
         case FloatDistribution(low=low, high=high, log=True):
             return min(high, max(low, value * math.exp(rng.gauss(0.0, math.log(high / low) / 5))))
+        case FloatDistribution(low=low, high=high, step=float(step)):
+            count, at_value = round((high - low) / step), round((value - low) / step)
+            moved = at_value + rng.choice((-1, 1)) * rng.randint(1, max(1, round(count / 5)))
+            return min(high, low + step * min(count, max(0, moved)))
         case FloatDistribution(low=low, high=high):
             return min(high, max(low, value + rng.gauss(0.0, (high - low) / 5)))
     return value
