@@ -180,7 +180,7 @@ SPACE = Space(
         },
     ),
     task="digits-reconstruction",
-    budget=Budget(trials=18, epochs=40, rungs=3, eta=3, seconds=240.0),
+    budget=Budget(trials=18, epochs=40, rungs=3, eta=3),
     paper="Hinton & Salakhutdinov 2006, Reducing the dimensionality of data with neural networks",
     points={"deep-autoencoder": Arch(widths=(1000, 500, 250), code=30, activation="sigmoid")},
 )

@@ -263,7 +263,7 @@ SPACE = Space(
         },
     ),
     task="digits",
-    budget=Budget(trials=12, epochs=18, rungs=3, eta=3, seconds=240.0),
+    budget=Budget(trials=12, epochs=18, rungs=3, eta=3),
     paper="LeCun, Bottou, Bengio & Haffner 1998, Gradient-based learning applied to document recognition",
     points=POINTS,
 )

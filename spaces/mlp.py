@@ -60,7 +60,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     widths = tuple(8 * trial.suggest_int(f"width_{i}_by_8", 1, 64, log=True) for i in range(depth))
     return Arch(
         widths=widths,
-        activation=trial.suggest_categorical("activation", ["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]),
+        activation=trial.suggest_categorical("activation", ["leaky_relu", "gelu", "relu", "tanh", "sigmoid"]),
         batch_norm=trial.suggest_categorical("batch_norm", [True, False]),
         dropout=trial.suggest_float("dropout", 0.0, 0.4, step=0.1),
         residual=trial.suggest_categorical("residual", [False, True]) if depth > 1 else False,
@@ -106,10 +106,11 @@ SPACE = Space(
             "l1": Choice((0.0, 1e-6, 1e-5)),
             "batch_size": Choice((32, 64, 128)),
             "mixup": Choice((0.0, 0.2)),
+            "augment": Choice(((), ("crop", "shift"))),
         },
     ),
     task="digits",
-    budget=Budget(trials=24, epochs=40, rungs=3, eta=3, seconds=240.0),
+    budget=Budget(trials=24, epochs=40, rungs=3, eta=3),
     paper="Rumelhart, Hinton & Williams 1986, Learning representations by back-propagating errors",
     points={
         "perceptron": Arch(),

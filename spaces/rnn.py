@@ -83,17 +83,17 @@ class RecurrentNet(nn.Module):
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
     series = spec.modality == "series"
-    frame = trial.suggest_categorical("frame", [1, 3, 5, 7]) if series else 1
+    frame = trial.suggest_categorical("frame", [3, 5, 7, 1]) if series else 1
     return Arch(
-        kind=trial.suggest_categorical("kind", ["gru", "lstm", "simple", "peephole"]),
-        hidden=8 * trial.suggest_int("hidden_by_8", 2, 16, log=True),
+        kind=trial.suggest_categorical("kind", ["lstm", "simple", "gru", "peephole"]),
+        hidden=8 * trial.suggest_int("hidden_by_8", 3, 8, log=True),
         layers=trial.suggest_int("layers", 1, 2),
         bidirectional=trial.suggest_categorical("bidirectional", [True, False]),
-        pooling=trial.suggest_categorical("pooling", ["mean", "attention", "last"]),
+        pooling=trial.suggest_categorical("pooling", ["last", "mean", "attention"]),
         frame=frame,
         hop=trial.suggest_int("hop", 1, min(frame, 4)) if frame > 1 else 1,
-        stem_width=8 * trial.suggest_int("stem_width_by_8", 1, 8, log=True),
-        dropout=trial.suggest_float("dropout", 0.0, 0.3, step=0.1),
+        stem_width=8 * trial.suggest_int("stem_width_by_8", 2, 6, log=True),
+        dropout=trial.suggest_categorical("dropout", [0.1, 0.0, 0.2]),
     )
 
 
@@ -121,22 +121,21 @@ SPACE = Space(
     build=build,
     training=TrainingSpace(
         default=Training(
-            lr=5e-3,
-            epochs=60,
+            lr=1e-2,
+            epochs=18,
             batch_size=64,
-            weight_decay=0.05,
-            ema=0.99,
-            label_smoothing=0.05,
-            augment=("jitter", "scale"),
+            weight_decay=0.02,
+            ema=0.98,
+            augment=("shift",),
         ),
         ranges={
-            "lr": Between(2e-3, 1e-2, log=True),
-            "weight_decay": Between(1e-2, 0.2, log=True),
-            "augment": Choice((("jitter", "scale"), ("jitter",), ())),
+            "lr": Between(5e-3, 1.5e-2, log=True),
+            "weight_decay": Between(5e-3, 0.1, log=True),
+            "augment": Choice((("shift",), ("shift", "jitter", "scale"), ())),
         },
     ),
     task="mnist1d",
-    budget=Budget(trials=10, epochs=60, rungs=3, eta=3, seconds=300.0),
+    budget=Budget(trials=12, epochs=18, rungs=3, eta=3),
     paper="Cho et al. 2014, arXiv:1406.1078; Hochreiter & Schmidhuber 1997, Long short-term memory",
     points={
         "elman": Arch(kind="simple", bidirectional=False, pooling="last", frame=1, hop=1, stem_width=8),

@@ -94,10 +94,10 @@ class Encoder(nn.Module):
 def sample(trial: Trial, spec: DataSpec) -> Arch:
     frame = trial.suggest_categorical("frame", [7, 5, 3]) if spec.modality == "series" else 1
     return Arch(
-        width=16 * trial.suggest_int("width_by_16", 1, 6, log=True),
+        width=16 * trial.suggest_int("width_by_16", 2, 5, log=True),
         heads=trial.suggest_categorical("heads", [1, 2, 4]),
-        depth=trial.suggest_int("depth", 1, 4),
-        ffn=trial.suggest_int("ffn", 1, 4),
+        depth=trial.suggest_int("depth", 1, 3),
+        ffn=trial.suggest_int("ffn", 1, 3),
         positions=trial.suggest_categorical("positions", ["learned", "sinusoidal"]),
         pooling=trial.suggest_categorical("pooling", ["mean", "token"]),
         frame=frame,
@@ -139,17 +139,16 @@ SPACE = Space(
     build=build,
     training=TrainingSpace(
         default=Training(
-            lr=2e-3, epochs=60, batch_size=64, weight_decay=0.05, ema=0.99, label_smoothing=0.05, warmup=0.1,
-            augment=("jitter", "scale"),
+            lr=4e-3, epochs=18, batch_size=64, weight_decay=0.05, ema=0.98, warmup=0.1, augment=("shift",)
         ),
         ranges={
-            "lr": Between(1e-3, 5e-3, log=True),
+            "lr": Between(2e-3, 6e-3, log=True),
             "weight_decay": Between(1e-2, 0.2, log=True),
-            "augment": Choice((("jitter", "scale"), ("jitter",), ())),
+            "augment": Choice((("shift",), ("shift", "jitter", "scale"), ())),
         },
     ),
     task="mnist1d",
-    budget=Budget(trials=10, epochs=60, rungs=3, eta=3, seconds=300.0),
+    budget=Budget(trials=12, epochs=18, rungs=3, eta=3),
     paper="Vaswani et al. 2017, arXiv:1706.03762",
     points={"base": Arch(width=96, heads=4, depth=4, ffn=4)},
 )  # fmt: skip
