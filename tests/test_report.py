@@ -254,6 +254,8 @@ def browse(folder: Path, page: Path, *options: str) -> str:
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
+        # a sandboxed frame in a process of its own may come too late for the picture
+        "--disable-features=IsolateSandboxedIframes", "--virtual-time-budget=5000",
         *options,
         page.resolve().as_uri(),
     ]  # fmt: skip
