@@ -9,12 +9,14 @@ see `sampler`, which asks a copy in memory.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from searchkit.search.sampler import Candidate, Directions
 from searchkit.types import JSON, BadInput
@@ -26,11 +28,23 @@ def open_storage(url: str) -> RDBStorage:
     """Raises BadInput where the database cannot be opened."""
     optuna.logging.set_verbosity(logging.WARNING)
     patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        return RDBStorage(url, engine_kwargs=patient)
-    except Exception as error:  # noqa: BLE001 - SQLAlchemy's errors by driver; all mean the same to the user
-        told = str(error).splitlines()[0]
-        raise BadInput(f"The study at {_hidden(url)} cannot be opened ({type(error).__name__}: {told}).") from error
+    for attempt in range(OPENINGS):
+        try:
+            return RDBStorage(url, engine_kwargs=patient)
+        except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError) as error:
+            # coordinators that start together create the same tables: all but one fail, and find them the next time
+            races = (IntegrityError, ProgrammingError)
+            lost_a_race = isinstance(error, races) or isinstance(error.__cause__, races)
+            if attempt == OPENINGS - 1 or not lost_a_race:
+                told = str(error).splitlines()[0]
+                raise BadInput(
+                    f"The study at {_hidden(url)} cannot be opened ({type(error).__name__}: {told})."
+                ) from error
+            time.sleep(0.5)
+    raise AssertionError("the last attempt returns or raises")
+
+
+OPENINGS = 5
 
 
 class Ledger:
