@@ -80,12 +80,20 @@ def dynamic(source: Path, target: Path) -> int:
             op_types_to_quantize=["MatMul", "Gemm", "LSTM"],
             per_channel=True,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=_by_vectors(model),
         )
     )
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / "dynamic.onnx"
         onnxfile.save(onnxfile.shrink(raw), between)
         return onnxfile.weight_only(between, target)
+
+
+def _by_vectors(model: onnx.ModelProto) -> list[str]:
+    """Names of the products with a vector (the scores of attention pooling): the quantizer gives a vector a scale for
+    each of its numbers, and then multiplies them with an output that has no such axis."""
+    vectors = {w.name for w in model.graph.initializer if len(w.dims) == 1}
+    return [n.name for n in model.graph.node if n.op_type == "MatMul" and vectors.intersection(n.input)]
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]

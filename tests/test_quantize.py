@@ -11,6 +11,7 @@ from test_onnxfile import AutoEncoder, Residual, Series, deployed, export, rows
 from torch import nn
 
 from searchkit import int8, measure, onnxfile
+from searchkit.layers import AttentionPool
 from searchkit.onnxfile import parity
 from searchkit.runtime import OnnxPredictor
 from searchkit.stages import quantize
@@ -112,7 +113,21 @@ def mlp():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 48), nn.ReLU(), nn.Linear(48, 10))
 
 
+class Pooled(nn.Module):
+    """Steps weighed by one product with a vector; x: (B, 1, L)."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = nn.Sequential(nn.Linear(1, 32), nn.ReLU(), nn.Linear(32, 96))
+        self.pool = AttentionPool(96)
+        self.last = nn.Linear(96, 10)
+
+    def forward(self, x):
+        return self.last(self.pool(self.steps(x.transpose(1, 2)), None))
+
+
 NETS = {
+    "pooled": (Pooled, (1, 40)),
     "mlp": (mlp, (1, 8, 8)),
     "residual": (Residual, (1, 8, 8)),
     "autoencoder": (AutoEncoder, (1, 8, 8)),
