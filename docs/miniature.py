@@ -100,9 +100,9 @@ def search(n_trials, epochs):
             net = fit(build(arch), epochs, seed=number)
             cost = sum(p.numel() for p in net.parameters())
             save(id, net, arch=arch, edits=[], val=float(right(net, X_val, Y_val).mean()), params=cost, parent=None)
-        done = load(id)
-        study.tell(trial, [done["val"], done["params"]])
-    return max((load(f.parent.name) for f in RUN.glob("*/artifact.json")), key=lambda a: (a["val"], -a["params"]))
+        study.tell(trial, [load(id)[objective] for objective in ("val", "params")])
+    made = [load(f.parent.name) for f in RUN.glob("*/artifact.json")]
+    return max((a for a in made if a["parent"] is None), key=lambda a: (a["val"], -a["params"]))
 
 
 def prune(parent, to=0.5, epochs=15):

@@ -133,9 +133,7 @@ class Subject:
     @cached_property
     def trained(self) -> tuple[Artifact, nn.Module]:
         """A candidate of a middle size after an epoch, as the search would leave it."""
-        found = [candidate for candidate, _ in zip(self.feasible(), range(12), strict=False)]
-        sizes = [abs(math.log(max(1, measure.params(self.net(c))) / MIDDLE)) for c in found]
-        chosen = found[sizes.index(min(sizes))]
+        chosen = min((c for c, _ in zip(self.feasible(), range(24), strict=False)), key=self._dearness)
         net = self.net(chosen)
         training = replace(chosen.training, optimizer="adamw", lr=2e-3, epochs=1, mixup=0.0, ema=0.0)
         try:
@@ -155,6 +153,12 @@ class Subject:
         evaluation = self.task.evaluate(self._predictor(net), "val")
         draft = replace(draft, metrics=evaluation.metrics)
         return self.context.run.save(draft, weights=net.state_dict(), scores=evaluation.scores, log=[]), net
+
+    def _dearness(self, candidate: Candidate) -> tuple[float, int]:
+        """Within a factor of two of the middle size the quickest is the best: its stages are what takes the time."""
+        net = self.net(candidate)
+        off = abs(math.log2(max(1, measure.params(net)) / MIDDLE))
+        return max(1.0, off), measure.macs(net, self.rows(0, 1))
 
     def _predictor(self, net: nn.Module) -> TorchPredictor:
         return TorchPredictor(self.context.deployed(net), self.task.inputs, self.task.answers)
