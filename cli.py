@@ -6,7 +6,6 @@ input; 3 nothing feasible; 4 a proof failed; 130 interrupted. Nothing here impor
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 import os
@@ -16,19 +15,17 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchkit import __version__, units
+from searchkit import __version__, catalogue
 from searchkit.console import Console
-from searchkit.types import JSON, BadInput, Budget, Limits, SearchkitError, Space
+from searchkit.types import JSON, BadInput, SearchkitError, Space
 
 if TYPE_CHECKING:
-    from searchkit.line import Question
     from searchkit.run import Run
     from searchkit.types import Artifact, Task
 
@@ -68,41 +65,14 @@ def examples(*lines: str) -> str:
 # ── spaces: a folder listing is the registry ─────────────────────────────────────────────────────────────────────────
 
 
-def space_files() -> dict[str, Path]:
-    return {p.stem: p for p in sorted(SPACES.glob("*.py")) if not p.stem.startswith("_")}
-
-
 def space_path(name: str) -> Path:
-    """The file of a family by name, or a path to a stranger's. Raises BadInput."""
-    files = space_files()
-    if name in files:
-        return files[name]
-    if name.endswith(".py") or os.sep in name:
-        path = Path(name)
-        if not path.is_file():
-            raise BadInput(f"--space '{name}' looks like a path, and no file is there; its file ends in SPACE = …")
-        return path.resolve()
-    near = get_close_matches(name, files, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise BadInput(f"No space named '{name}'; the spaces are {', '.join(files)}, or a path to your own file.{hint}")
+    return catalogue.find(SPACES, name)
 
 
 def load_space(name: str) -> Space:
     from searchkit.spacefile import load_space as load
 
     return load(space_path(name))
-
-
-def glance(path: Path) -> dict[str, JSON]:
-    """What a family's file says of itself, read without running it: its docstring and the literals of SPACE."""
-    module = ast.parse(path.read_text(encoding="utf-8"))
-    found: dict[str, JSON] = {"name": path.stem, "about": (ast.get_docstring(module) or "").partition("\n")[0]}
-    for node in ast.walk(module):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Space", "Budget"):
-            for keyword in node.keywords:
-                if keyword.arg in ("task", "paper", "trials", "epochs") and isinstance(keyword.value, ast.Constant):
-                    found[keyword.arg] = keyword.value.value
-    return found
 
 
 # ── what several verbs take ──────────────────────────────────────────────────────────────────────────────────────────
@@ -205,106 +175,28 @@ def search(
         answer(open_run(resume, runs), None, reports=reports, as_json=as_json, quiet=quiet, resumed=True)
         return
     if not space:
-        raise BadInput(f"--space is missing; the spaces are {', '.join(space_files())}, or a path to your own file.")
+        raise BadInput(
+            f"--space is missing; the spaces are {', '.join(catalogue.files(SPACES))}, or a path to your own file."
+        )
+    from searchkit import flags, line, tasks
+
     path = space_path(space)
     if task is None and data is None:
-        task = str(glance(path).get("task", "")) or None
-    question = parse_question(given, path, task)
-
-    from searchkit import line, tasks
+        task = str(catalogue.glance(path).get("task", "")) or None
+    question = flags.question(given, task, space=path.stem if path.parent == SPACES else str(path))
 
     loaded = tasks.load(question.source)
-    family = load_space(str(path) if space not in space_files() else space)
+    family = load_space(str(path) if space not in catalogue.files(SPACES) else space)
     refusal = family.accepts(loaded.spec)
     if refusal is not None:
         raise BadInput(f"The space '{family.name}' is not for the task '{loaded.name}': {refusal}.")
-    question = replace(question, budget=parse_budget(given, family.budget), fixed_epochs=epochs is not None)
+    question = replace(question, budget=flags.budget(given, family.budget), fixed_epochs=epochs is not None)
     console = Console(quiet=quiet)
     console.summary(loaded.name, loaded.summary())
     run = line.start(
         question, loaded, root=runs, name=name or free_name(runs, family.name, loaded.name), command=sys.argv
     )
     answer(run, loaded, reports=reports, as_json=as_json, quiet=quiet, resumed=False)
-
-
-def parse_question(given: Mapping[str, JSON], path: Path, task: str | None) -> Question:
-    """The flags as a Question, without its budget. Raises BadInput."""
-    from searchkit import recipes
-    from searchkit.line import Question
-
-    def choice(flag: str, allowed: tuple[str, ...]) -> str:
-        if given[flag] not in allowed:
-            raise BadInput(f"--{flag} '{given[flag]}' is not known; it is one of {', '.join(allowed)}.")
-        return str(given[flag])
-
-    def quantity(kind: str, flag: str) -> float | None:
-        text = given[flag]
-        return None if text is None else units.parse(kind, text, "--" + flag.replace("_", "-"))
-
-    def whole(kind: str, flag: str) -> int | None:
-        value = quantity(kind, flag)
-        return None if value is None else int(value)
-
-    if given["prune_to"] is not None and given["prune_to"] <= 0:
-        raise BadInput(f"--prune-to {given['prune_to']} leaves nothing; give a share in (0, 1) or an absolute target.")
-    if not 0 <= given["max_drop"] < 1:
-        raise BadInput(f"--max-drop {given['max_drop']} is not a drop of the metric; it lies in [0, 1), such as 0.005.")
-    workers = given["workers"] if given["workers"] is not None else os.cpu_count() or 1
-    if workers < 1:
-        raise BadInput(f"--workers {workers} trains nothing; it must be at least 1.")
-    source = {
-        "task": None if given["data"] is not None and given["task"] is None else task,
-        "data": None if given["data"] is None else str(given["data"].resolve()),
-        "test_data": None if given["test_data"] is None else str(given["test_data"].resolve()),
-        "target": given["target"],
-        "modality": given["modality"],
-        "kind": given["kind"],
-    }
-    minimize = choice("minimize", ("latency", "size", "macs", "params", "none"))
-    return Question(
-        space=path.stem if path.parent == SPACES else str(path),
-        source={key: value for key, value in source.items() if value is not None},
-        limits=Limits(
-            size_bytes=whole("size", "max_size"),
-            latency_ms=quantity("latency", "max_latency"),
-            params=whole("count", "max_params"),
-            macs=whole("count", "max_macs"),
-        ),
-        wish=recipes.Wish(
-            prune_to=given["prune_to"],
-            prune_by=choice("prune_by", ("params", "size", "macs", "latency")),
-            importance=choice("importance", ("l1", "l2", "taylor", "bn", "random")),
-            max_drop=given["max_drop"],
-        ),
-        recipe=choice("recipe", tuple(recipes.NAMES)),
-        sampler=choice("sampler", ("tpe", "nsga2", "random", "grid")),
-        minimize=None if minimize == "none" else minimize,
-        seed=given["seed"],
-        workers=workers,
-        executor=choice("executor", ("inline", "processes", "ray")),
-        address=given["address"],
-        storage=given["storage"],
-        device=choice("device", ("auto", "cpu", "cuda")),
-    )
-
-
-def parse_budget(given: Mapping[str, JSON], default: Budget) -> Budget:
-    """Without a number of trials, a time budget alone decides when the search ends."""
-    seconds = (
-        math.inf if given["time_budget"] is None else units.parse("duration", given["time_budget"], "--time-budget")
-    )
-    trials, epochs, rungs = given["trials"], given["epochs"], given["rungs"]
-    for flag, value in (("trials", trials), ("epochs", epochs), ("rungs", rungs)):
-        if value is not None and value < 1:
-            raise BadInput(f"--{flag} {value} trains nothing; it must be at least 1.")
-    if trials is None:
-        trials = default.trials if math.isinf(seconds) else MANY_TRIALS
-    return replace(
-        default, trials=trials, epochs=epochs or default.epochs, rungs=rungs or default.rungs, seconds=seconds
-    )
-
-
-MANY_TRIALS = 1000
 
 
 def free_name(runs: Path, space: str, task: str) -> str:
@@ -515,7 +407,7 @@ def vars_of(row: object) -> dict[str, JSON]:
 )
 def spaces(as_json: AsJson = False) -> None:
     """List the families that can be searched, with their default task and budget."""
-    rows = [glance(path) for path in space_files().values()]
+    rows = [catalogue.glance(path) for path in catalogue.files(SPACES).values()]
     width = max(len(row["name"]) for row in rows)
     lines = [
         f"{row['name']:<{width}}  {row['about']}\n"

@@ -33,7 +33,6 @@ from searchkit.types import Arrays, BadInput, Port, Predict
 if TYPE_CHECKING:
     import torch
 
-    from searchkit.runtime import Deployed
 
 OPSET = 20
 """The newest that the exporter writes without converting."""
@@ -145,7 +144,7 @@ def save(model: onnx.ModelProto, path: Path) -> int:
 
 
 def export(
-    module: Deployed, inputs: tuple[Port, ...], answers: tuple[Port, ...], path: Path, *, example: Arrays
+    module: torch.nn.Module, inputs: tuple[Port, ...], answers: tuple[Port, ...], path: Path, *, example: Arrays
 ) -> int:
     """Write `module` (raw features in, answers out) to `path`; the size in bytes.
 

@@ -16,12 +16,12 @@ LAYERS = {
     "searchkit": 0, "searchkit.types": 0, "searchkit.units": 0,
     "searchkit.layers": 1, "searchkit.edits": 1, "searchkit.onnxfile": 1, "searchkit.int8": 1,
     "searchkit.runtime": 1, "searchkit.measure": 1, "searchkit.train": 1, "searchkit.tasks": 1,
-    "searchkit.spacefile": 1,
+    "searchkit.spacefile": 1, "searchkit.catalogue": 1,
     "searchkit.run": 2,
     "searchkit.stages": 3, "searchkit.search": 3,
     "searchkit.pipeline": 4, "searchkit.recipes": 4, "searchkit.evidence": 4, "searchkit.checks": 4,
     "searchkit.taskchecks": 4,
-    "searchkit.report": 5, "searchkit.line": 5, "searchkit.console": 5,
+    "searchkit.report": 5, "searchkit.line": 5, "searchkit.console": 5, "searchkit.flags": 5,
 }  # fmt: skip
 TOP = 6  # the command line, which composes the rest
 FOR_FAMILIES = ("searchkit.types", "searchkit.layers")
