@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from searchkit.run import Context
-from searchkit.search.profile import some_candidates
+from searchkit.search.profile import require_the_right_answer, some_candidates
 from searchkit.search.sampler import Candidate, at, draw
 from searchkit.search.settings import SearchSettings
 from searchkit.types import Infeasible, Space, freeze, thaw
@@ -54,18 +54,16 @@ def find_pace(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
 
 def _measure(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
     epochs, left = settings.budget.epochs, ctx.deadline.left()
-    fixed = (
-        ("bf16", True)
-        if ctx.device == "cuda"
-        else None
-        if settings.precision == "auto"
-        else (settings.precision, False)
-    )
-    middle = middle_candidate(space, ctx, epochs=epochs) if fixed is None or math.isfinite(left) else None
+    middle = middle_candidate(space, ctx, epochs=epochs)
     if middle is None:
-        precision, channels_last = fixed or ("fp32", False)
-        return Pace(precision, channels_last, epochs)
-    (precision, channels_last), seconds = quickest(space, ctx, middle, SETTINGS if fixed is None else (fixed,))
+        return Pace("fp32", False, epochs)
+    require_the_right_answer(space, ctx, middle)
+    choices = SETTINGS
+    if ctx.device == "cuda":
+        choices = (("bf16", True),)
+    elif settings.precision != "auto":
+        choices = ((settings.precision, False),)
+    (precision, channels_last), seconds = quickest(space, ctx, middle, choices)
     if math.isinf(left):
         return Pace(precision, channels_last, epochs)
     epoch_seconds = seconds * ctx.task.n_examples("train")
