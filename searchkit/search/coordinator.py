@@ -65,7 +65,8 @@ def _at_its_pace(space: Space, ctx: Context, settings: SearchSettings) -> tuple[
     if pace.most_macs is not None:
         limits = replace(limits, macs=min(pace.most_macs, limits.macs or pace.most_macs))
     ctx = replace(ctx, limits=limits, precision=pace.precision, channels_last=pace.channels_last)
-    return ctx, replace(settings, budget=replace(settings.budget, epochs=pace.epochs))
+    epochs = pace.epochs if settings.plans_epochs else settings.budget.epochs
+    return ctx, replace(settings, budget=replace(settings.budget, epochs=epochs))
 
 
 def _silent(status: Status) -> None:

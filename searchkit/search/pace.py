@@ -58,11 +58,13 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
     if middle is None:
         return Pace("fp32", False, epochs)
     require_the_right_answer(space, ctx, middle)
-    choices = SETTINGS
+    choices: tuple[tuple[str, bool], ...] = SETTINGS
     if ctx.device == "cuda":
         choices = (("bf16", True),)
     elif settings.precision != "auto":
         choices = ((settings.precision, False),)
+    if len(choices) == 1 and math.isinf(left):
+        return Pace(*choices[0], epochs)
     (precision, channels_last), seconds = quickest(space, ctx, middle, choices)
     if math.isinf(left):
         return Pace(precision, channels_last, epochs)
