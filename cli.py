@@ -34,7 +34,7 @@ SPACES = Path(__file__).parent / "spaces"
 
 app = typer.Typer(
     name="searchkit",
-    help="Find a small, accurate network for your data and device, make it smaller, prove it, and ship it.",
+    help="Find a small, accurate network for your data and device, prove it, ship it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -166,7 +166,10 @@ def search(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Search a family for your data, compress the winner, prove it, and write a bundle and a report."""
+    """Search, compress, prove and bundle a network for your data.
+
+    Everything has a default: `searchkit search --space cnn` is a whole run.
+    """
     given = locals()
     if resume is not None:
         extra = sorted(flag for flag in ("space", "task", "data", "name", "target") if given[flag])
@@ -279,7 +282,10 @@ def compress(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Put a run's winner, or any trial of it, through a recipe; what is done already is not done again."""
+    """Put the winner, or any trial, through a recipe.
+
+    What is done already is not done again.
+    """
     from searchkit import line, recipes, tasks
     from searchkit.search import winners
 
@@ -318,7 +324,10 @@ def first(found: list[Artifact], run: Run) -> Artifact:
 def report(
     run_name: RunName, runs: Runs = Path("runs"), reports: Reports = Path("reports"), as_json: AsJson = False
 ) -> None:
-    """Write a run's report again: HTML, Markdown and JSON. Trains and measures nothing."""
+    """Write a run's report again.
+
+    HTML, Markdown and JSON; nothing is trained or measured.
+    """
     from searchkit import report as reporting
 
     run = open_run(run_name, runs)
@@ -345,7 +354,10 @@ def export(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a bundle that runs without PyTorch: of what the run shipped, or of any trial in fp32."""
+    """Write a bundle that runs without PyTorch.
+
+    Of what the run shipped, or of any trial in fp32.
+    """
     from searchkit.run import copy_folder
 
     run = open_run(run_name, runs)
@@ -379,7 +391,10 @@ def bench(
     processes: Annotated[int, typer.Option(parser=whole_number, help="Fresh processes to time in.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Time ONNX files against the first, interleaved, batch 1, one thread, in fresh processes."""
+    """Compare the latency of ONNX files.
+
+    Interleaved, at batch 1 on one thread, in fresh processes; ratios are to the first file.
+    """
     from searchkit import measure
 
     if processes < 1:
@@ -406,7 +421,7 @@ def vars_of(row: object) -> dict[str, JSON]:
     epilog=examples("searchkit spaces", "searchkit spaces --json", "searchkit search --space cnn   # one of them")
 )
 def spaces(as_json: AsJson = False) -> None:
-    """List the families that can be searched, with their default task and budget."""
+    """List the families, with their default task and budget."""
     rows = [catalogue.glance(path) for path in catalogue.files(SPACES).values()]
     width = max(len(row["name"]) for row in rows)
     lines = [
@@ -419,7 +434,7 @@ def spaces(as_json: AsJson = False) -> None:
 
 @app.command(epilog=examples("searchkit tasks", "searchkit tasks --json", "searchkit search --space mlp --task wine"))
 def tasks(as_json: AsJson = False) -> None:
-    """List the embedded tasks: data that need no file and no network."""
+    """List the embedded tasks: no file, no download."""
     from searchkit.tasks import names
 
     found = names()
@@ -467,7 +482,10 @@ def check(
     task: Annotated[str | None, typer.Option(help="Instead of the family's default task.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the conformance suite on a family: everything that the engine relies on, each with its verdict."""
+    """Run the conformance suite on a family.
+
+    Everything that the engine relies on, each with its verdict.
+    """
     from searchkit import tasks as taskbook
     from searchkit.checks import run_checks
     from searchkit.types import GateFailed
