@@ -57,12 +57,12 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     depth = trial.suggest_int("depth", 0, 4)
     if depth == 0:
         return Arch()
-    widths = tuple(8 * trial.suggest_int(f"width_{i}_by_8", 1, 64, log=True) for i in range(depth))
+    widths = tuple(8 * trial.suggest_int(f"width_{i}_by_8", 4, 64, log=True) for i in range(depth))
     return Arch(
         widths=widths,
         activation=trial.suggest_categorical("activation", ["leaky_relu", "gelu", "relu", "tanh", "sigmoid"]),
         batch_norm=trial.suggest_categorical("batch_norm", [True, False]),
-        dropout=trial.suggest_float("dropout", 0.0, 0.4, step=0.1),
+        dropout=trial.suggest_categorical("dropout", [0.1, 0.0, 0.2]),
         residual=trial.suggest_categorical("residual", [False, True]) if depth > 1 else False,
     )
 
@@ -98,15 +98,15 @@ SPACE = Space(
     sample=sample,
     build=build,
     training=TrainingSpace(
-        default=Training(lr=3e-3, epochs=40, batch_size=64, weight_decay=0.02, ema=0.98),
+        default=Training(lr=5e-3, epochs=40, batch_size=64, weight_decay=0.02, ema=0.98, augment=("crop", "shift")),
         ranges={
-            "optimizer": Choice(("adamw", "momentum", "rmsprop", "sgd")),
-            "lr": Between(1e-3, 2e-2, log=True),
+            "optimizer": Choice(("adamw", "rmsprop", "momentum", "sgd")),
+            "lr": Between(2e-3, 2e-2, log=True),
             "weight_decay": Between(1e-4, 0.1, log=True),
             "l1": Choice((0.0, 1e-6, 1e-5)),
             "batch_size": Choice((32, 64, 128)),
             "mixup": Choice((0.0, 0.2)),
-            "augment": Choice(((), ("crop", "shift"))),
+            "augment": Choice((("crop", "shift"), ())),
         },
     ),
     task="digits",
