@@ -14,52 +14,33 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from searchkit import measure, onnxfile
-from searchkit.pipeline import apply
-from searchkit.run import Context, Run
-from searchkit.runtime import TorchPredictor
+from searchkit import onnxfile
 from searchkit.search.sampler import Candidate, at_random, draw, grid_values, like
 from searchkit.spacefile import load_space, source_of
-from searchkit.stages.promote import Promote
 from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import Quantize
+from searchkit.subject import N_ARCHS, CheckFailed, Subject, outputs, require
 from searchkit.train import Diverged, make_optimizer
 from searchkit.types import (
     JSON,
-    Artifact,
     BadInput,
-    Batch,
     DataSpec,
-    FitPlan,
     GateFailed,
-    Infeasible,
     NothingFeasible,
     Port,
     Space,
-    Stage,
     Task,
-    TrainState,
-    digest,
     freeze,
     thaw,
 )
-
-N_ARCHS = 6
-ROWS = 16
-MIDDLE = 15_000  # parameters of the network that goes through the stages: large enough for int8 to shrink its file
-
-
-class CheckFailed(Exception):
-    """The family does not hold what a check asks; the sentence says what was seen."""
 
 
 @dataclass(frozen=True)
@@ -69,126 +50,6 @@ class Result:
     check: str
     outcome: Literal["passed", "failed", "skipped"]
     detail: str = ""
-
-
-# ── What is checked ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Subject:
-    """A family on a task, with what several checks need and is made once: samples, and a trained network in a run."""
-
-    def __init__(self, space: Space, task: Task, folder: Path) -> None:
-        self.space = space
-        self.task = task
-        self.folder = folder
-
-    def candidate(self, seed: int) -> Candidate:
-        return draw(self.space, self.task.spec, at_random(random.Random(seed)), epochs=1, way="check")
-
-    def feasible(self) -> Iterator[Candidate]:
-        """Candidates that can be built, seed by seed. Raises CheckFailed where 100 in a row cannot."""
-        misses = 0
-        for seed in range(1000):
-            candidate = self.candidate(seed)
-            if candidate.arch is None or not self.builds(candidate):
-                misses += 1
-                require(misses < 100, "100 samples in a row raise Infeasible; sample() should rarely propose those")
-                continue
-            misses = 0
-            yield candidate
-
-    def builds(self, candidate: Candidate) -> bool:
-        try:
-            self.net(candidate)
-        except Infeasible:
-            return False
-        return True
-
-    def net(self, candidate: Candidate, seed: int = 0) -> nn.Module:
-        """Built afresh, from a seeded start."""
-        torch.manual_seed(seed)
-        return self.space.build(candidate.arch, self.task.spec)
-
-    @cached_property
-    def candidates(self) -> list[Candidate]:
-        return [candidate for candidate, _ in zip(self.feasible(), range(N_ARCHS), strict=False)]
-
-    @cached_property
-    def batch(self) -> Batch:
-        """The first rows of train, plain."""
-        plain = replace(self.space.training.default, augment=(), mixup=0.0, label_smoothing=0.0)
-        first = next(iter(self.task.batches("train", plain, seed=0, device="cpu")))
-        return Batch(tuple(x[:ROWS] for x in first.inputs), first.target[:ROWS])
-
-    def rows(self, start: int, stop: int) -> tuple[Tensor, ...]:
-        return tuple(x[start:stop] for x in self.batch.inputs)
-
-    # ── for the stages ──────────────────────────────────────────────────────────────────────────────────────────────
-
-    @cached_property
-    def context(self) -> Context:
-        run = Run.create(self.folder, "check", {"space": self.space.name, "task": self.task.name})
-        return Context(run=run, task=self.task, spaces=lambda name: self.space, echo=lambda line: None)
-
-    @cached_property
-    def trained(self) -> tuple[Artifact, nn.Module]:
-        """A candidate of a middle size after an epoch, as the search would leave it."""
-        chosen = min((c for c, _ in zip(self.feasible(), range(24), strict=False)), key=self._dearness)
-        net = self.net(chosen)
-        training = replace(chosen.training, optimizer="adamw", lr=2e-3, epochs=1, mixup=0.0, ema=0.0)
-        try:
-            self.task.fit(net, FitPlan(training, seed=0, until=1), TrainState())
-        except Diverged as error:
-            raise CheckFailed(f"one epoch of {describe(chosen)} diverges") from error
-        net.eval()
-        draft = Artifact(
-            id=digest("check", self.space.name),
-            space=self.space.name,
-            arch=freeze(chosen.arch),
-            training=freeze(training),
-            edits=(),
-            made_by={"stage": "Trial", "number": 0},
-            parent=None,
-        )
-        evaluation = self.task.evaluate(self._predictor(net), "val")
-        draft = replace(draft, metrics=evaluation.metrics)
-        return self.context.run.save(draft, weights=net.state_dict(), scores=evaluation.scores, log=[]), net
-
-    def _dearness(self, candidate: Candidate) -> tuple[float, int]:
-        """Within a factor of two of the middle size the quickest is the best: its stages are what takes the time."""
-        net = self.net(candidate)
-        off = abs(math.log2(max(1, measure.params(net)) / MIDDLE))
-        return max(1.0, off), measure.macs(net, self.rows(0, 1))
-
-    def _predictor(self, net: nn.Module) -> TorchPredictor:
-        return TorchPredictor(self.context.deployed(net), self.task.inputs, self.task.answers)
-
-    def stage(self, stage: Stage) -> Artifact:
-        """What the stage makes of the promoted network."""
-        return apply((Promote(), stage), self.trained[0], self.context)[-1]
-
-    @cached_property
-    def promoted(self) -> Artifact:
-        return apply((Promote(),), self.trained[0], self.context)[-1]
-
-    @cached_property
-    def pruned(self) -> Artifact:
-        return self.stage(Prune(to=0.6, steps=1, recovery_epochs=1, round_to=1))
-
-
-def require(holds: bool, sentence: str) -> None:
-    if not holds:
-        raise CheckFailed(sentence)
-
-
-def describe(candidate: Candidate) -> str:
-    return f"{candidate.arch}"
-
-
-def outputs(net: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-    with torch.no_grad():
-        out: Tensor = net(*inputs)
-    return out
 
 
 # ── sample ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -404,12 +265,12 @@ def check_distill_matches(subject: Subject) -> None:
 
 
 def check_quantize_shrinks(subject: Subject) -> None:
-    """The file has quantized operators and is smaller."""
-    child = subject.stage(Quantize(methods=("static", "weight-only"), max_drop=1.0, max_rise=100.0))
-    model = subject.context.model_path(child)
-    n_quantized = sum(
-        n for name, n in onnxfile.op_counts(model).items() if "quantize" in name.lower() or "Integer" in name
-    )
+    """Every way gives a file that answers; the one that is taken has quantized operators and is smaller."""
+    child = subject.stage(Quantize(max_drop=1.0, max_rise=100.0))
+    for row in child.notes["candidates"]:
+        require(math.isfinite(row["metric"]), f"the {row['method']} int8 file answers with what is no number")
+    counts = onnxfile.op_counts(subject.context.model_path(child))
+    n_quantized = sum(n for name, n in counts.items() if "quantize" in name.lower() or "Integer" in name)
     require(n_quantized > 0, "no operator of the quantized file is quantized")
     before, after = subject.promoted.metrics["size_bytes"], child.metrics["size_bytes"]
     require(after < before, f"Quantize leaves the file at {after:,.0f} of {before:,.0f} bytes")
@@ -477,7 +338,7 @@ def parameter_names(space: Space, spec: DataSpec) -> list[str]:
 
 def _spec_from(plain: dict[str, JSON]) -> DataSpec:
     ports = {side: tuple(thaw(Port, port) for port in plain[side]) for side in ("inputs", "outputs")}
-    return DataSpec(plain["modality"], ports["inputs"], ports["outputs"], plain["n_classes"], plain["vocabulary"])
+    return thaw(DataSpec, {**plain, **ports})
 
 
 if __name__ == "__main__":  # the other process of check_sample_is_deterministic: a spec on stdin, archs on stdout

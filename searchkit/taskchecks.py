@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from searchkit import tasks
-from searchkit.checks import CheckFailed, require
 from searchkit.runtime import Deployed, TorchPredictor
+from searchkit.subject import CheckFailed, require
 from searchkit.train import make_optimizer
-from searchkit.types import Batch, Split, Task, Training
+from searchkit.types import Arrays, Batch, Split, Task, Training
 
 PLAIN = Training(batch_size=16)
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -59,6 +59,47 @@ def check_splits_are_apart(task: Task) -> None:
     shared = len(where["train"] & where["test"])
     duplicated = len(next(iter(task.raw("train").values()))) - len(where["train"])
     require(shared <= max(known, duplicated + 2), f"{shared} rows stand in train and in test")
+
+
+def check_splits_are_alike(task: Task) -> None:
+    """val has the classes of train in their shares, to two examples; of values it has the mean, to half a deviation."""
+    train, val = (_targets(task, split) for split in ("train", "val"))
+    if train.dtype.kind not in "iub" or train.ndim > 1:
+        spread = train.reshape(len(train), -1).astype(np.float64)
+        off = np.abs(val.reshape(len(val), -1).mean(0) - spread.mean(0)) / np.maximum(spread.std(0), 1e-9)
+        require(
+            bool(np.median(off) < 0.5), f"the targets of val lie {np.median(off):.2g} deviations from those of train"
+        )
+        return
+    for label in np.unique(np.concatenate([train, val])):
+        wanted, found = float(np.mean(train == label)), float(np.mean(val == label))
+        require(
+            abs(wanted - found) <= 2 / len(val) + 0.01,
+            f"class {label} has a share of {wanted:.3f} in train and of {found:.3f} in val",
+        )
+
+
+def _targets(task: Task, split: Split) -> np.ndarray:
+    """The truth, as `evaluate` gives it whatever the answers."""
+
+    def zeros(inputs: Arrays) -> Arrays:
+        n = len(next(iter(inputs.values())))
+        shapes = {p.name: tuple(1 if size is None else size for size in p.shape) for p in task.answers}
+        return {name: np.zeros((n, *shape), np.float32) for name, shape in shapes.items()}
+
+    return task.evaluate(zeros, split).targets
+
+
+def check_fingerprint_is_of_the_data(task: Task) -> None:
+    """The same after packing, another where one value is another."""
+    config, arrays = task.pack()
+    same = tasks.unpack(config, arrays).fingerprint
+    require(same == task.fingerprint, f"the fingerprint is {task.fingerprint}, and {same} after packing")
+    largest = max(arrays, key=lambda name: arrays[name].size)
+    changed = arrays[largest].copy()
+    changed.flat[0] = 1 - changed.flat[0]
+    other = tasks.unpack(config, {**arrays, largest: changed}).fingerprint
+    require(other != task.fingerprint, f"the fingerprint stays {other} where a value of {largest} changes")
 
 
 def check_batches_follow_the_seed(task: Task) -> None:

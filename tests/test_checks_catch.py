@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from searchkit import tasks
-from searchkit.checks import CHECKS, Subject, run_check, run_checks
+from searchkit.checks import CHECKS, run_check, run_checks
 from searchkit.spacefile import load_space
+from searchkit.subject import Subject
 from searchkit.types import Task
 
 SOUND = '''

@@ -20,7 +20,7 @@ LAYERS = {
     "searchkit.run": 2,
     "searchkit.stages": 3, "searchkit.search": 3,
     "searchkit.pipeline": 4, "searchkit.recipes": 4, "searchkit.evidence": 4, "searchkit.checks": 4,
-    "searchkit.taskchecks": 4,
+    "searchkit.taskchecks": 4, "searchkit.subject": 4,
     "searchkit.report": 5, "searchkit.line": 5, "searchkit.console": 5, "searchkit.flags": 5,
 }  # fmt: skip
 TOP = 6  # the command line, which composes the rest

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from searchkit import tasks
-from searchkit.checks import CHECKS, Subject, parameter_names, run_check
+from searchkit.checks import CHECKS, parameter_names, run_check
 from searchkit.spacefile import load_space
+from searchkit.subject import Subject
 from searchkit.taskchecks import TASK_CHECKS
 from searchkit.types import DataSpec, Port, Space, Task
 
