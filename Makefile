@@ -10,7 +10,7 @@ demo: install            ## from nothing to a report: search, compress, prove, b
 	$(BIN)/python cli.py search --space cnn
 
 test: install            ## the whole suite
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: lint types test   ## what CI runs: lint, types, tests with warnings as errors
 
