@@ -401,6 +401,13 @@ class Context:
             )
         return {"max_abs_diff": parity.max_abs}
 
+    def scores(self, net: nn.Module) -> np.ndarray:
+        """(n,) of val: the network's score on each example, by the lines that score its exported file."""
+        from searchkit.runtime import TorchPredictor
+
+        predictor = TorchPredictor(self.deployed(net), self.task.inputs, self.task.answers)
+        return self.task.evaluate(predictor, "val").scores
+
     def macs(self, net: nn.Module) -> int:
         """Multiply-accumulates of the network for one example."""
         from searchkit import measure

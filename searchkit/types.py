@@ -139,6 +139,15 @@ class Tolerance:
             return value >= reference - self.max_drop - slack
         return value <= reference * (1 + self.max_rise) + slack
 
+    def admits_in_pairs(self, scores: np.ndarray, reference: np.ndarray) -> bool:
+        """As `admits`, from the scores of the same examples: (n,) each. A difference of less than its own standard
+        error passes too, for these examples cannot tell it from none."""
+        value, before = self.goal.value(scores), self.goal.value(reference)
+        error = float(np.std(scores - reference)) / math.sqrt(len(scores))
+        if self.goal.root and before > 0:
+            error /= 2 * before  # of the root, to first order
+        return self.admits(value, before) or abs(value - before) <= error
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from searchkit.run import Run
-from searchkit.types import Artifact, BadInput, TrainState, digest, freeze, thaw
+from searchkit.types import Artifact, BadInput, Goal, Tolerance, TrainState, digest, freeze, thaw
 
 
 def make(tmp_path: Path, name: str = "r") -> Run:
@@ -147,3 +147,18 @@ def test_json_keeps_what_a_dataclass_held() -> None:
 def test_a_digest_depends_on_values_not_on_order_or_tuples() -> None:
     assert digest({"a": (1, 2), "b": 1}) == digest({"b": 1, "a": [1, 2]})
     assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_a_tolerance_lets_through_what_the_examples_cannot_tell() -> None:
+    tolerance = Tolerance(Goal("accuracy", "maximize"), max_drop=0.005)
+    before = np.array([1.0] * 95 + [0.0] * 5)
+    one_wrong = before.copy()
+    one_wrong[0] = 0.0  # a drop of .01 with a standard error of .00995
+    swapped = one_wrong.copy()
+    swapped[[96, 1]] = 1.0, 0.0  # three pairs differ: a drop of .01 and a standard error of .017
+    assert not tolerance.admits_in_pairs(one_wrong, before)
+    assert tolerance.admits_in_pairs(swapped, before)
+    assert tolerance.admits_in_pairs(before, one_wrong), "better is as good"
+    error = Tolerance(Goal("rmse", "minimize", root=True), max_rise=0.02)
+    squares = np.full(100, 4.0)
+    assert error.admits_in_pairs(squares * 1.03, squares) and not error.admits_in_pairs(squares * 1.1, squares)

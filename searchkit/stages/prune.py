@@ -24,7 +24,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from searchkit import measure, onnxfile
 from searchkit.edits import Group, Member, apply_edits_, drops, parts, prunable_groups, units
 from searchkit.run import Context
-from searchkit.train import validation
 from searchkit.types import JSON, Artifact, BadInput, GateFailed, Inapplicable, Tolerance, derive_seed, thaw
 
 IMPORTANCES = ("l1", "l2", "taylor", "bn", "random")
@@ -227,8 +226,8 @@ class Prune:
     "size" (bytes of the fp32 file), "macs", or "latency" (ms at batch 1; below 1 it is a share too). recovery_epochs:
     in all, half of them after the last step. teacher: whether the parent's answers guide the recovery.
 
-    max_drop: None delivers what was asked. A number keeps the last step that is as good as the parent on val within it
-    (`Tolerance`), or else the best step."""
+    max_drop: None delivers what was asked. A number keeps the last step that is as good as the parent on val within it,
+    or within what val can tell (`Tolerance.admits_in_pairs`)."""
 
     to: float = 0.5
     by: str = "params"
@@ -266,21 +265,22 @@ class Prune:
         edits: list[JSON] = []
         log: list[dict[str, JSON]] = []
         steps: list[dict[str, JSON]] = []
-        snapshots: list[tuple[nn.Module, list[JSON]]] = []
+        snapshots: list[tuple[nn.Module, list[JSON], np.ndarray]] = []
         for step in range(self.steps):
             rung = before * (target / before) ** ((step + 1) / self.steps)  # the same share each step
             ranking = Ranking(self.importance, self.everywhere, self.round_to, derive_seed(ctx.seed, artifact.id, step))
             if cost(net) > rung:
                 gradients = self._gradients(artifact, ctx) if self.importance == "taylor" else None
                 edits += prune_(net, example, cost=cost, target=rung, ranking=ranking, gradients=gradients)
-            raw = validation(net, ctx.task, "cpu")
+            raw = ctx.task.goal.value(ctx.scores(net))
             log += [{"step": step + 1, **row} for row in self._recover(net, artifact, ctx, step, parent)]
-            value = validation(net, ctx.task, "cpu")
+            scores = ctx.scores(net)
+            value = ctx.task.goal.value(scores)
             steps.append({"params": measure.params(net), "raw": raw, "val": value})
-            snapshots.append((copy.deepcopy(net), list(edits)))
+            snapshots.append((copy.deepcopy(net), list(edits), scores))
             ctx.echo(f"Prune: step {step + 1} of {self.steps}: {measure.params(net):,} parameters, val {value:.4g}")
-        kept = self._keep([row["val"] for row in steps], validation(parent, ctx.task, "cpu"), ctx)
-        net, edits = snapshots[kept]
+        kept = self._keep([found for _, _, found in snapshots], ctx.scores(parent), ctx)
+        net, edits, _ = snapshots[kept]
         self._prove(net, parent, artifact, edits, example, ctx)
         notes = {
             "metric": ctx.task.goal.metric,
@@ -295,14 +295,19 @@ class Prune:
         }
         return ctx.save(ctx.child(artifact, self, edits=(*artifact.edits, *edits)), net, log=log, notes=notes)
 
-    def _keep(self, values: list[float], reference: float, ctx: Context) -> int:
-        """The index of the step whose network is the stage's result."""
+    def _keep(self, scores: list[np.ndarray], reference: np.ndarray, ctx: Context) -> int:
+        """The index of the step whose network is the stage's result. Raises Inapplicable where none is as good."""
         if self.max_drop is None:
-            return len(values) - 1
+            return len(scores) - 1
         tolerance = Tolerance(ctx.task.goal, self.max_drop)
-        good = [index for index, value in enumerate(values) if tolerance.admits(value, reference)]
-        best = min(range(len(values)), key=lambda index: (ctx.task.goal.loss(values[index]), -index))
-        return good[-1] if good else best
+        good = [index for index, found in enumerate(scores) if tolerance.admits_in_pairs(found, reference)]
+        if good:
+            return good[-1]
+        raise Inapplicable(
+            f"no step was as good as its parent within {self.max_drop:g} on val: {ctx.task.goal.metric} "
+            f"{ctx.task.goal.value(scores[0]):.4g} after the first, {ctx.task.goal.value(reference):.4g} before; "
+            "--prune-to delivers it all the same"
+        )
 
     def _recover(
         self, net: nn.Module, artifact: Artifact, ctx: Context, step: int, parent: nn.Module
