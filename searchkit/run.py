@@ -64,21 +64,22 @@ class Run:
         if not name or name != Path(name).name or name.startswith("."):
             raise BadInput(f"'{name}' is not a name for a run; it is one folder's name, such as cnn-digits-1.")
         path = root / name
+        whole = {"format": FORMAT, "name": name, **freeze(config)}
         try:
             root.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
-        except FileExistsError as error:
-            raise BadInput(
-                f"A run named '{name}' exists in {root}; go on with it by --resume {name}, or give another --name."
-            ) from error
+            with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}.") as made:
+                for folder in ("artifacts", "rungs"):
+                    (Path(made) / "run" / folder).mkdir(parents=True)
+                _write_atomically(Path(made) / "run" / "run.json", _to_json(whole))
+                (Path(made) / "run").rename(path)  # whole, or not there: a kill leaves no half-made run
         except OSError as error:
+            if path.exists():
+                raise BadInput(
+                    f"A run named '{name}' exists in {root}; go on with it by --resume {name}, or give another --name."
+                ) from error
             raise BadInput(
                 f"Cannot write the run folder {path}: {error.strerror}; give a --runs folder that can be."
             ) from error
-        for folder in ("artifacts", "rungs"):
-            (path / folder).mkdir()
-        whole = {"format": FORMAT, "name": name, **freeze(config)}
-        _write_atomically(path / "run.json", _to_json(whole))
         return cls(path, whole)
 
     @classmethod

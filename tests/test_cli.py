@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import cli
+from searchkit import catalogue
 
 ROOT = Path(__file__).parents[1]
 VERBS = ("search", "compress", "report", "export", "bench", "spaces", "tasks", "status", "check")
@@ -169,7 +170,7 @@ def test_what_needs_no_work_imports_no_torch(arguments: list[str], status: int, 
 def test_the_lists_are_json_with_a_version(here: Any) -> None:
     spaces = here("spaces", "--json").plain
     assert spaces["schema_version"] == cli.SCHEMA_VERSION
-    assert {row["name"] for row in spaces["spaces"]} == set(cli.space_files())
+    assert {row["name"] for row in spaces["spaces"]} == set(catalogue.files(cli.SPACES))
     for row in spaces["spaces"]:
         assert row["about"] and row["paper"] and row["trials"] > 0 and row["epochs"] > 0
     tasks = here("tasks", "--json").plain
@@ -177,13 +178,15 @@ def test_the_lists_are_json_with_a_version(here: Any) -> None:
     assert {row["task"] for row in spaces["spaces"]} <= set(tasks["tasks"])
     assert here("status", "--json").plain == {"schema_version": 1, "command": "status", "runs": []}
     for verb in ("spaces", "tasks"):
-        assert all(name in here(verb).out for name in (tasks["tasks"] if verb == "tasks" else cli.space_files()))
+        assert all(
+            name in here(verb).out for name in (tasks["tasks"] if verb == "tasks" else catalogue.files(cli.SPACES))
+        )
 
 
 def test_what_is_said_of_a_space_is_what_it_is() -> None:
     """`spaces` reads the files without running them: the literals must be those of the loaded values."""
-    for name, path in cli.space_files().items():
-        space, glance = cli.load_space(name), cli.glance(path)
+    for name, path in catalogue.files(cli.SPACES).items():
+        space, glance = cli.load_space(name), catalogue.glance(path)
         said = (glance["name"], glance["task"], glance["trials"], glance["epochs"], glance["paper"])
         assert said == (space.name, space.task, space.budget.trials, space.budget.epochs, space.paper)
 
