@@ -71,7 +71,8 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
         if plan.validate or training.patience:
             with _averaged(model, average):
                 row["val"] = value = validation(model, task, plan.device)
-                if training.patience and (best_value is None or task.goal.better(value, best_value)):
+                better = math.isfinite(value) and (best_value is None or task.goal.better(value, best_value))
+                if training.patience and better:
                     best_value, best_epoch = value, epoch
                     best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
             if training.patience and epoch - best_epoch >= training.patience:
@@ -239,3 +240,8 @@ def _restore_(model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainSt
             _, index, key = name.split(".", 2)
             slots.setdefault(int(index), {})[key] = value.clone()
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    # The fused kernel walks memory: a moment must lie there as its parameter does, or channels_last scrambles them.
+    for parameter, loaded in optimizer.state.items():
+        for key, value in loaded.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                loaded[key] = torch.empty_like(parameter).copy_(value)

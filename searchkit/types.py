@@ -288,6 +288,9 @@ class Task(Protocol):
 
     def n_examples(self, split: Split) -> int: ...
 
+    def splits(self) -> Arrays:
+        """Row indices by split, ascending, in the order of the source: what a run keeps of how the data were split."""
+
     def raw(self, split: Split) -> Arrays:
         """Raw inputs by port name, all examples of the split."""
 
@@ -351,9 +354,15 @@ class Budget:
     eta: int = 3
     seconds: float = math.inf  # for the whole line, the stages after the search included
 
-    def rung_epochs(self) -> tuple[int, ...]:
-        epochs = [max(1, round(self.epochs / self.eta**k)) for k in reversed(range(self.rungs))]
-        return tuple(sorted(set(epochs)))
+    def rung_epochs(self, steps_an_epoch: int) -> tuple[int, ...]:
+        """The epochs at which trials are compared. A rung of fewer than LEAST_RUNG_STEPS steps compares noise: it is
+        left out, so that a small data set has fewer rungs than a large one."""
+        epochs = sorted({max(1, round(self.epochs / self.eta**k)) for k in range(self.rungs)})
+        return tuple(e for e in epochs if e * steps_an_epoch >= LEAST_RUNG_STEPS or e == epochs[-1])
+
+
+LEAST_RUNG_STEPS = 100
+"""Measured on digits (20 steps an epoch): after 38 steps the ranks of 12 convolutional networks were noise."""
 
 
 @dataclass(frozen=True)

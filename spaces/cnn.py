@@ -173,7 +173,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     n_stages = trial.suggest_int("stages", 1, max(1, min(4, min(sizes).bit_length() - 2)))
     width = 4 * trial.suggest_int("width_by_4", 2, 12, log=True)
     growth = trial.suggest_categorical("growth", [1.5, 2.0, 1.0]) if n_stages > 1 else 1.0
-    block = trial.suggest_categorical("block", ["residual", "plain", "separable", "mbconv"])
+    block = trial.suggest_categorical("block", ["plain", "mbconv", "residual", "separable"])
     head = trial.suggest_categorical("head", ["global", "flatten"])
     return Arch(
         depths=tuple(trial.suggest_int(f"depth_{i}", 1, 3) for i in range(n_stages)),
@@ -185,7 +185,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
         downsample=trial.suggest_categorical("downsample", ["stride", "max", "avg"]) if n_stages > 1 else "max",
         stem_width=width,
         stem_kernel=trial.suggest_categorical("stem_kernel", [3, 5]),
-        stem_downsamples=trial.suggest_categorical("stem_downsamples", [False, True]) if min(sizes) >= 24 else False,
+        stem_downsamples=trial.suggest_categorical("stem_downsamples", [True, False]) if min(sizes) >= 24 else False,
         head=head,
         hidden=(64,) if head == "flatten" and trial.suggest_categorical("hidden", [False, True]) else (),
         batch_norm=trial.suggest_categorical("batch_norm", [True, False]) if block == "plain" else True,

@@ -26,6 +26,30 @@ def network(seed: int = 0) -> nn.Module:
     )
 
 
+def pictures(seed: int = 0) -> nn.Module:
+    """A dense convolution with several input channels: its memory layout differs under channels_last."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 10),
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "momentum", "rmsprop"])
+def test_a_rung_under_channels_last_goes_on_bit_for_bit(digits: Task, optimizer: str) -> None:
+    plan = FitPlan(training=replace(TRAINING, optimizer=optimizer), seed=5, until=3, channels_last=True)
+    expected = fit(pictures(), digits, plan, TrainState())
+    state = fit(pictures(), digits, replace(plan, until=1), TrainState())
+    stored = TrainState(state.epoch, {k: v.contiguous() for k, v in state.tensors.items()}, state.numbers)
+    state = fit(pictures(seed=1), digits, plan, stored)
+    assert all(torch.equal(value, state.tensors[name]) for name, value in expected.tensors.items())
+
+
 def tensors_of(state: TrainState, prefix: str) -> dict[str, Tensor]:
     return {name: value for name, value in state.tensors.items() if name.startswith(prefix)}
 

@@ -19,14 +19,13 @@ Losses = tuple[float, ...]
 def ranks(losses: Sequence[Losses]) -> list[int]:
     """The non-dominated rank of each: 0 is the front, 1 the front of the rest, and so on (Deb et al. 2002)."""
     values = np.asarray(losses, dtype=np.float64).reshape(len(losses), -1)
-    found = np.full(len(values), -1)
-    rank = 0
+    no_worse = (values[:, None, :] <= values[None, :, :]).all(axis=2)
+    dominates = no_worse & (values[:, None, :] < values[None, :, :]).any(axis=2)
+    n_above, found, rank = dominates.sum(axis=0), np.full(len(values), -1), 0
     while (found < 0).any():
-        left = np.flatnonzero(found < 0)
-        some = values[left]
-        no_worse = (some[:, None, :] <= some[None, :, :]).all(axis=2)
-        better = (some[:, None, :] < some[None, :, :]).any(axis=2)
-        found[left[~(no_worse & better).any(axis=0)]] = rank
+        front = (found < 0) & (n_above == 0)
+        found[front] = rank
+        n_above = n_above - dominates[front].sum(axis=0)
         rank += 1
     return [int(r) for r in found]
 
