@@ -53,7 +53,7 @@ def go(root: Path, executor: str, arguments: argparse.Namespace) -> dict[str, An
     task = tasks.load({"task": arguments.task, "split_seed": 0})
     run = Run.create(root, executor, {})
     context = Context(run, task, lambda name: space, seed=7, echo=lambda line: None)
-    budget = Budget(trials=arguments.trials, epochs=12, rungs=3, eta=3)
+    budget = Budget(trials=arguments.trials, epochs=12, rungs=3, eta=3, least_rung_steps=1)
     settings = SearchSettings(budget=budget, minimize="params", executor=executor, precision="fp32")
     killed: list[int] = []
     over = threading.Event()

@@ -43,7 +43,7 @@ def run_search(root: Path, space_file: Path, task_name: str, trials: int) -> Non
         (root / "run").rename(root / f"not-begun-{time.time_ns()}")
     run = Run.open(root / "run") if begun else Run.create(root, "run", {})
     context = Context(run, task, lambda name: space, seed=7, echo=lambda line: None)
-    budget = Budget(trials=trials, epochs=12, rungs=3, eta=3)
+    budget = Budget(trials=trials, epochs=12, rungs=3, eta=3, least_rung_steps=1)
     settings = SearchSettings(budget=budget, minimize="params", executor="processes", precision="fp32")
     search(space, context, settings)
 

@@ -352,17 +352,14 @@ class Budget:
     epochs: int = 20
     rungs: int = 3
     eta: int = 3
+    least_rung_steps: int = 100  # after 38, the ranks of 12 convolutional networks on digits were noise (measured)
     seconds: float = math.inf  # for the whole line, the stages after the search included
 
     def rung_epochs(self, steps_an_epoch: int) -> tuple[int, ...]:
-        """The epochs at which trials are compared. A rung of fewer than LEAST_RUNG_STEPS steps compares noise: it is
-        left out, so that a small data set has fewer rungs than a large one."""
+        """The epochs at which trials are compared. A rung of fewer than `least_rung_steps` compares noise: it is left
+        out, so that a small data set has fewer rungs than a large one."""
         epochs = sorted({max(1, round(self.epochs / self.eta**k)) for k in range(self.rungs)})
-        return tuple(e for e in epochs if e * steps_an_epoch >= LEAST_RUNG_STEPS or e == epochs[-1])
-
-
-LEAST_RUNG_STEPS = 100
-"""Measured on digits (20 steps an epoch): after 38 steps the ranks of 12 convolutional networks were noise."""
+        return tuple(e for e in epochs if e * steps_an_epoch >= self.least_rung_steps or e == epochs[-1])
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from searchkit.spacefile import load_space
 from searchkit.types import Budget
 
 TINY = Path(__file__).parent / "families" / "tiny.py"
-BUDGET = Budget(trials=6, epochs=4, rungs=3, eta=2)
+BUDGET = Budget(trials=6, epochs=4, rungs=3, eta=2, least_rung_steps=1)
 
 
 def go(root: Path, executor: str, *, budget: Budget = BUDGET, minimize: str | None = "params", workers: int = 1) -> Run:

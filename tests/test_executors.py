@@ -23,7 +23,7 @@ from searchkit.search.jobs import Job, Outcome
 from searchkit.spacefile import load_space, source_of
 from searchkit.types import BadInput, Budget, freeze
 
-BUDGET = Budget(trials=5, epochs=2, rungs=2, eta=2)
+BUDGET = Budget(trials=5, epochs=2, rungs=2, eta=2, least_rung_steps=1)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an extra and not installed")
 
 

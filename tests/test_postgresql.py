@@ -66,7 +66,7 @@ from searchkit.types import Budget
 tiny = load_space(search_driver.TINY)
 run = Run.create(Path(sys.argv[1]), "shared", {{}})
 ctx = Context(run, tasks.load({{"task": "iris"}}), lambda name: tiny, seed=1, echo=lambda line: None)
-budget = Budget(trials=8, epochs=2, rungs=2, eta=2)
+budget = Budget(trials=8, epochs=2, rungs=2, eta=2, least_rung_steps=1)
 search(tiny, ctx, SearchSettings(budget=budget, precision="fp32", storage=sys.argv[2]))
 print(len(run.trials()))
 """

@@ -37,7 +37,7 @@ from searchkit.search.sampler import at, at_random, draw, grid_leaves, grid_valu
 from searchkit.spacefile import load_space, materialise, source_of
 from searchkit.types import BadInput, Budget, Deadline, Limits, NothingFeasible, Space, Task
 
-BUDGET = Budget(trials=6, epochs=2, rungs=2, eta=2)
+BUDGET = Budget(trials=6, epochs=2, rungs=2, eta=2, least_rung_steps=1)
 
 
 @pytest.fixture(scope="module")

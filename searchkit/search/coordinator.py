@@ -93,7 +93,8 @@ class _Search:
     def __init__(self, space: Space, ctx: Context, settings: SearchSettings, progress: Progress) -> None:
         self.space, self.ctx, self.settings, self.progress = space, ctx, settings, progress
         self.run_dir, self.goal, self.budget = ctx.run, ctx.task.goal, settings.budget
-        self.rung_epochs = self.budget.rung_epochs()
+        steps = math.ceil(ctx.task.n_examples("train") / space.training.default.batch_size)
+        self.rung_epochs = self.budget.rung_epochs(steps)
         self.book = CostBook(space, ctx, cost=settings.cost, ship_int8=settings.ship_int8)
         self.dossier = Dossier(space, ctx, settings)
         self.ledger = Ledger(
@@ -415,6 +416,8 @@ class _Search:
         statuses = [t.user_attrs.get("status") for t in self.ledger.trials()]
         self._report()
         if TRAINED in statuses:
+            if not (rows := self.run_dir.lines(LOG)) or rows[-1].get("event") != "end":
+                self.run_dir.append_line(LOG, {"event": "end", "space": self.space.name, "at": round(time.time(), 3)})
             if self.book.n_checks:
                 spent = f"{self.book.seconds:.0f} s in all"
                 self.ctx.echo(f"{self.book.n_checks} candidates exported to check limits, {spent}")
@@ -445,15 +448,19 @@ class _Search:
         statuses = [t.user_attrs.get("status") for t in trials]
         values = [t.values[0] for t in trials if t.user_attrs.get("status") == TRAINED and t.values]
         best = (max if self.goal.direction == "maximize" else min)(values) if values else None
+        spent = [t.user_attrs["seconds"] for t in trials if t.user_attrs.get("status") == TRAINED]
+        done = statuses.count(TRAINED) + statuses.count(FAILED)
+        n_open = max(0, self.budget.trials - done)
         self.progress(
             Status(
-                done=statuses.count(TRAINED) + statuses.count(FAILED),
+                done=done,
                 trials=self.budget.trials,
                 running=len(self.flights),
                 rejected=statuses.count(REJECTED),
                 failed=statuses.count(FAILED),
                 best=best,
                 seconds_left=self.ctx.deadline.left(),
+                seconds_to_go=statistics.median(spent) * n_open / self.settings.workers if spent else None,
                 note=note,
             )
         )

@@ -50,6 +50,6 @@ SPACE = Space(
         {"lr": Between(1e-3, 3e-2, log=True), "optimizer": Choice(("adamw", "momentum"))},
     ),
     task="breast-cancer",
-    budget=Budget(trials=6, epochs=4, rungs=2, eta=2),
+    budget=Budget(trials=6, epochs=4, rungs=2, eta=2, least_rung_steps=1),
     paper="none: a family for tests",
 )
