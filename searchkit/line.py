@@ -9,19 +9,22 @@ from __future__ import annotations
 import math
 import os
 import platform
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from searchkit import __version__, recipes
-from searchkit.run import Context, Run
+from searchkit.run import Context, Run, copy_folder
 from searchkit.types import JSON, Artifact, BadInput, Budget, Deadline, Limits, Space, Task, freeze, thaw
 
 if TYPE_CHECKING:
-    from searchkit.search import Progress
+    from searchkit.search import Progress, SearchSettings
 
 SEARCH_SHARE = 0.65
 """Of a time budget, where stages follow the search and their fixed costs leave so much."""
@@ -33,6 +36,10 @@ STAGES_SECONDS = 40.0
 
 EVIDENCE_SECONDS = 45.0
 """Kept back for scoring the line on test, its latency in five fresh processes, the bundle and the report."""
+
+CLOCK = "clock.json"
+
+TICK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Question:
     sampler: str = "tpe"
     minimize: str | None = "params"
     seed: int = 0
-    workers: int = 1
+    workers: int | None = None  # None: as many as the machine has use for
     executor: str = "processes"
     address: str | None = None
     storage: str | None = None
@@ -73,47 +80,127 @@ class Question:
         return found
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a line came to. winner: the trial; shipped: the last artifact of the line; verdict: one sentence."""
-
-    run: Run
-    winner: Artifact
-    line: tuple[Artifact, ...]
-    verdict: str
-    reports: dict[str, Path]
-
-
 Spaces = Callable[[str], Space]
 Echo = Callable[[str], None]
 
 
 def start(question: Question, task: Task, *, root: Path, name: str, command: list[str]) -> Run:
     """A new run on disk with its question. Raises BadInput where one of that name exists."""
+    from searchkit.search.storage import without_password
+
+    question = replace(question, workers=question.workers or default_workers(pick_device(question.device)))
     config = {
         "question": question.plain(),
         "task": {"name": task.name, "fingerprint": task.fingerprint, "summary": task.summary()},
-        "command": command,
+        "command": [without_password(word) for word in command],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {p: version(p) for p in ("torch", "optuna", "torch-pruning", "onnx", "onnxruntime", "numpy")}
         | {"searchkit": __version__, "python": platform.python_version()},
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.system()},
     }
-    return Run.create(root, name, config)
+    return Run.create(root, name, config, splits=task.splits())
 
 
 def reopen(run: Run, task: Task) -> Question:
     """The question of a run, checked against the data as they are now. Raises BadInput where they changed."""
     stored = run.config["task"]["fingerprint"]
-    if task.fingerprint != stored:
+    rows_then, rows_now = ({split: rows.tolist() for split, rows in s.items()} for s in (run.splits(), task.splits()))
+    if task.fingerprint != stored:  # of the values and the splits
+        what = "the splits are the same, the values are not" if rows_then == rows_now else "the splits are others"
         raise BadInput(
-            f"The data of the run '{run.name}' have changed since it began (fingerprint {stored} then, "
+            f"The data of the run '{run.name}' have changed since it began: {what} (fingerprint {stored} then, "
             f"{task.fingerprint} now); put the data back, or start a new run."
         )
     return Question.parse(run.config["question"])
 
 
-def context(run: Run, question: Question, task: Task, spaces: Spaces, echo: Echo) -> Context:
+def require_startable(question: Question, reports: Path) -> None:
+    """What can be refused is refused before there is a run. Raises BadInput."""
+    from searchkit.search.storage import open_storage
+
+    pick_device(question.device)
+    settings_of(question)
+    if question.executor == "ray":
+        from searchkit.search.executors_ray import require_ray
+
+        require_ray(question.address)
+    if question.storage is not None:
+        open_storage(question.storage)
+    if question.recipe != "none":
+        require_writable(reports)
+
+
+def require_writable(folder: Path) -> None:
+    """Raises BadInput where a report could not be written to `folder`, which is as it was afterwards."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"Cannot write the report to {folder}: {error.strerror}; give a --reports folder that can be."
+        ) from error
+    finally:
+        for path in made:
+            if path.is_dir():
+                path.rmdir()
+
+
+def discard_unbegun(run: Run) -> None:
+    """Remove a new run in which nothing was trained, so that its name is free for a better question."""
+    if not any(row.get("event") in ("rung", "trained", "failed") for row in run.lines("search.jsonl")):
+        shutil.rmtree(run.path)
+
+
+def extend(run: Run, budget: Budget, words: list[str]) -> Question:
+    """Store a raised budget, and the words of the command that raised it: of a flag given twice the last one counts, so
+    the stored command is still the one that makes this run."""
+    before = Question.parse(run.config["question"])
+    question = replace(before, budget=budget)
+    change = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "words": words, "budget_before": before.plain()["budget"]}
+    run.config = {
+        **run.config,
+        "question": question.plain(),
+        "command": [*run.config["command"], *words],
+        "changes": [*run.config.get("changes", []), change],
+    }
+    run.write_json("run.json", run.config)
+    return question
+
+
+class Clock:
+    """How long a line has worked so far, kept with the run: who goes on with it is not given the time budget anew."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.before = run, float((run.read_json(CLOCK) or {}).get("seconds", 0.0))
+        self.started = self.written = time.monotonic()
+
+    def tick(self, *, at_once: bool = False) -> None:
+        """Write it, at most once in a while."""
+        now = time.monotonic()
+        if at_once or now - self.written >= TICK_SECONDS:
+            self.run.write_json(CLOCK, {"seconds": round(self.before + now - self.started, 3)})
+            self.written = now
+
+
+@contextmanager
+def resumable(run: Run) -> Iterator[None]:
+    """Ctrl-C inside ends with one sentence, twice at once. Raises Interrupted."""
+    from searchkit.search import Interrupted
+    from searchkit.search.interrupt import one_clean_interrupt
+
+    with one_clean_interrupt() as interrupted:
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if not interrupted.is_set():
+                raise
+            raise Interrupted(f"Interrupted; what is done is kept, and --resume {run.name} goes on.") from error
+
+
+def context(run: Run, question: Question, task: Task, spaces: Spaces, echo: Echo, *, spent: float = 0.0) -> Context:
+    """spent: seconds of the time budget that are gone."""
     family = spaces(question.space)  # by name or by path; an artifact knows it by its own name
     return Context(
         run=run,
@@ -121,9 +208,9 @@ def context(run: Run, question: Question, task: Task, spaces: Spaces, echo: Echo
         spaces=lambda name: family if name in (family.name, question.space) else spaces(name),
         seed=question.seed,
         device=pick_device(question.device),
-        threads=question.workers,
+        threads=question.workers or 1,
         limits=question.limits,
-        deadline=Deadline.after(question.budget.seconds),
+        deadline=Deadline.after(max(0.0, question.budget.seconds - spent)),
         echo=echo,
     )
 
@@ -139,28 +226,48 @@ def pick_device(wanted: str) -> str:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def search(ctx: Context, question: Question, progress: Progress) -> Artifact:
-    """Run (or finish) the search; the winner: the front's best in the metric, the cheaper of equals."""
-    from searchkit.search import SearchSettings, search, winners
+def default_workers(device: str) -> int:
+    """Two keep a GPU busy; more only share it."""
+    cores = os.cpu_count() or 1
+    return min(cores, 2) if device == "cuda" else cores
 
-    deadline = ctx.deadline
-    if math.isfinite(deadline.left()) and question.recipe != "none":
-        left = deadline.left()
-        fixed = EVIDENCE_SECONDS + STAGES_SECONDS
-        deadline = Deadline.after(max(LEAST_SEARCH_SHARE * left, min(SEARCH_SHARE * left, left - fixed)))
-    settings = SearchSettings(
+
+def settings_of(question: Question) -> SearchSettings:
+    """Raises BadInput where they do not go together."""
+    from searchkit.search import SearchSettings
+
+    return SearchSettings(
         budget=question.budget,
         sampler=question.sampler,
         minimize=question.minimize,
-        workers=question.workers,
+        workers=question.workers or 1,
         executor=question.executor,
         address=question.address,
         storage=question.storage,
         ship_int8=recipes.quantizes(question.recipe),
         plans_epochs=not question.fixed_epochs,
     )
-    search(ctx.spaces(question.space), replace(ctx, deadline=deadline), settings, progress)
-    return winners(ctx.run)[0]
+
+
+def search(ctx: Context, question: Question, progress: Progress, *, spent: float = 0.0) -> Artifact:
+    """Run (or finish) the search; the winner: the front's best in the metric, the cheaper of equals. spent: seconds of
+    the time budget that were gone when this began: the search's share is of the whole."""
+    from searchkit.search import search, winners
+
+    deadline = ctx.deadline
+    if math.isfinite(deadline.left()) and question.recipe != "none":
+        whole = spent + deadline.left()
+        fixed = EVIDENCE_SECONDS + STAGES_SECONDS
+        share = max(LEAST_SEARCH_SHARE * whole, min(SEARCH_SHARE * whole, whole - fixed))
+        deadline = Deadline.after(max(0.0, share - spent))
+    search(ctx.spaces(question.space), replace(ctx, deadline=deadline), settings_of(question), progress)
+    found = winners(ctx.run)
+    if not found:
+        raise BadInput(
+            f"All {question.budget.trials} trials of the shared study were trained elsewhere, so the run "
+            f"'{ctx.run.name}' has none of its own to ship; go on in the run that has them, or give more --trials."
+        )
+    return found[0]
 
 
 def compress(winner: Artifact, ctx: Context, question: Question) -> list[Artifact]:
@@ -178,12 +285,36 @@ def compress(winner: Artifact, ctx: Context, question: Question) -> list[Artifac
     return apply(stages, winner, ctx, pace=pace)
 
 
-def prove(line: list[Artifact], ctx: Context, reports: Path) -> tuple[str, dict[str, Path]]:
-    """Score the line on test, finish the bundle, write the report: the verdict and the report's files."""
+def bundle_trial(ctx: Context, trial: Artifact, to: Path) -> None:
+    """The bundle of any trial in fp32, in the new folder `to`. It is made in a run of its own that lasts as long as
+    this, so that what the run shipped, its evidence and its report stay as they are; nothing is scored on test."""
+    from searchkit.pipeline import apply
+
+    with tempfile.TemporaryDirectory() as folder:
+        aside = Run(Path(folder), ctx.run.config)
+        shutil.copytree(ctx.run.artifact_dir(trial.id), aside.artifact_dir(trial.id))
+        stages = recipes.make("export", recipes.Wish(), epochs=ctx.training(trial).epochs, limited=False)
+        apply(stages, trial, replace(ctx, run=aside))
+        copy_folder(aside.bundle, to)
+
+
+def prove(
+    line: list[Artifact],
+    ctx: Context,
+    reports: Path,
+    *,
+    question: Question | None = None,
+    command: list[str] | None = None,
+) -> tuple[str, dict[str, Path]]:
+    """Score the line on test, finish the bundle, write the report: the verdict and the report's files.
+
+    question, command: what asked for this line; the run's own where they are None."""
     from searchkit import evidence, report
     from searchkit.stages.export import finish_bundle
 
-    found = evidence.collect(ctx, line, line[0])
+    question = question or Question.parse(ctx.run.config["question"])
+    asked = {"recipe": question.recipe, "wish": question.wish, "command": command or ctx.run.config["command"]}
+    found = evidence.collect(ctx, line, line[0], asked=asked)
     finish_bundle(ctx.run, found)
     written = report.write(ctx.run, found, reports / ctx.run.name)
     return report.verdict(ctx.run, found), written

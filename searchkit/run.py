@@ -12,11 +12,12 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -59,8 +60,9 @@ class Run:
     # ── making and opening ──────────────────────────────────────────────────────────────────────────────────────────
 
     @classmethod
-    def create(cls, root: Path, name: str, config: Mapping[str, JSON]) -> Run:
-        """Raises BadInput where a run of this name exists or the folder cannot be written."""
+    def create(cls, root: Path, name: str, config: Mapping[str, JSON], *, splits: Arrays | None = None) -> Run:
+        """splits: row indices by split, kept with the run. Raises BadInput where a run of this name exists or the
+        folder cannot be written."""
         if not name or name != Path(name).name or name.startswith("."):
             raise BadInput(f"'{name}' is not a name for a run; it is one folder's name, such as cnn-digits-1.")
         path = root / name
@@ -70,6 +72,9 @@ class Run:
             with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}.") as made:
                 for folder in ("artifacts", "rungs"):
                     (Path(made) / "run" / folder).mkdir(parents=True)
+                if splits is not None:
+                    with open(Path(made) / "run" / "splits.npz", "wb") as file:
+                        np.savez_compressed(file, train=splits["train"], val=splits["val"], test=splits["test"])
                 _write_atomically(Path(made) / "run" / "run.json", _to_json(whole))
                 (Path(made) / "run").rename(path)  # whole, or not there: a kill leaves no half-made run
         except OSError as error:
@@ -123,9 +128,14 @@ class Run:
     def name(self) -> str:
         return str(self.config["name"])
 
-    @property
-    def study_url(self) -> str:
-        return str(self.config.get("storage") or f"sqlite:///{self.path / 'study.db'}")
+    def splits(self) -> Arrays:
+        """Row indices by split as they were when the run began; empty where it was made without."""
+        file = self.path / "splits.npz"
+        if not file.exists():
+            return {}
+        way_out = "delete it where the data are as they were (their fingerprint is checked), or start a new run"
+        with _readable(file, way_out), open(file, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
+            return dict(stored)
 
     @property
     def bundle(self) -> Path:
@@ -175,7 +185,7 @@ class Run:
         weights: Mapping[str, Tensor] | None = None,
         model: Path | None = None,
         scores: np.ndarray | None = None,
-        log: list[dict[str, JSON]] | None = None,
+        log: Sequence[dict[str, JSON]] = (),
     ) -> Artifact:
         """Write an artifact whole, or not at all. `model` is copied."""
         folder = self.artifact_dir(artifact.id)
@@ -195,7 +205,7 @@ class Run:
         if scores is not None:
             files["scores"] = "scores.npy"
             np.save(folder / "scores.npy", scores, allow_pickle=False)
-        if log is not None:
+        if log:
             files["log"] = "log.jsonl"
             (folder / "log.jsonl").write_text("".join(_to_json(row, indent=None) + "\n" for row in log))
         whole = replace(artifact, files=files)
@@ -207,21 +217,29 @@ class Run:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        try:
-            return load_file(self.file(artifact, "weights"))
-        except (SafetensorError, OSError) as error:
-            raise BadInput(
-                f"The weights of artifact {artifact.id} in the run '{self.name}' cannot be read ({error}); "
-                f"delete {self.artifact_dir(artifact.id)} and resume the run."
-            ) from error
+        file = self.file(artifact, "weights")
+        with _readable(file, self._way_out(artifact), SafetensorError):
+            return load_file(file)
 
     def scores(self, artifact: Artifact) -> np.ndarray:
-        return np.asarray(np.load(self.file(artifact, "scores"), allow_pickle=False))
+        """(n,) of val, one an example. Raises BadInput where the file is damaged."""
+        file = self.file(artifact, "scores")
+        with _readable(file, self._way_out(artifact)):
+            return np.asarray(np.load(file, allow_pickle=False))
 
     def log(self, artifact: Artifact) -> list[dict[str, JSON]]:
+        """The learning curve; empty where nothing was trained. Raises BadInput where the file is damaged."""
         if "log" not in artifact.files:
             return []
-        return [json.loads(line) for line in self.file(artifact, "log").read_text().splitlines()]
+        file = self.file(artifact, "log")
+        with _readable(file, self._way_out(artifact)):
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            if not rows:
+                raise ValueError("it is empty")
+            return rows
+
+    def _way_out(self, artifact: Artifact) -> str:
+        return f"delete the folder {self.artifact_dir(artifact.id)} and resume the run"
 
     def line(self, artifact: Artifact) -> list[Artifact]:
         """The artifact and its ancestors, oldest first."""
@@ -277,14 +295,12 @@ class Run:
         file = self.path / "rungs" / f"{key}.safetensors"
         if not file.exists():
             return None
-        try:
-            with safe_open(file, framework="pt") as opened:
-                about = opened.metadata()
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-        except SafetensorError as error:
-            raise BadInput(
-                f"The training state {file} cannot be read ({error}); delete it: its trial starts again."
-            ) from error
+        with (
+            _readable(file, "delete it: its trial starts again", SafetensorError),
+            safe_open(file, framework="pt") as opened,
+        ):
+            about = opened.metadata()
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
         return TrainState(int(about["epoch"]), tensors, json.loads(about["numbers"]))
 
     def drop_state(self, key: str) -> None:
@@ -384,7 +400,7 @@ class Context:
             evaluation = self.task.evaluate(OnnxPredictor(model), "val")
             metrics |= evaluation.metrics | {"size_bytes": measure.size_bytes(model)}
             whole = replace(draft, metrics=metrics, notes={**draft.notes, **freeze(notes or {})})
-            return self.run.save(whole, weights=weights, model=model, scores=evaluation.scores, log=log)
+            return self.run.save(whole, weights=weights, model=model, scores=evaluation.scores, log=log or ())
 
     def export(self, net: nn.Module, path: Path) -> dict[str, float]:
         """Write `net` as one ONNX file and compare the two on every example of val. Raises GateFailed."""
@@ -468,7 +484,8 @@ class Context:
             state = self.task.fit(net, plan, TrainState())
         finally:
             torch.set_num_threads(before_threads)
-        net.cpu().eval()
+        # contiguous again: the order of sums, and so the last bits, depend on the layout
+        net.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         return list(state.numbers["curve"])
 
 
@@ -518,6 +535,16 @@ def _read_json(file: Path, what: str) -> Any:
     if not isinstance(value, dict):
         raise BadInput(f"{file} holds {type(value).__name__}, not an object, so {what} cannot be read.")
     return value
+
+
+@contextmanager
+def _readable(file: Path, way_out: str, *also: type[Exception]) -> Iterator[None]:
+    """What reading a missing or a torn file raises, as BadInput; `also` is what the reader at hand adds to that."""
+    torn: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, BadZipFile, *also)
+    try:
+        yield
+    except torn as error:
+        raise BadInput(f"{file} cannot be read ({error}); {way_out}.") from error
 
 
 def _last_byte(handle: IO[bytes]) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from searchkit import line, tasks
 from searchkit.run import Run
 from searchkit.types import Artifact, BadInput, Goal, Tolerance, TrainState, digest, freeze, thaw
 
@@ -78,6 +79,45 @@ def test_truncated_weights_and_states_are_one_sentence(tmp_path: Path) -> None:
         run.weights(saved)
     with pytest.raises(BadInput, match="cannot be read"):
         run.load_state("0")
+
+
+def test_splits_are_kept_with_the_run(tmp_path: Path) -> None:
+    splits = {"train": np.array([0, 3, 4]), "val": np.array([1]), "test": np.array([2])}
+    run = Run.create(tmp_path / "runs", "r", {}, splits=splits)
+    again = Run.open(run.path).splits()
+    assert {split: rows.tolist() for split, rows in again.items()} == {"train": [0, 3, 4], "val": [1], "test": [2]}
+    assert make(tmp_path, "without").splits() == {}
+    file = run.path / "splits.npz"
+    whole = file.read_bytes()
+    for size in (0, len(whole) // 2):
+        file.write_bytes(whole[:size])
+        with pytest.raises(BadInput, match="splits.npz cannot be read .* start a new run"):
+            run.splits()
+
+
+@pytest.mark.parametrize(("change", "said"), [({"split_seed": 1}, "splits are others"), ({}, "the values are not")])
+def test_other_data_than_a_run_began_with_are_refused(tmp_path: Path, change: dict[str, int], said: str) -> None:
+    task = tasks.load({"task": "wine"})
+    question = line.Question(space="mlp", source={"task": "wine"})
+    run = line.start(question, task, root=tmp_path, name="r", command=[])
+    assert line.reopen(Run.open(run.path), tasks.load({"task": "wine"})) == question
+    words, arrays = tasks.load({"task": "wine", **change}).pack()
+    changed = arrays if change else {**arrays, "input.features": arrays["input.features"] + 1}
+    with pytest.raises(BadInput, match=said):
+        line.reopen(run, tasks.unpack(words, changed))
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+def test_truncated_scores_and_curves_are_one_sentence(tmp_path: Path, keep: float) -> None:
+    run = make(tmp_path)
+    saved = run.save(artifact(), scores=np.ones(9), log=[{"epoch": 1, "loss": 0.5}])
+    for role in ("scores", "log"):
+        path = run.file(saved, role)
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    with pytest.raises(BadInput, match="scores.npy cannot be read .* resume the run"):
+        run.scores(saved)
+    with pytest.raises(BadInput, match="log.jsonl cannot be read .* resume the run"):
+        run.log(saved)
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ class ArrayTask:
     def n_examples(self, split: Split) -> int:
         return len(self.data.rows[split])
 
+    def splits(self) -> Arrays:
+        return dict(self.data.rows)
+
     def raw(self, split: Split) -> Arrays:
         return self.data.of(split)
 
