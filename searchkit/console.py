@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console as Terminal
 from rich.status import Status as Spinner
 
+from searchkit.tasks.summary import describe as describe_data
 from searchkit.types import JSON
 from searchkit.units import show_seconds
 
@@ -37,9 +38,8 @@ class Console:
     def summary(self, name: str, found: Mapping[str, JSON]) -> None:
         """What was found in the data, before any training."""
         self.say(f"task {name}")
-        for what, value in found.items():
-            if value not in ([], {}, "", None):
-                self.say(f"  {what.replace('_', ' '):<18} {_flat(value)}")
+        for what, words in describe_data(found).items():
+            self.say(f"  {what:<12} {words}")
 
     def progress(self, status: Status) -> None:
         """The search's own callback."""
@@ -75,12 +75,3 @@ def describe(status: Status) -> str:
     if status.note:
         parts.append(status.note)
     return " · ".join(parts)
-
-
-def _flat(value: JSON) -> str:
-    """A value of a summary on one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_flat(part)}" for key, part in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_flat, value)) if len(value) <= 12 else ", ".join(map(_flat, value[:12])) + ", …"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,6 +1,27 @@
-"""One thread a process: the suite runs on two cores beside itself, and a number must not depend on the other tests."""
+"""One thread a process: the suite runs on two cores beside itself, and a number must not depend on the other tests.
+
+SEARCHKIT_DATA is the folder of data sets that are too large to be embedded; what reads them is skipped without it.
+"""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+DATA = Path(os.environ.get("SEARCHKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture
+def stored_data() -> Callable[[str], Path]:
+    """The folder of a data set by its name; the test is skipped where it is not there."""
+
+    def find(name: str) -> Path:
+        if not (DATA / name).is_dir():
+            pytest.skip(f"no {name} in {DATA}; SEARCHKIT_DATA names the folder that has it")
+        return DATA / name
+
+    return find

@@ -2,9 +2,12 @@
 
 import gzip
 import json
+import re
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +21,17 @@ from torch import nn
 
 from searchkit import onnxfile, tasks
 from searchkit.runtime import Deployed, OnnxPredictor, TorchPredictor
+from searchkit.subject import CheckFailed
+from searchkit.taskchecks import TASK_CHECKS
 from searchkit.tasks.arrays import ArrayTask
 from searchkit.tasks.image import crop, cutout, flip
 from searchkit.tasks.metrics import macro_f1, macro_f1_labels, r2
 from searchkit.tasks.series import _mnist1d, shift
 from searchkit.tasks.splits import quantile_strata, split_rows
-from searchkit.types import BadInput, FitPlan, Goal, Infeasible, Training, TrainState
+from searchkit.tasks.summary import describe
+from searchkit.types import JSON, BadInput, FitPlan, Goal, Infeasible, Training, TrainState
 
 EMBEDDED = sorted(tasks.names())
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 random = np.random.default_rng(0)
 
 
@@ -454,6 +459,39 @@ def test_a_second_table_is_the_test_split(tmp_path: Path) -> None:
     assert summary["in_train_and_test"] == 20 and summary["duplicates"] == 0
 
 
+def test_the_check_of_splits_knows_honest_overlap_from_rows_in_two_splits(tmp_path: Path) -> None:
+    x = random.normal(size=(60, 4)).astype(np.float32)
+    y = np.arange(60) % 2
+    path = write_npz(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+    honest = tasks.load({"data": path})
+    assert honest.summary()["in_train_and_test"] == 20
+    TASK_CHECKS["splits_are_apart"](honest)
+    rows = honest.data.rows
+    leaky = ArrayTask(replace(honest.data, rows={**rows, "train": np.union1d(rows["train"], rows["test"][:3])}))
+    with pytest.raises(CheckFailed, match="3 rows are in train and in test"):
+        TASK_CHECKS["splits_are_apart"](leaky)
+
+    class Silent(ArrayTask):
+        def summary(self) -> dict[str, JSON]:
+            return {**super().summary(), "in_train_and_test": 0}
+
+    with pytest.raises(CheckFailed, match="stand in train too, and the summary counts 0"):
+        TASK_CHECKS["splits_are_apart"](Silent(honest.data))
+
+
+def test_the_summary_is_told_in_words(tmp_path: Path) -> None:
+    table = describe(tasks.load({"data": make_csv(tmp_path / "people.csv"), "target": "good"}).summary())
+    assert table["rows"] == "120: train 82, val 14, test 24 (split seed 0)"
+    assert table["columns"] == "2 numeric: age, pay; 1 categorical: job (3)"
+    assert re.fullmatch(r"one of 2 classes: no \(\d+\), yes \(\d+\)", table["predicts"])
+    assert table["missing"] == "12 values: pay (12)" and list(table)[-1] == "fingerprint"
+    assert table["overlap"] == "0 rows of test also in train or val"
+    assert describe(tasks.load({"task": "diabetes"}).summary())["predicts"] == "a quantity: progression"
+    pictures = describe(tasks.load({"task": "digits-reconstruction"}).summary())
+    assert pictures["predicts"] == "the input itself" and "columns" not in pictures
+    assert all("_" not in what and words for what, words in pictures.items())
+
+
 def test_duplicates_are_counted(tmp_path: Path) -> None:
     x = random.normal(size=(50, 4)).astype(np.float32)
     x[1] = x[0]
@@ -676,17 +714,15 @@ def test_the_restored_picture_is_the_raw_one(tmp_path: Path) -> None:
 # ── Real data ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.skipif(not (SHARED / "fashion-mnist").is_dir(), reason=f"no Fashion-MNIST in {SHARED}")
-def test_fashion_mnist() -> None:
-    task = tasks.load({"data": str(SHARED / "fashion-mnist")})
+def test_fashion_mnist(stored_data: Callable[[str], Path]) -> None:
+    task = tasks.load({"data": str(stored_data("fashion-mnist"))})
     assert task.summary()["rows"] == {"train": 51_000, "val": 9_000, "test": 10_000}
     assert len(task.labels) == 10 and task.inputs[0].dtype == "uint8"
     assert set(np.bincount(task.data.target_of("val"))) == {900}
 
 
-@pytest.mark.skipif(not (SHARED / "adult").is_dir(), reason=f"no adult in {SHARED}")
-def test_adult() -> None:
-    folder = SHARED / "adult"
+def test_adult(stored_data: Callable[[str], Path]) -> None:
+    folder = stored_data("adult")
     task = tasks.load({"data": f"{folder}/adult-train.csv", "test_data": f"{folder}/adult-test.csv", "target": "-1"})
     assert sum(task.summary()["rows"].values()) == 32_561 + 16_281 and task.n_examples("test") == 16_281
     assert task.labels == ("<=50K", ">50K") and [c.kind for c in task.columns].count("numeric") == 6

@@ -1,6 +1,8 @@
-"""What was found in the data, as plain JSON to show before training: counts, shapes, missing values, duplicates."""
+"""What was found in the data: counts, shapes, missing values, duplicates; as plain JSON, and in words for a person."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -43,6 +45,62 @@ def duplicates(data: Data) -> tuple[int, int]:
     repeated = sum(len(rows) - len(seen[split]) for split, rows in data.rows.items())
     known = seen["train"] | seen["val"]
     return repeated, sum(keys[row] in known for row in data.rows["test"])
+
+
+QUESTIONS = {
+    "classification": "one of {n} classes",
+    "multilabel": "any of {n} labels",
+    "regression": "a quantity",
+    "reconstruction": "the input itself",
+}
+
+MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many
+
+
+def describe(summary: Mapping[str, JSON]) -> dict[str, str]:
+    """The summary in words: what is shown before training, a line each, in order."""
+    rows, classes, targets = summary["rows"], summary["classes"], summary["targets"]
+    parts = ", ".join(f"{split} {count:,}" for split, count in rows.items())
+    kind: str = summary["kind"]
+    predicts = QUESTIONS.get(kind, kind).format(n=len(classes))
+    named = [f"{label} ({count:,})" for label, count in classes.items()] or list(targets)
+    missing = [f"{column} ({count:,})" for column, count in summary["missing_by_column"].items()]
+    told = {
+        "data": f"{summary['source']}, {summary['modality']}",
+        "rows": f"{sum(rows.values()):,}: {parts} (split seed {summary['split_seed']})",
+        "input": "; ".join(_shape(port) for port in summary["inputs"]),
+        "columns": "; ".join(_columns(summary["columns"], kind) for kind in ("numeric", "categorical")).strip("; "),
+        "predicts": predicts + (f": {_some(named)}" if named else ""),
+        "metric": summary["goal"].replace("_", " "),
+        "missing": _count(summary["missing"], "value") + (f": {_some(missing)}" if missing else ""),
+        "duplicates": _count(summary["duplicates"], "row") + " within a split",
+        "overlap": _count(summary["in_train_and_test"], "row") + " of test also in train or val",
+        "fingerprint": str(summary["fingerprint"]),
+    }
+    return {what: words for what, words in told.items() if words}
+
+
+def _shape(port: Mapping[str, JSON]) -> str:
+    sizes = " × ".join("any length" if size is None else f"{size:,}" for size in port["shape"]) or "1"
+    return f"{port['name']}, {sizes} of {port['dtype']}"
+
+
+def _columns(columns: Sequence[Mapping[str, JSON]], kind: str) -> str:
+    names = [
+        column["name"] + (f" ({len(column['categories'])})" if column["categories"] else "")
+        for column in columns
+        if column["kind"] == kind
+    ]
+    return f"{len(names)} {kind}: {_some(names)}" if names else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
 
 
 def _row_bytes(values: np.ndarray) -> list[bytes]:
