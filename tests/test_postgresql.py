@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BINARIES = [path for path in (shutil.which("initdb"), shutil.which("pg_ctl")) if path] or [
-    str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/*")) if path.name in ("initdb", "pg_ctl")
-]
+DEBIAN = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)  # which stands on no PATH
+FOLDERS = os.pathsep.join([os.environ.get("PATH", os.defpath), *DEBIAN])
 
 
 def free_port() -> int:
@@ -28,14 +27,14 @@ def free_port() -> int:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an empty database."""
     pytest.importorskip("psycopg")
-    if len(BINARIES) < 2:
+    initdb, pg_ctl = shutil.which("initdb", path=FOLDERS), shutil.which("pg_ctl", path=FOLDERS)
+    if initdb is None or pg_ctl is None:
         pytest.skip("PostgreSQL's initdb and pg_ctl are not installed")
     # a path of its own: the server's user must be able to reach it
     folder = Path(f"/tmp/searchkit-postgresql-{os.getpid()}")
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
     as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # it refuses to run as root
-    initdb, pg_ctl = (next(b for b in BINARIES if b.endswith(name)) for name in ("initdb", "pg_ctl"))
     data, port = folder / "data", free_port()
 
     def run(*command: str) -> None:
