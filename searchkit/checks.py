@@ -72,7 +72,7 @@ def check_sample_is_deterministic(subject: Subject) -> None:
     root = str(Path(__file__).resolve().parents[1])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
-        [sys.executable, "-m", "searchkit.checks", path],
+        [sys.executable, "-P", "-m", "searchkit.checks", path],
         input=json.dumps(freeze(subject.task.spec)), capture_output=True, text=True, env=environment, timeout=120,
     )  # fmt: skip
     require(done.returncode == 0, f"sample() fails in another process: {done.stderr.strip()[-300:]}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console as Terminal
 from rich.status import Status as Spinner
+from rich.text import Text
 
 from searchkit.tasks.summary import describe as describe_data
 from searchkit.types import JSON
@@ -33,7 +34,7 @@ class Console:
         self.last = (-1, -math.inf)  # trials done, when that was said
 
     def say(self, text: str) -> None:
-        self.terminal.print(text, markup=False, soft_wrap=True)
+        self.terminal.print(_verbatim(text), soft_wrap=True)
 
     def summary(self, name: str, found: Mapping[str, JSON]) -> None:
         """What was found in the data, before any training."""
@@ -44,11 +45,12 @@ class Console:
     def progress(self, status: Status) -> None:
         """The search's own callback."""
         line = describe(status)
+        shown = _verbatim(line)
         if self.terminal.is_terminal:
             if self.spinner is None:
-                self.spinner = self.terminal.status(line, spinner="dots")
+                self.spinner = self.terminal.status(shown, spinner="dots")
                 self.spinner.start()
-            self.spinner.update(line)
+            self.spinner.update(shown)
         elif status.done != self.last[0] or status.note:
             now = time.monotonic()
             if status.note or status.done >= status.trials or now - self.last[1] >= PLAIN_LINE_SECONDS:
@@ -70,8 +72,15 @@ def describe(status: Status) -> str:
         parts.append(f"{status.rejected} over a limit")
     if status.failed:
         parts.append(f"{status.failed} failed")
-    if math.isfinite(status.seconds_left):
+    if status.seconds_to_go and status.seconds_to_go < status.seconds_left:
+        parts.append(f"about {show_seconds(status.seconds_to_go)} left")
+    elif math.isfinite(status.seconds_left):
         parts.append(f"{show_seconds(status.seconds_left)} left")
     if status.note:
         parts.append(status.note)
     return " · ".join(parts)
+
+
+def _verbatim(text: str) -> Text:
+    """What came from data and files is shown as it is: no markup, no emoji codes, no escapes of the terminal."""
+    return Text(text.replace("\x1b", ""))

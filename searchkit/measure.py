@@ -315,7 +315,7 @@ def _in_fresh_process(files: list[Path], feeds: list[Arrays], rounds: int) -> Ti
         names = [str(path.resolve()) for path in files]
         (Path(folder) / "wanted.json").write_text(json.dumps({"files": names, "rounds": rounds}))
         done = subprocess.run(
-            [sys.executable, "-m", "searchkit.measure", folder],
+            [sys.executable, "-P", "-m", "searchkit.measure", folder],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)},
             capture_output=True,
             text=True,

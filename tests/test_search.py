@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import search_driver
@@ -33,7 +33,9 @@ from searchkit.search import (
     search,
     winners,
 )
+from searchkit.search.jobs import worker_environment
 from searchkit.search.sampler import at, at_random, draw, grid_leaves, grid_values, holds, neighbour
+from searchkit.search.storage import whole_url, without_password
 from searchkit.spacefile import load_space, materialise, source_of
 from searchkit.types import BadInput, Budget, Deadline, Limits, NothingFeasible, Space, Task
 
@@ -84,7 +86,9 @@ def test_the_front_is_what_no_trial_beats(context: Context, tiny: Space) -> None
     search(tiny, context, settings(minimize="params"))
     front = winners(context.run)
     points = [(-a.metrics["accuracy"], a.metrics["params"]) for a in front]
-    assert points == sorted(points) and len(set(points)) <= len(points)
+    assert points == sorted(points)
+    for better, worse in zip(points, points[1:], strict=False):
+        assert worse == better or worse[1] < better[1], "a trial on the front is worse than another and no cheaper"
     for other in context.run.trials():
         point = (-other.metrics["accuracy"], other.metrics["params"])
         beaten = any(p[0] <= point[0] and p[1] <= point[1] for p in points)
@@ -167,9 +171,33 @@ def test_ctrl_c_leaves_a_run_that_resumes(context: Context, tiny: Space) -> None
     with pytest.raises(Interrupted, match="--resume run"):
         search(tiny, context, settings(), interrupt)
     assert signal.getsignal(signal.SIGINT) is before
-    assert threading.main_thread() is threading.current_thread()
+    assert not any(row["event"] == "end" for row in context.run.lines("search.jsonl"))
+    n_before = len(context.run.trials())
+    assert 2 <= n_before < BUDGET.trials
     search(tiny, context, settings())
     assert [row["status"] for row in history(context.run)] == ["trained"] * BUDGET.trials
+    assert context.run.lines("search.jsonl")[-1]["event"] == "end"
+
+
+def test_a_search_never_looks_at_the_test_split(context: Context, task: Task, tiny: Space, tmp_path: Path) -> None:
+    """The same search where the rows of test are garbage: equal trials, metrics, scores and weights, bit for bit."""
+    config, arrays = task.pack()
+    spoiled = {name: array.copy() for name, array in arrays.items()}
+    spoiled["input.features"][arrays["rows.test"]] = np.nan
+    spoiled["target"][arrays["rows.test"]] = 0
+    poisoned = tasks.unpack(config, spoiled)
+    assert np.isnan(poisoned.raw("test")["features"]).all() and np.isfinite(poisoned.raw("val")["features"]).all()
+    elsewhere = replace(context, run=Run.create(tmp_path / "else", "run", {}), task=poisoned)
+    for ctx in (context, elsewhere):
+        search(tiny, ctx, settings(minimize="params"))
+    facts = ("number", "params", "value", "cost", "epochs")
+    told = [[[row[name] for name in facts] for row in history(ctx.run)] for ctx in (context, elsewhere)]
+    assert told[0] == told[1]
+    for one, other in zip(context.run.trials(), elsewhere.run.trials(), strict=True):
+        assert one.metrics == other.metrics
+        assert context.run.scores(one).tobytes() == elsewhere.run.scores(other).tobytes()
+        a, b = context.run.weights(one), elsewhere.run.weights(other)
+        assert {n: w.numpy().tobytes() for n, w in a.items()} == {n: w.numpy().tobytes() for n, w in b.items()}
 
 
 def test_a_run_is_not_resumed_as_another_search(context: Context, tiny: Space) -> None:
@@ -178,6 +206,31 @@ def test_a_run_is_not_resumed_as_another_search(context: Context, tiny: Space) -
         search(tiny, context, settings(budget=replace(BUDGET, epochs=4)))
     search(tiny, context, settings(budget=replace(BUDGET, trials=2)))
     assert len(context.run.trials()) == 2
+
+
+def test_the_time_left_is_told_without_a_time_budget(context: Context, tiny: Space) -> None:
+    seen: list[Status] = []
+    search(tiny, context, settings(budget=replace(BUDGET, trials=3)), seen.append)
+    assert seen[0].seconds_to_go is None and seen[-1].seconds_to_go == 0
+    spent = [row["seconds"] for row in history(context.run)]
+    after_one = next(status for status in seen if status.done == 1)
+    assert after_one.seconds_to_go == pytest.approx(2 * spent[0]), "two are open, and one has taken so long"
+
+
+def test_a_password_is_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = "postgresql://me:s3cret@db.example:5432/study"
+    bare = "postgresql://me@db.example:5432/study"
+    assert without_password(whole) == without_password(bare) == bare
+    assert without_password(f"--storage={whole}") == f"--storage={bare}"
+    assert "s3cret" not in without_password("postgresql://me:a@s3cret@db/study")
+    assert without_password("postgresql://db/x?user=me&password=s3cret") == "postgresql://db/x?user=me"
+    for plain in ("sqlite:////tmp/a.db", "postgresql://db:5432/x", "runs/x", "--name", "C:/a@b"):
+        assert without_password(plain) == plain
+    monkeypatch.delenv("SEARCHKIT_STORAGE", raising=False)
+    assert whole_url(bare) == bare
+    monkeypatch.setenv("SEARCHKIT_STORAGE", whole)
+    assert whole_url(bare) == whole and whole_url("postgresql://me@other/study") == "postgresql://me@other/study"
+    assert "SEARCHKIT_STORAGE" not in worker_environment([])
 
 
 def test_coordinators_share_a_study_by_url(tmp_path: Path, task: Task, tiny: Space) -> None:

@@ -104,6 +104,11 @@ class _Search:
             owner=self.dossier.owner,
             facts=self.dossier.facts,
         )
+        if not self.ledger.trials() and any(a.space == space.name for a in self.run_dir.trials()):
+            raise BadInput(
+                f"The run '{self.run_dir.name}' has trained trials, and its study has none: the database is emptied or "
+                "gone. Put it back, or start a new run; its trials are not trained again over the old ones."
+            )
         self.proposer = Proposer(
             space=space,
             spec=ctx.task.spec,

@@ -13,6 +13,7 @@ from searchkit.search.profile import profile_space
 from searchkit.search.results import FILE
 from searchkit.search.sampler import Directions
 from searchkit.search.settings import SearchSettings
+from searchkit.search.storage import without_password
 from searchkit.types import JSON, Space, digest, freeze
 
 
@@ -31,7 +32,7 @@ class Dossier:
                 directions=list(self.directions),
                 cost=settings.cost,
                 study=f"{ctx.run.path.name}:{space.name}",
-                url=settings.storage,
+                url=without_password(settings.storage) if settings.storage else None,
                 owner=uuid.uuid4().hex[:12] if settings.storage else "",
                 settings={**freeze(settings), "budget": _without_inf(freeze(settings.budget)), "storage": None},
             )

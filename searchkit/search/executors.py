@@ -133,7 +133,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "searchkit.search.worker", str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-P", "-m", "searchkit.search.worker", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 env=worker_environment(sys.path),
                 stdin=subprocess.DEVNULL,

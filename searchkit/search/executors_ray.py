@@ -6,6 +6,7 @@ store once. Ray itself retries nothing: a lost job goes back to the coordinator,
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import logging
 import os
@@ -22,11 +23,9 @@ class Ray:
     or the address may not be used."""
 
     def __init__(self, pack: TaskPack, *, workers: int, address: str | None = None, device: str = "cpu") -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise BadInput("The executor ray needs Ray: pip install 'searchkit[ray]'.") from error
-        require_token(address)
+        require_ray(address)
+        import ray
+
         self.capacity = workers
         self.ray: Any = ray
         self.started_here = not ray.is_initialized()
@@ -127,6 +126,13 @@ def run_on_ray(pack: TaskPack, job: Job) -> Outcome:
         # the object store's memory is read-only, and a task may keep views of it: copy once a worker
         _unpacked[key] = tasks.unpack(config, {name: array.copy() for name, array in arrays.items()})
     return run_job(job, _unpacked[key], materialise(job.space))
+
+
+def require_ray(address: str | None) -> None:
+    """Raises BadInput where Ray is not installed or `address` may not be used."""
+    if importlib.util.find_spec("ray") is None:
+        raise BadInput("The executor ray needs Ray: pip install 'searchkit[ray]'.")
+    require_token(address)
 
 
 def require_token(address: str | None) -> None:

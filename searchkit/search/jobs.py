@@ -12,6 +12,7 @@ import os
 import time
 import traceback
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -153,5 +154,9 @@ WORKER_ENV = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def worker_environment(path: list[str]) -> dict[str, str]:
-    """The environment of a worker process: this one's, one thread, and the same import path."""
-    return {**os.environ, **WORKER_ENV, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in path)}
+    """The environment of a worker process: this one's without the database's password, one thread, and the same import
+    path, the engine's own folder on it and not the folder where the user stands: files there must shadow nothing."""
+    root = str(Path(__file__).resolve().parents[2])
+    here = [p for p in path if p and (p == root or Path(p).resolve() != Path.cwd())]
+    environment = {name: value for name, value in os.environ.items() if name != "SEARCHKIT_STORAGE"}
+    return {**environment, **WORKER_ENV, "PYTHONPATH": os.pathsep.join([*here, *([] if root in here else [root])])}

@@ -8,43 +8,17 @@ see `sampler`, which asks a copy in memory.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
 
 import optuna
-from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from searchkit.search.sampler import Candidate, Directions
+from searchkit.search.storage import open_storage, without_password
 from searchkit.types import JSON, BadInput
 
 REJECTED, FAILED, TRAINED, UNTOLD, CUT_OFF = "rejected", "failed", "trained", "running", "cut off"
-
-
-def open_storage(url: str) -> RDBStorage:
-    """Raises BadInput where the database cannot be opened."""
-    optuna.logging.set_verbosity(logging.WARNING)
-    patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    for attempt in range(OPENINGS):
-        try:
-            return RDBStorage(url, engine_kwargs=patient)
-        except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError) as error:
-            # coordinators that start together create the same tables: all but one fail, and find them the next time
-            races = (IntegrityError, ProgrammingError)
-            lost_a_race = isinstance(error, races) or isinstance(error.__cause__, races)
-            if attempt == OPENINGS - 1 or not lost_a_race:
-                told = str(error).splitlines()[0]
-                raise BadInput(
-                    f"The study at {_hidden(url)} cannot be opened ({type(error).__name__}: {told})."
-                ) from error
-            time.sleep(0.5)
-    raise AssertionError("the last attempt returns or raises")
-
-
-OPENINGS = 5
 
 
 class Ledger:
@@ -58,12 +32,14 @@ class Ledger:
                 storage=self.storage, study_name=name, directions=list(directions), load_if_exists=True
             )
         except optuna.exceptions.StorageInternalError as error:
-            raise BadInput(f"The study at {_hidden(url)} cannot be read: {str(error).splitlines()[0]}.") from error
+            raise BadInput(
+                f"The study at {without_password(url)} cannot be read: {str(error).splitlines()[0]}."
+            ) from error
         wanted = [StudyDirection[d.upper()] for d in directions]
         known = self.study.user_attrs.get("facts", facts)
         if self.study.directions != wanted or known != facts:
             raise BadInput(
-                f"The study '{name}' at {_hidden(url)} was made for another task, objective or budget; "
+                f"The study '{name}' at {without_password(url)} was made for another task, objective or budget; "
                 "resume with the same settings, or give the run another name."
             )
         if "facts" not in self.study.user_attrs:
@@ -148,9 +124,3 @@ class Ledger:
 
 WORST = 1e12
 """Stands for the worst value: a database takes no NaN, and infinity breaks importances and drawings."""
-
-
-def _hidden(url: str) -> str:
-    """The URL without its password."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('://')[0]}://…@{tail}" if at else url

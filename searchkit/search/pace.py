@@ -100,14 +100,22 @@ def quickest(
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         nets.append((net, make_optimizer(net, training)))
     times: list[list[float]] = [[] for _ in usable]
+
+    def settle() -> None:
+        """A GPU's work goes on after the call that began it."""
+        if ctx.device == "cuda":
+            torch.cuda.synchronize()
+
     for _ in range(rounds + 1):
         for (precision, _), (net, optimizer), spent in zip(usable, nets, times, strict=True):
+            settle()
             started = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(ctx.device, torch.bfloat16, enabled=precision == "bf16"):
                 loss = task.loss(net, batch)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            settle()
             spent.append(time.perf_counter() - started)
     medians = [sorted(spent[1:])[rounds // 2] for spent in times]  # the first step warms up
     best = min(range(len(usable)), key=medians.__getitem__)

@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchkit.run import Run
 from searchkit.search import rungs
-from searchkit.search.ledger import FAILED, REJECTED, TRAINED, open_storage
+from searchkit.search.ledger import FAILED, REJECTED, TRAINED
 from searchkit.search.sampler import feasible
+from searchkit.search.storage import open_storage
 from searchkit.types import JSON, Artifact, BadInput
 
 FILE = "search.json"
@@ -121,7 +122,15 @@ def random_so_far(values: Sequence[float], direction: Literal["maximize", "minim
 
 
 def _trials(run: Run, about: dict[str, JSON]) -> list[FrozenTrial]:
-    study = optuna.load_study(study_name=about["study"], storage=open_storage(about["url"] or default_url(run)))
+    url = about["url"] or default_url(run)
+    try:
+        study = optuna.load_study(study_name=about["study"], storage=open_storage(url))
+    except KeyError as error:
+        where = url if about["url"] is None else "the storage"
+        raise BadInput(
+            f"The study '{about['study']}' of the run '{run.name}' is not in {where}; put the database back, or start "
+            "a new run."
+        ) from error
     return [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING and "status" in t.user_attrs]
 
 

@@ -70,7 +70,8 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a search stands. best: the goal's value on val of the best trial so far. note: one line worth a look."""
+    """Where a search stands. best: the goal's value on val of the best trial so far. seconds_left: of the time budget.
+    seconds_to_go: at the pace of the trials so far; None before the first. note: one line worth a look."""
 
     done: int
     trials: int
@@ -79,6 +80,7 @@ class Status:
     failed: int
     best: float | None
     seconds_left: float = math.inf
+    seconds_to_go: float | None = None
     note: str = ""
 
 

@@ -1,4 +1,4 @@
-"""A worker process: `python -m searchkit.search.worker FD PARENT`, started by `executors.Processes`.
+"""A worker process: `python -P -m searchkit.search.worker FD PARENT`, started by `executors.Processes`.
 
 It gets the packed task, then jobs, over the socket FD, and sends an outcome for each. It ends with its parent.
 """
