@@ -14,10 +14,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,8 +26,9 @@ from searchkit.console import Console
 from searchkit.types import JSON, BadInput, SearchkitError, Space
 
 if TYPE_CHECKING:
+    from searchkit.recipes import Wish
     from searchkit.run import Run
-    from searchkit.types import Artifact, Task
+    from searchkit.types import Artifact, Budget, Task
 
 SCHEMA_VERSION = 1
 SPACES = Path(__file__).parent / "spaces"
@@ -113,6 +114,7 @@ def open_run(name: str, runs: Path) -> Run:
     )
 )
 def search(
+    flow: typer.Context,
     space: Annotated[str, typer.Option(help="A family's name (see `spaces`), or the path of your own.")] = "",
     task: Annotated[str | None, typer.Option(help="An embedded task (see `tasks`).")] = None,
     data: Annotated[Path | None, typer.Option(help="CSV, Parquet, .npz, idx folder, or image folder.")] = None,
@@ -132,7 +134,8 @@ def search(
     ] = None,
     time_budget: Annotated[str | None, typer.Option(help="For the whole line, such as 30m.")] = None,
     workers: Annotated[
-        int | None, typer.Option(parser=whole_number, help="Processes, one thread each.  [default: cores]")
+        int | None,
+        typer.Option(parser=whole_number, help="Processes, one thread each.  [default: cores; with a GPU, 2 at most]"),
     ] = None,
     seed: Annotated[int, typer.Option(parser=whole_number, help="Of the search and every training in it.")] = 0,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or grid.")] = "tpe",
@@ -144,7 +147,7 @@ def search(
     max_params: Annotated[str | None, typer.Option(help="Such as 50k.")] = None,
     max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates of one example, such as 5M.")] = None,
     recipe: Annotated[
-        str, typer.Option(help="compact, int8, prune, export, or none to stop after the search.")
+        str, typer.Option(help="compact, int8, prune, distil, export, or none to stop after the search.")
     ] = "compact",
     prune_to: Annotated[
         float | None,
@@ -172,10 +175,16 @@ def search(
     """
     given = locals()
     if resume is not None:
-        extra = sorted(flag for flag in ("space", "task", "data", "name", "target") if given[flag])
+        extra = [flag for flag in given if was_given(flow, flag) and flag not in WITH_RESUME]
         if extra:
-            raise BadInput(f"--resume {resume} takes its question from the run; leave out --{extra[0]}.")
-        answer(open_run(resume, runs), None, reports=reports, as_json=as_json, quiet=quiet, resumed=True)
+            flag = extra[0].replace("_", "-")
+            raise BadInput(
+                f"--resume {resume} takes its question from the run; leave out --{flag}. "
+                "With it go --workers, a higher --trials or --time-budget, --runs, --reports, --json and --quiet."
+            )
+        answer(
+            open_run(resume, runs), None, Raise(trials, time_budget, workers), reports, Console(quiet=quiet), as_json
+        )
         return
     if not space:
         raise BadInput(
@@ -183,6 +192,8 @@ def search(
         )
     from searchkit import flags, line, tasks
 
+    if storage is not None:
+        os.environ["SEARCHKIT_STORAGE"] = storage  # with its password, which is kept nowhere else
     path = space_path(space)
     if task is None and data is None:
         task = str(catalogue.glance(path).get("task", "")) or None
@@ -194,12 +205,41 @@ def search(
     if refusal is not None:
         raise BadInput(f"The space '{family.name}' is not for the task '{loaded.name}': {refusal}.")
     question = replace(question, budget=flags.budget(given, family.budget), fixed_epochs=epochs is not None)
+    line.require_startable(question, reports)
     console = Console(quiet=quiet)
     console.summary(loaded.name, loaded.summary())
     run = line.start(
         question, loaded, root=runs, name=name or free_name(runs, family.name, loaded.name), command=sys.argv
     )
-    answer(run, loaded, reports=reports, as_json=as_json, quiet=quiet, resumed=False)
+    answer(run, loaded, None, reports, console, as_json)
+
+
+WITH_RESUME = ("resume", "trials", "time_budget", "workers", "runs", "reports", "as_json", "quiet")
+
+
+def was_given(flow: typer.Context, flag: str) -> bool:
+    """On the command line, as its default or not."""
+    source = flow.get_parameter_source(flag)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+@dataclass(frozen=True)
+class Raise:
+    """What --resume may change: how much may be spent, which is stored with the run, and how many work at once."""
+
+    trials: int | None
+    time_budget: str | None
+    workers: int | None
+
+    def budget(self, before: Budget) -> Budget:
+        from searchkit import flags
+
+        return flags.raised(vars_of(self), before)
+
+    @property
+    def words(self) -> list[str]:
+        trials = [] if self.trials is None else ["--trials", str(self.trials)]
+        return trials + ([] if self.time_budget is None else ["--time-budget", self.time_budget])
 
 
 def free_name(runs: Path, space: str, task: str) -> str:
@@ -210,28 +250,51 @@ def free_name(runs: Path, space: str, task: str) -> str:
     return f"{stem}-{number}"
 
 
-def answer(run: Run, task: Task | None, *, reports: Path, as_json: bool, quiet: bool, resumed: bool) -> None:
-    """Do what the run's question asks and is not done yet; then say what came of it."""
-    from searchkit import line, tasks
+def answer(run: Run, task: Task | None, more: Raise | None, reports: Path, console: Console, as_json: bool) -> None:
+    """Do what the run's question asks and is not done yet; then say what came of it. A run that is resumed (more) loads
+    its own task."""
+    from searchkit import flags, line, tasks
+    from searchkit.types import NothingFeasible
 
-    watch_for_crashes(run.path)
-    console = Console(quiet=quiet)
-    started = time.monotonic()
+    watch_for_crashes(run)
     if task is None:
         task = tasks.load(run.config["question"]["source"])
     question = line.reopen(run, task)
-    with run.locked():
-        ctx = line.context(run, question, task, load_space, console.say)
-        console.say(f"run {run.name}" + (" resumed" if resumed else "") + f" in {run.path}")
+    started = time.monotonic()
+    with run.locked(), line.resumable(run):
+        if more is not None:
+            budget = more.budget(question.budget)
+            if budget != question.budget:
+                question = line.extend(run, budget, more.words)
+            workers = flags.workers(more.workers, question.executor)
+            question = replace(question, workers=question.workers if more.workers is None else workers)
+        clock = line.Clock(run)
+
+        def say(text: str) -> None:
+            clock.tick()
+            console.say(text)
+
+        def progress(status: Any) -> None:
+            clock.tick()
+            console.progress(status)
+
         try:
-            winner = line.search(ctx, question, console.progress)
+            ctx = line.context(run, question, task, load_space, say, spent=clock.before)
+            say(f"run {run.name}" + (" resumed" if more else "") + f" in {run.path}")
+            winner = line.search(ctx, question, progress, spent=clock.before)
+            console.close()
+            if question.recipe == "none":
+                report_search(run, winner, task, as_json)
+                return
+            verdict, written = line.prove(line.compress(winner, ctx, question), ctx, reports)
+        except (BadInput, NothingFeasible):
+            if more is None:
+                line.discard_unbegun(run)
+            raise
         finally:
             console.close()
-        if question.recipe == "none":
-            report_search(run, winner, task, as_json)
-            return
-        artifacts = line.compress(winner, ctx, question)
-        verdict, written = line.prove(artifacts, ctx, reports)
+            if run.path.is_dir():
+                clock.tick(at_once=True)
     finish(run, verdict, written, as_json, time.monotonic() - started, "search")
 
 
@@ -271,10 +334,11 @@ def finish(run: Run, verdict: str, written: Mapping[str, Path], as_json: bool, s
 def compress(
     run_name: RunName,
     trial: TrialNumber = None,
-    recipe: Annotated[str, typer.Option(help="compact, int8, prune or export.")] = "compact",
+    recipe: Annotated[str, typer.Option(help="compact, int8, prune, distil or export.")] = "compact",
     prune_to: Annotated[
-        float | None, typer.Option(parser=number, help="The share of parameters to keep, or an absolute target.")
+        float | None, typer.Option(parser=number, help="The share of --prune-by to keep, or an absolute target.")
     ] = None,
+    prune_by: Annotated[str, typer.Option(help="params, size, macs or latency.")] = "params",
     importance: Annotated[str, typer.Option(help="l1, l2, taylor, bn or random.")] = "taylor",
     max_drop: Annotated[float, typer.Option(parser=number, help="Of the metric, that int8 may cost.")] = 0.005,
     runs: Runs = Path("runs"),
@@ -286,24 +350,38 @@ def compress(
 
     What is done already is not done again.
     """
-    from searchkit import line, recipes, tasks
-    from searchkit.search import winners
+    given = locals()
+    from searchkit import flags, recipes
 
     if recipe not in recipes.NAMES or recipe == "none":
         allowed = ", ".join(name for name in recipes.NAMES if name != "none")
         raise BadInput(f"--recipe '{recipe}' is not known here; it is one of {allowed}.")
+    wish = flags.wish(given)
     started = time.monotonic()
     run = open_run(run_name, runs)
-    watch_for_crashes(run.path)
+    verdict, written = put_through(run, trial, recipe, wish, reports, Console(quiet=quiet))
+    finish(run, verdict, written, as_json, time.monotonic() - started, "compress")
+
+
+def put_through(
+    run: Run, trial: int | None, recipe: str, wish: Wish, reports: Path, console: Console
+) -> tuple[str, dict[str, Path]]:
+    """The winner, or this trial, through a recipe: the verdict and the report's files."""
+    from searchkit import line, tasks
+    from searchkit.search import winners
+    from searchkit.search.storage import without_password
+
+    watch_for_crashes(run)
+    line.require_writable(reports)
     task = tasks.load(run.config["question"]["source"])
     asked = line.reopen(run, task)
-    wish = replace(asked.wish, prune_to=prune_to, importance=importance, max_drop=max_drop)
     question = replace(asked, recipe=recipe, wish=wish, budget=replace(asked.budget, seconds=math.inf))
-    with run.locked():
-        ctx = line.context(run, question, task, load_space, Console(quiet=quiet).say)
+    with run.locked(), line.resumable(run):
+        ctx = line.context(run, question, task, load_space, console.say)
         winner = run.trial(trial) if trial is not None else first(winners(run), run)
-        verdict, written = line.prove(line.compress(winner, ctx, question), ctx, reports)
-    finish(run, verdict, written, as_json, time.monotonic() - started, "compress")
+        made = line.compress(winner, ctx, question)
+        command = [without_password(word) for word in sys.argv]
+        return line.prove(made, ctx, reports, question=question, command=command)
 
 
 def first(found: list[Artifact], run: Run) -> Artifact:
@@ -356,25 +434,40 @@ def export(
 ) -> None:
     """Write a bundle that runs without PyTorch.
 
-    Of what the run shipped, or of any trial in fp32.
+    Of what the run shipped, or of any trial in fp32, to a folder of its own.
     """
+    from searchkit.recipes import Wish
     from searchkit.run import copy_folder
 
     run = open_run(run_name, runs)
     if to is not None and to.exists():
         raise BadInput(f"--to '{to}' exists; give a new folder, so that nothing of yours is written over.")
-    if trial is not None or not run.bundle.is_dir():
-        compress(run_name, trial=trial, recipe="export", runs=runs, reports=reports, as_json=as_json, quiet=quiet)
-    if to is not None:
-        copy_folder(run.bundle, to)
-    if trial is None or to is not None:
+    if trial is not None:
+        where = to or run.path / f"bundle-trial-{trial}"
+        if not where.exists():
+            export_trial(run, trial, where, Console(quiet=quiet))
+    else:
         where = to or run.bundle
-        emit(
-            as_json,
-            "export",
-            {"run": run.name, "bundle": str(where)},
-            f"bundle  {where}\nverify  python {where}/verify.py",
-        )
+        if not run.bundle.is_dir():
+            put_through(run, None, "export", Wish(), reports, Console(quiet=quiet))
+        if to is not None:
+            copy_folder(run.bundle, to)
+    plain = {"run": run.name, "bundle": str(where), **({} if trial is None else {"trial": trial})}
+    emit(as_json, "export", plain, f"bundle  {where}\nverify  python {where}/verify.py")
+
+
+def export_trial(run: Run, trial: int, where: Path, console: Console) -> None:
+    from searchkit import line, tasks
+
+    found = run.trial(trial)
+    watch_for_crashes(run)
+    task = tasks.load(run.config["question"]["source"])
+    question = line.reopen(run, task)
+    line.bundle_trial(line.context(run, question, task, load_space, console.say), found, where)
+    metric = task.goal.metric
+    console.say(
+        f"trial {trial} has val {metric} {found.metrics[metric]:.4g}, which chose it; it was not scored on test"
+    )
 
 
 @app.command(
@@ -452,24 +545,42 @@ def status(
 ) -> None:
     """Show what runs there are and how far each is."""
     if run_name is not None:
-        found = [open_run(run_name, runs)]
+        rows = [standing(open_run(run_name, runs))]
     else:
-        found = [open_run(path.parent.name, runs) for path in sorted(runs.glob("*/run.json"))]
-    rows = []
-    for run in found:
-        budget = run.config["question"]["budget"]
-        stages = sorted({a.stage for a in run.artifacts().values()} - {"Trial"})
-        done = "shipped" if run.bundle.is_dir() else "searched" if stages else "searching"
-        rows.append(
-            {"run": run.name, "state": done, "trials": len(run.trials()), "of": budget["trials"], "stages": stages}
-        )
-    text = [f"{r['run']:<32} {r['state']:<10} {r['trials']} of {r['of']} trials  {' '.join(r['stages'])}" for r in rows]
+        rows = [standing_or_damage(path.parent) for path in sorted(runs.glob("*/run.json"))]
+    text = [
+        f"{r['run']:<32} {r['state']:<10} "
+        + (r.get("reason") or f"{r['trials']} of {r['of']} trials  {' '.join(r['stages'])}")
+        for r in rows
+    ]
     emit(
         as_json,
         "status",
         {"runs": rows},
         "\n".join(text) or f"No runs in {runs}; start one: searchkit search --space cnn",
     )
+
+
+def standing(run: Run) -> dict[str, JSON]:
+    """How far a run is. A trial that could not be trained to its end counts as one of the budget."""
+    budget = run.config["question"]["budget"]
+    stages = sorted({a.stage for a in run.artifacts().values()} - {"Trial"})
+    log = run.lines("search.jsonl")
+    n_trained, n_failed = len(run.trials()), len({row["trial"] for row in log if row.get("event") == "failed"})
+    ended = n_trained + n_failed >= budget["trials"] or (bool(log) and log[-1].get("event") == "end")
+    state = "shipped" if run.bundle.is_dir() else "searched" if ended else "searching"
+    return {"run": run.name, "state": state, "trials": n_trained, "of": budget["trials"], "stages": stages}
+
+
+def standing_or_damage(path: Path) -> dict[str, JSON]:
+    """A run that cannot be read must not hide the others."""
+    from searchkit.run import Run
+
+    try:
+        return standing(Run.open(path))
+    except (BadInput, KeyError, TypeError) as error:
+        reason = str(error) if isinstance(error, BadInput) else f"its run.json lacks what a run has ({error})"
+        return {"run": path.name, "state": "damaged", "trials": 0, "of": None, "stages": [], "reason": reason}
 
 
 @app.command(
@@ -494,11 +605,14 @@ def check(
     results = run_checks(family, taskbook.load({"task": task or family.task}), path=file)
     failed = [r for r in results if r.outcome == "failed"]
     text = "\n".join(f"{r.outcome:<8} {r.check:<28} {r.detail}" for r in results)
-    emit(as_json, "check", {"space": family.name, "results": [vars_of(r) for r in results]}, text)
+    plain: dict[str, JSON] = {"space": family.name, "results": [vars_of(r) for r in results]}
     if failed:
-        raise GateFailed(
-            f"{len(failed)} of {len(results)} checks failed for '{family.name}', the first: {failed[0].check}."
-        )
+        error = f"{len(failed)} of {len(results)} checks failed for '{family.name}', the first: {failed[0].check}."
+        plain |= {"error": error, "exit_status": GateFailed.exit_status}
+    emit(as_json, "check", plain, text)
+    if failed:
+        print(f"searchkit: {error}", file=sys.stderr)
+        raise typer.Exit(GateFailed.exit_status)
 
 
 def show_version(wanted: bool) -> None:
@@ -519,19 +633,27 @@ def searchkit(
 # ── the edge ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def watch_for_crashes(folder: Path) -> None:
-    """A bug of ours, or a full disk: the traceback goes to a log in the run, one sentence to the screen."""
+def watch_for_crashes(run: Run | None = None) -> None:
+    """A bug of ours, or a full disk: the traceback goes to a log, in the run where there is one; one sentence to the
+    screen."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        log = folder / "error.log"
-        with open(log, "a", encoding="utf-8") as file:
-            file.write(
-                time.strftime("%Y-%m-%dT%H:%M:%S") + "\n" + "".join(traceback.format_exception(kind, error, trace))
-            )
-        print(
-            f"searchkit stopped on {kind.__name__}: {error}. The traceback is in {log}; the run can be resumed.",
-            file=sys.stderr,
-        )
+        told = time.strftime("%Y-%m-%dT%H:%M:%S") + "\n" + "".join(traceback.format_exception(kind, error, trace))
+        sentence = f"searchkit stopped on {kind.__name__}: {error}."
+        try:
+            if run is not None and run.path.is_dir():
+                log = run.path / "error.log"
+                hint = f" What is done is kept: searchkit search --resume {run.name} goes on."
+            else:
+                handle, name = tempfile.mkstemp(prefix="searchkit-", suffix=".log")
+                os.close(handle)
+                log, hint = Path(name), ""
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(told)
+            sentence += f" The traceback is in {log}.{hint}"
+        except OSError:  # the disk may be what is full
+            sentence += "\n" + told
+        print(sentence, file=sys.stderr)
 
     sys.excepthook = hook
 
@@ -541,7 +663,7 @@ def main() -> None:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # spinning threads starve the other worker (measured: 28 → 128 ms a step)
-    watch_for_crashes(Path(tempfile.gettempdir()))
+    watch_for_crashes()
     try:
         app()
     except SearchkitError as error:
@@ -549,9 +671,10 @@ def main() -> None:
             print(json.dumps({"schema_version": SCHEMA_VERSION, "error": str(error), "exit_status": error.exit_status}))
         print(f"searchkit: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        print("searchkit: interrupted; --resume RUN goes on from here.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == 130:  # what typer makes of Ctrl-C where no run is at work
+            print("searchkit: interrupted before there was a result.", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

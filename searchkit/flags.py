@@ -1,9 +1,8 @@
-"""The flags of `search` as a Question: every value is checked here, and named with what is allowed."""
+"""The flags of the command line as a Question: every value is checked here, and named with what is allowed."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -18,11 +17,6 @@ MANY_TRIALS = 1000
 def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Question:
     """The flags as a Question, without its budget, which is the family's to begin with. Raises BadInput."""
 
-    def choice(flag: str, allowed: tuple[str, ...]) -> str:
-        if given[flag] not in allowed:
-            raise BadInput(f"--{flag} '{given[flag]}' is not known; it is one of {', '.join(allowed)}.")
-        return str(given[flag])
-
     def quantity(kind: str, flag: str) -> float | None:
         text = given[flag]
         return None if text is None else units.parse(kind, text, "--" + flag.replace("_", "-"))
@@ -31,13 +25,9 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
         value = quantity(kind, flag)
         return None if value is None else int(value)
 
-    if given["prune_to"] is not None and given["prune_to"] <= 0:
-        raise BadInput(f"--prune-to {given['prune_to']} leaves nothing; give a share in (0, 1) or an absolute target.")
-    if not 0 <= given["max_drop"] < 1:
-        raise BadInput(f"--max-drop {given['max_drop']} is not a drop of the metric; it lies in [0, 1), such as 0.005.")
-    workers = given["workers"] if given["workers"] is not None else os.cpu_count() or 1
-    if workers < 1:
-        raise BadInput(f"--workers {workers} trains nothing; it must be at least 1.")
+    executor = choice(given, "executor", ("inline", "processes", "ray"))
+    if given["address"] is not None and executor != "ray":
+        raise BadInput(f"--address {given['address']} is for a Ray cluster; add --executor ray, or leave it out.")
     source = {
         "task": None if given["data"] is not None and given["task"] is None else task,
         "data": None if given["data"] is None else str(given["data"].resolve()),
@@ -46,7 +36,7 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
         "modality": given["modality"],
         "kind": given["kind"],
     }
-    minimize = choice("minimize", ("latency", "size", "macs", "params", "none"))
+    minimize = choice(given, "minimize", ("latency", "size", "macs", "params", "none"))
     return Question(
         space=space,
         source={key: value for key, value in source.items() if value is not None},
@@ -56,22 +46,56 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
             params=whole("count", "max_params"),
             macs=whole("count", "max_macs"),
         ),
-        wish=recipes.Wish(
-            prune_to=given["prune_to"],
-            prune_by=choice("prune_by", ("params", "size", "macs", "latency")),
-            importance=choice("importance", ("l1", "l2", "taylor", "bn", "random")),
-            max_drop=given["max_drop"],
-        ),
-        recipe=choice("recipe", tuple(recipes.NAMES)),
-        sampler=choice("sampler", ("tpe", "nsga2", "random", "grid")),
+        wish=wish(given),
+        recipe=choice(given, "recipe", tuple(recipes.NAMES)),
+        sampler=choice(given, "sampler", ("tpe", "nsga2", "random", "grid")),
         minimize=None if minimize == "none" else minimize,
         seed=given["seed"],
-        workers=workers,
-        executor=choice("executor", ("inline", "processes", "ray")),
+        workers=workers(given["workers"], executor),
+        executor=executor,
         address=given["address"],
-        storage=given["storage"],
-        device=choice("device", ("auto", "cpu", "cuda")),
+        storage=storage(given["storage"]),
+        device=choice(given, "device", ("auto", "cpu", "cuda")),
     )
+
+
+def choice(given: Mapping[str, JSON], flag: str, allowed: tuple[str, ...]) -> str:
+    if given[flag] not in allowed:
+        name = flag.replace("_", "-")
+        raise BadInput(f"--{name} '{given[flag]}' is not known; it is one of {', '.join(allowed)}.")
+    return str(given[flag])
+
+
+def wish(given: Mapping[str, JSON]) -> recipes.Wish:
+    """What `search` and `compress` ask of the stages. Raises BadInput."""
+    if given["prune_to"] is not None and not 0 < given["prune_to"] < math.inf:
+        raise BadInput(f"--prune-to {given['prune_to']} leaves nothing; give a share in (0, 1) or an absolute target.")
+    if not 0 <= given["max_drop"] < 1:
+        raise BadInput(f"--max-drop {given['max_drop']} is not a drop of the metric; it lies in [0, 1), such as 0.005.")
+    return recipes.Wish(
+        prune_to=given["prune_to"],
+        prune_by=choice(given, "prune_by", ("params", "size", "macs", "latency")),
+        importance=choice(given, "importance", ("l1", "l2", "taylor", "bn", "random")),
+        max_drop=given["max_drop"],
+    )
+
+
+def workers(wanted: int | None, executor: str) -> int | None:
+    """None leaves the number to the machine, which is looked at when a run starts."""
+    if wanted is not None and wanted < 1:
+        raise BadInput(f"--workers {wanted} trains nothing; it must be at least 1.")
+    if executor == "inline" and (wanted or 1) > 1:
+        raise BadInput(f"--workers {wanted} need processes of their own, and --executor inline has one; leave one out.")
+    return 1 if executor == "inline" else wanted
+
+
+def storage(url: str | None) -> str | None:
+    """Without its password, which no file is to hold."""
+    if url is None:
+        return None
+    from searchkit.search.storage import without_password
+
+    return without_password(url)
 
 
 def budget(given: Mapping[str, JSON], default: Budget) -> Budget:
@@ -88,3 +112,16 @@ def budget(given: Mapping[str, JSON], default: Budget) -> Budget:
     return replace(
         default, trials=trials, epochs=epochs or default.epochs, rungs=rungs or default.rungs, seconds=seconds
     )
+
+
+def raised(given: Mapping[str, JSON], before: Budget) -> Budget:
+    """The budget of a run that goes on, with what --trials and --time-budget add to it. Raises BadInput where they
+    would take away: what is spent cannot be had back."""
+    trials, text = given["trials"], given["time_budget"]
+    if trials is not None and trials < before.trials:
+        raise BadInput(f"--trials {trials} is below the run's own {before.trials}; --resume can only raise it.")
+    seconds = before.seconds if text is None else units.parse("duration", text, "--time-budget")
+    if seconds < before.seconds:
+        own = "no time budget, so it has no end" if math.isinf(before.seconds) else units.show_seconds(before.seconds)
+        raise BadInput(f"--time-budget {text} is below the run's own ({own}); --resume can only raise it.")
+    return replace(before, trials=trials or before.trials, seconds=seconds)

@@ -1,4 +1,4 @@
-"""Bad input, as a user gives it: one sentence on stderr, exit status 2 (3: nothing can fit), nothing written half."""
+"""Bad input, as a user gives it: one sentence on stderr, exit status 2 (3: nothing can fit), and no run left behind."""
 
 from __future__ import annotations
 
@@ -139,8 +139,13 @@ CASES = {
     "a space that is not for the task": Case(
         flags("--space", "cnn", "--task", "iris"), r"'cnn' is not for the task 'iris'"
     ),
-    "task and data": Case(flags("--space", "mlp", "--task", "iris", "--data", "x.csv"), r"both was given|both"),
-    "missing file": Case(flags("--space", "mlp", "--data", "none.csv", "--target", "y"), r"none\.csv"),
+    "task and data": Case(
+        flags("--space", "mlp", "--task", "iris", "--data", "x.csv"), r"--task.*--data|--data.*--task"
+    ),
+    "missing file": Case(
+        flags("--space", "mlp", "--data", "none.csv", "--target", "y"),
+        r"none\.csv.*(not|no file|missing)|(No|not|missing).*none\.csv",
+    ),
     "empty file": Case(csv("", "--target", "y"), r"t\.csv.*empty|empty.*t\.csv"),
     "unknown column": Case(csv(ROWS, "--target", "z"), r"'z'.*(a, b, y)"),
     "no target": Case(csv(ROWS), r"--target"),
@@ -151,7 +156,7 @@ CASES = {
     "unknown modality": Case(csv(ROWS, "--target", "y", "--modality", "smell"), r"No modality named 'smell'"),
     "corrupt npz": Case(npz(cut=200, x=np.ones((40, 3)), y=np.arange(40) % 2), r"a\.npz"),
     "pickled npz": Case(npz(pickled=True, x=np.array([{}] * 40, dtype=object), y=np.arange(40) % 2), r"pickle"),
-    "npz without x": Case(npz(z=np.ones((40, 3))), r"x"),
+    "npz without x": Case(npz(z=np.ones((40, 3))), r"a\.npz' holds z; it must hold x"),
     "truncated idx": Case(idx, r"idx3.*(bytes|short|truncated)"),
     "a text file among images": Case(images(add_text), r"x\.txt"),
     "a truncated picture": Case(images(tear), r"0\.png"),
@@ -162,9 +167,21 @@ CASES = {
     "no place to write": Case(flags(*QUICK, "--runs", "/proc/runs"), r"Cannot write the run folder /proc/runs"),
     "a file that raises": Case(family("raise RuntimeError('on purpose')"), r"mine\.py cannot be loaded.*on purpose"),
     "a file without a space": Case(family("x = 1"), r"has no SPACE"),
-    "a wrong output shape": Case(family(WRONG_SHAPE), r"\(7,\)|7"),
-    "a limit that none can meet": Case(flags(*QUICK, "--max-params", "3"), r"smallest", status=3),
-    "a budget below one trial": Case(flags(*QUICK, "--time-budget", "0.01s"), r"budget"),
+    "a wrong output shape": Case(family(WRONG_SHAPE), r"gives \(7,\) an example, and the task 'iris' wants \(3,\)"),
+    "a limit that none can meet": Case(
+        flags(*QUICK, "--max-params", "3"), r"the smallest found \(.*\) has [\d,]+ parameters", status=3
+    ),
+    "a budget below one trial": Case(flags(*QUICK, "--time-budget", "0.01s"), r"time budget is shorter than one trial"),
+    "workers in one process": Case(flags(*QUICK[:-4], "--executor", "inline", "--workers", "2"), r"--workers 2 need"),
+    "an address without ray": Case(flags(*QUICK, "--address", "127.0.0.1:6379"), r"--address .* add --executor ray"),
+    "a storage of no kind": Case(flags(*QUICK, "--storage", "somewhere"), r"The study at somewhere cannot be opened"),
+    "a storage that is not there": Case(
+        flags(*QUICK, "--storage", "sqlite:////proc/none/study.db"), r"/proc/none/study.db cannot be opened"
+    ),
+    "no place for the report": Case(
+        flags(*QUICK, "--reports", "/proc/reports"), r"Cannot write the report to /proc/rep"
+    ),
+    "a name that is a path": Case(flags(*QUICK, "--name", "a/b"), r"'a/b' is not a name for a run"),
     "no ray cluster without a token": Case(
         flags("--space", "mlp", "--task", "iris", "--executor", "ray", "--address", "10.1.2.3:6379"), r"RAY_AUTH_MODE"
     ),
@@ -193,4 +210,40 @@ def test_bad_input_is_one_sentence(
     assert "Traceback" not in err
     assert re.search(case.says, sentence, re.IGNORECASE), sentence
     assert sentence.startswith(("searchkit: ", "Error: "))
+    assert list((tmp_path / "runs").glob("*")) + list((tmp_path / "reports").glob("*")) == [], "something is left"
     assert list(tmp_path.rglob("model.onnx")) == [] and list(tmp_path.rglob(".*.json.*")) == []
+
+
+def test_no_cuda_is_said_before_there_is_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run_cli(["search", *QUICK, "--device", "cuda", "--name", "mine"], monkeypatch) == 2
+    assert "torch finds no CUDA device here" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_ray_is_said_before_there_is_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "ray" else real(name, *more))
+    assert run_cli(["search", "--space", "mlp", "--task", "iris", "--executor", "ray"], monkeypatch) == 2
+    assert "pip install 'searchkit[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("refused", [("--max-params", "3"), ("--time-budget", "0.01s")], ids=lambda words: words[0])
+def test_the_name_of_a_refused_question_can_be_used_again(
+    refused: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ("search", *QUICK, "--trials", "1", "--epochs", "1", "--recipe", "none", "--name", "mine")
+    assert run_cli([*small, *refused], monkeypatch) in (2, 3)
+    assert run_cli([*small], monkeypatch) == 0
