@@ -26,9 +26,8 @@ from searchkit.types import JSON, Artifact, Evaluation, Goal, Task, derive_seed,
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-TOLERANCE = 0.01  # of the targets' standard deviation: how near two predicted values must be to count as agreeing
 FEW = 10  # discordant pairs; below this the bootstrap of a difference of shares is too narrow
-FORMAT = 1
+FORMAT = 2
 
 Kind = Literal["classes", "values", "reconstruction"]
 
@@ -189,10 +188,11 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
 
 
 def agreement(decisions_a: np.ndarray, decisions_b: np.ndarray, kind: Kind, *, targets: np.ndarray) -> Interval:
-    """The share of examples on which two models decide alike, with Wilson's interval. decisions_*: (n,) or (n, …).
+    """The share of examples that model a answers as b, the reference, does, with Wilson's interval. (n,) or (n, …).
 
-    classes: the same class (several labels: all the same). values: each within TOLERANCE of the standard deviation of
-    its own target. reconstruction: the root mean square over the example within TOLERANCE of that of all targets."""
+    classes: the same class (several labels: all the same). reconstruction: the two differ, root mean square over the
+    example's values, by no more than b errs, root mean square over the split: by less than what is wrong with b anyhow.
+    values: the same, each difference in the unit of b's error on its own target."""
     a, b = np.asarray(decisions_a), np.asarray(decisions_b)
     if a.shape != b.shape:
         raise ValueError(f"decisions over the same examples have one shape: {a.shape} against {b.shape}")
@@ -200,12 +200,11 @@ def agreement(decisions_a: np.ndarray, decisions_b: np.ndarray, kind: Kind, *, t
     if kind == "classes":
         alike = np.all((a == b).reshape(n, -1), axis=1)
     else:
-        gap = np.abs(a.astype(np.float64) - b.astype(np.float64)).reshape(n, -1)
-        truth = np.asarray(targets, dtype=np.float64).reshape(n, -1)
-        if kind == "reconstruction":
-            alike = np.sqrt(np.mean(gap**2, axis=1)) <= TOLERANCE * truth.std()
-        else:
-            alike = np.all(gap <= TOLERANCE * truth.std(axis=0), axis=1)
+        gap = np.square(a - b, dtype=np.float64).reshape(n, -1)
+        error = np.square(b - np.asarray(targets), dtype=np.float64).reshape(n, -1)
+        allowed = error.mean(axis=None if kind == "reconstruction" else 0)
+        # a reference without error allows no difference, and none is 0 of it
+        alike = np.mean(gap / np.maximum(allowed, 1e-100), axis=1) <= 1
     low, high = wilson(int(alike.sum()), n)
     return Interval(float(alike.mean()), low, high, "wilson", n)
 
@@ -213,22 +212,29 @@ def agreement(decisions_a: np.ndarray, decisions_b: np.ndarray, kind: Kind, *, t
 # ── Collecting ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def collect(ctx: Context, line: Sequence[Artifact], fp32: Artifact) -> dict[str, JSON]:
+def collect(
+    ctx: Context, line: Sequence[Artifact], fp32: Artifact, *, asked: Mapping[str, JSON] | None = None
+) -> dict[str, JSON]:
     """Score every exported file of `line` on test, each once for all time, and compare each with `fp32` in pairs.
 
     `line` is oldest first and its last file is the one chosen; artifacts without a file are left out. The result is
     plain data, kept in the run's evidence.json with the answers to single examples in its folder evidence/; a second
     call for the same files reads them. Latencies are measured anew when the set of files changes, all in one
-    interleaved session: a ratio between two sessions means nothing."""
+    interleaved session: a ratio between two sessions means nothing.
+
+    asked: "recipe", "wish" and "command" of this line, for the report; the run's own question where it is None."""
     from searchkit import measure  # torch: the statistics above do without it
 
-    run, goal = ctx.run, ctx.task.goal
+    run, goal, asked = ctx.run, ctx.task.goal, dict(freeze(asked or {}))
     models = [artifact for artifact in line if "model" in artifact.files]
     if fp32.id not in {artifact.id for artifact in models}:
         models.insert(0, fp32)
     hashes = {artifact.id: _sha256(ctx.model_path(artifact)) for artifact in models}
     kept = run.read_json("evidence.json") or {}
     if kept.get("format") == FORMAT and kept["files"] == hashes and kept["reference"] == fp32.id:
+        if any(kept.get(name) != value for name, value in asked.items()):  # the same files by another way
+            kept = {**kept, **asked}
+            run.write_json("evidence.json", kept)
         return dict(kept)
     scored = {artifact.id: _score(ctx, artifact, hashes[artifact.id]) for artifact in models}
     example = {name: rows[:1] for name, rows in ctx.task.raw("val").items()}
@@ -257,6 +263,7 @@ def collect(ctx: Context, line: Sequence[Artifact], fp32: Artifact) -> dict[str,
     chosen = models[-1]
     found = {
         "format": FORMAT,
+        **asked,
         "split": "test",
         "n": ctx.task.n_examples("test"),
         "goal": goal,
@@ -264,7 +271,6 @@ def collect(ctx: Context, line: Sequence[Artifact], fp32: Artifact) -> dict[str,
         "labels": ctx.task.labels,
         "confidence": CONFIDENCE,
         "resamples": RESAMPLES,
-        "tolerance": TOLERANCE,
         "files": hashes,
         "reference": fp32.id,
         "chosen": chosen.id,
@@ -316,7 +322,8 @@ def errors(kind: Kind, evaluation: Evaluation, *, points: int = 400) -> dict[str
 
 
 def _score(ctx: Context, artifact: Artifact, sha256: str) -> Evaluation:
-    """The artifact's file on test; from the run's folder evidence/ where this very file has been scored before."""
+    """The artifact's file on test; from the run's folder evidence/ where this very file has been scored before and the
+    answers are whole."""
     from searchkit.runtime import OnnxPredictor
 
     kept = _kept(ctx.run, artifact.id, sha256)
@@ -341,9 +348,12 @@ def _kept(run: Run, id: str, sha256: str) -> Evaluation | None:
     if about.get("sha256") != sha256:
         return None
     folder = run.path / "evidence"
-    scores, decisions, targets = (
-        np.load(folder / f"{id}.{name}.npy", allow_pickle=False) for name in ("scores", "decisions", "targets")
-    )
+    try:
+        scores, decisions, targets = (
+            np.load(folder / f"{id}.{name}.npy", allow_pickle=False) for name in ("scores", "decisions", "targets")
+        )
+    except (OSError, ValueError, EOFError):  # missing or cut short: the file is scored again
+        return None
     return Evaluation(dict(about["metrics"]), scores, decisions, targets)
 
 

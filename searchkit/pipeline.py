@@ -41,8 +41,27 @@ class Pace:
         return scale, [scale * e * self.seconds_per_epoch + FIXED_SECONDS for e in epochs]
 
 
+@runtime_checkable
+class Ships(Protocol):
+    """A stage whose work is more than its artifact: outside of it, other lines write in the same place."""
+
+    def stands(self, id: str, ctx: Context) -> bool:
+        """Whether what is there is of the artifact `id`."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """In the place of the stage that is named: a recipe goes without it, for this reason."""
+
+    stage: str
+    reason: str
+
+    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+        raise Inapplicable(self.reason)
+
+
 SKIPPED = "skipped.json"
-"""The id that a stage would have had, to the reason why it was left out."""
+"""The id that a stage would have had, to its name, its parent's id and the reason why it was left out; latest last."""
 
 MOST_SCALE = 3.0
 """How much longer than planned a stage trains at most where there is time."""
@@ -64,15 +83,18 @@ def apply(stages: Sequence[Stage], artifact: Artifact, ctx: Context, *, pace: Pa
     line: list[Artifact] = []
     for index, stage in enumerate(stages):
         name, draft = type(stage).__name__, ctx.child(artifact, stage)
-        if ctx.run.has(draft.id):
+        if ctx.run.has(draft.id) and (not isinstance(stage, Ships) or stage.stands(draft.id, ctx)):
             ctx.echo(f"{name}: already done ({draft.id})")
             artifact = ctx.run.load(draft.id)
             line.append(artifact)
             continue
         left = ctx.deadline.left()
-        scale, seconds = pace.plan(stages[index:], left)
+        if isinstance(stage, LeftOut):
+            _leave_out(stage.stage, draft, stage.reason, ctx)
+            continue
+        scale, seconds = pace.plan([s for s in stages[index:] if not isinstance(s, LeftOut)], left)
         if scale < LEAST_SCALE and isinstance(stage, Trains):
-            _leave_out(stage, draft.id, f"the time budget leaves {left:.0f} s for what is left of the line", ctx)
+            _leave_out(name, draft, f"the time budget leaves {left:.0f} s for what is left of the line", ctx)
             continue
         share = Deadline.after(min(left, left * seconds[0] / sum(seconds)) if left < float("inf") else left)
         before = ctx.run.load(artifact.id)
@@ -80,7 +102,7 @@ def apply(stages: Sequence[Stage], artifact: Artifact, ctx: Context, *, pace: Pa
         try:
             child = stage(artifact, replace(ctx, deadline=share, epoch_scale=scale))
         except Inapplicable as reason:
-            _leave_out(stage, draft.id, str(reason), ctx)
+            _leave_out(name, draft, str(reason), ctx)
             continue
         if child.id != draft.id or not ctx.run.has(child.id):
             raise GateFailed(f"The stage {name} did not write the artifact {draft.id} that it promised.")
@@ -92,11 +114,12 @@ def apply(stages: Sequence[Stage], artifact: Artifact, ctx: Context, *, pace: Pa
     return line
 
 
-def _leave_out(stage: Stage, id: str, reason: str, ctx: Context) -> None:
+def _leave_out(name: str, draft: Artifact, reason: str, ctx: Context) -> None:
     """Said, and kept for the report: no stage is missing without a word."""
-    name = type(stage).__name__
     ctx.echo(f"{name}: left out: {reason}")
-    ctx.run.write_json(SKIPPED, {**(ctx.run.read_json(SKIPPED) or {}), id: {"stage": name, "reason": reason}})
+    before = {id: row for id, row in (ctx.run.read_json(SKIPPED) or {}).items() if id != draft.id}
+    row = {"stage": name, "parent": draft.parent, "reason": reason}
+    ctx.run.write_json(SKIPPED, {**before, draft.id: row})
 
 
 def _summary(artifact: Artifact, ctx: Context) -> str:

@@ -147,20 +147,26 @@ def test_wrong_shapes_are_refused():
 
 
 def test_agreement_by_kind():
-    targets = np.array([0.0, 10.0, 20.0, 30.0])  # standard deviation 11.18: the tolerance is .1118
-    near = agreement(targets, targets + np.array([0.0, 0.1, -0.1, 0.2]), "values", targets=targets)
+    targets = np.array([0.0, 10.0, 20.0, 30.0])
+    reference = targets + np.array([2.0, -2.0, 2.0, -2.0])  # its root mean squared error is 2
+    near = agreement(reference + np.array([0.0, 1.9, -1.9, 2.1]), reference, "values", targets=targets)
     assert near.value == 0.75 and near.low < 0.75 < near.high and near.n == 4
     assert agreement(np.array([1, 2, 3]), np.array([1, 2, 0]), "classes", targets=np.zeros(3)).value == 2 / 3
     labels = np.array([[1, 0], [1, 1]])
     assert agreement(labels, np.array([[1, 0], [1, 0]]), "classes", targets=labels).value == 0.5
-    units = np.array([[0.0, 0.0], [1.0, 1000.0]])  # each target on its own scale
-    assert agreement(units, units + [0.0, 1.0], "values", targets=units).value == 1.0
-    assert agreement(units, units + [0.1, 0.0], "values", targets=units).value == 0.0
+    units = np.array([[0.0, 0.0], [1.0, 1000.0]])  # each target in its own unit
+    assert agreement(units + [0.0, 90.0], units, "values", targets=units + [1.0, 100.0]).value == 1.0
+    assert agreement(units + [2.0, 0.0], units, "values", targets=units + [1.0, 100.0]).value == 0.0
     images = np.random.default_rng(0).random((6, 1, 4, 4))
-    one_pixel = images.copy()
-    one_pixel[:, 0, 0, 0] += 0.02 * images.std()  # RMS over 16 pixels: .5 % of the deviation
-    assert agreement(images, one_pixel, "reconstruction", targets=images).value == 1.0
-    assert agreement(images, images + 0.02 * images.std(), "reconstruction", targets=images).value == 0.0
+    drawn, one_pixel = images + 0.1, images + 0.1
+    one_pixel[:, 0, 0, 0] += 0.3  # RMS over 16 pixels: .075, and drawn errs by .1
+    assert agreement(one_pixel, drawn, "reconstruction", targets=images).value == 1.0
+    assert agreement(drawn + 0.11, drawn, "reconstruction", targets=images).value == 0.0
+    perfect = agreement(images, images, "reconstruction", targets=images)
+    assert perfect.value == 1.0 and agreement(drawn, images, "reconstruction", targets=images).value == 0.0
+    rng = np.random.default_rng(1)  # as good in another way: errors of the same size that have nothing in common
+    a, b = (images + 0.1 * rng.standard_normal(images.shape) for _ in range(2))
+    assert agreement(a, b, "reconstruction", targets=images).value == 0.0
 
 
 @settings(max_examples=40, deadline=None)
@@ -198,4 +204,10 @@ def test_a_file_is_scored_once_and_a_changed_file_anew(tmp_path):
     assert again is not None and again.metrics == evaluation.metrics
     assert np.array_equal(again.scores, right) and np.array_equal(again.decisions, evaluation.decisions)
     assert evidence._kept(run, "a", "another") is None
+    whole = (run.path / "evidence" / "a.targets.npy").read_bytes()
+    for left in (0, 5, len(whole) - 8):  # cut short: scored again, never a traceback
+        (run.path / "evidence" / "a.targets.npy").write_bytes(whole[:left])
+        assert evidence._kept(run, "a", "hash") is None
+    (run.path / "evidence" / "a.targets.npy").unlink()
+    assert evidence._kept(run, "a", "hash") is None
     assert not [p.name for p in (run.path / "evidence").iterdir() if p.name.startswith(".")]

@@ -12,13 +12,14 @@ import torch
 from prunable_nets import NETS, Recurrences, example
 from torch import Tensor, nn
 
-from searchkit import tasks
+from searchkit import onnxfile, tasks
 from searchkit.edits import apply_edits_, drops, mask_edits_, prunable_groups
 from searchkit.measure import macs, params
 from searchkit.run import Context, Run
+from searchkit.runtime import Deployed
 from searchkit.spacefile import load_space
 from searchkit.stages.prune import IMPORTANCES, Prune, Ranking, cuts, importance, prune_, widths
-from searchkit.types import Artifact, BadInput, FitPlan, GateFailed, Inapplicable, TrainState, freeze
+from searchkit.types import Artifact, BadInput, FitPlan, GateFailed, Inapplicable, Port, TrainState, freeze
 
 
 def with_gradients(inputs: tuple[Tensor, ...]):
@@ -52,18 +53,37 @@ def test_half_of_the_parameters_of_every_structure(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind, both", [("lstm", False), ("gru", False), ("gru", True), ("peephole", False)])
-def test_a_recurrent_network_at_half_its_parameters_equals_the_masked_one(kind: str, both: bool) -> None:
+def test_a_recurrent_network_at_half_its_parameters_equals_the_masked_one_and_its_file_shrinks(
+    kind: str, both: bool, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     net = Recurrences(kind, both=both, norm=False).eval()
     x, lengths = torch.randn(5, 11, 4), torch.tensor([11, 3, 7, 1, 11])
     masked, before = Recurrences(kind, both=both, norm=False).eval(), params(net)
     masked.load_state_dict(net.state_dict())
+    size = file_bytes(net, tmp_path)
     edits = prune_(net, (x, lengths), cost=params, target=before / 2, ranking=Ranking(round_to=1))
     mask_edits_(masked, edits)
     assert params(net) <= before / 2
     with torch.no_grad():
         assert (net(x, lengths) - masked(x, lengths)).abs().max() <= 1e-6
         assert net(x, lengths).abs().max() > 1e-3
+    assert file_bytes(net, tmp_path) <= size - 4 * 0.45 * before  # 4 bytes a parameter; the graph stays
+
+
+def file_bytes(net: nn.Module, folder: Path) -> int:
+    """Of the exported file."""
+    inputs = (Port("x", (11, 4)), Port("lengths", (), "int64"))
+    rows = {"x": np.zeros((2, 11, 4), np.float32), "lengths": np.array([11, 3])}
+    whole = Deployed(AsGiven(), net, nn.Identity()).eval()
+    return onnxfile.export(whole, inputs, (Port("logits", (5,)),), folder / "model.onnx", example=rows)
+
+
+class AsGiven(nn.Module):
+    """The frontend of data that need no scaling."""
+
+    def forward(self, *raw: Tensor) -> tuple[Tensor, ...]:
+        return raw
 
 
 @pytest.mark.parametrize("how", IMPORTANCES)
@@ -124,7 +144,7 @@ def test_rounding_does_not_cost_much_more_than_was_asked() -> None:
 
 def test_an_unreachable_target_names_the_smallest() -> None:
     net, inputs = example("mlp")
-    with pytest.raises(GateFailed, match=r"cannot reach 5: the smallest that cutting this network gives is 27\."):
+    with pytest.raises(GateFailed, match=r"cannot reach 5: the smallest that cutting this network gives is 27\. Ask"):
         prune_(net, inputs, cost=params, target=5, ranking=Ranking(round_to=1))
 
 
@@ -219,7 +239,10 @@ def test_a_size_in_bytes_is_kept_by_the_file(start: tuple[Artifact, Context]) ->
 
 def test_what_is_small_enough_or_cannot_be_reached_is_said_before_any_training(start: tuple[Artifact, Context]) -> None:
     parent, ctx = start
-    with pytest.raises(BadInput, match="already costs .* parameters, no more than the 10,000 asked for"):
-        Prune(to=10_000)(parent, ctx)
-    with pytest.raises(GateFailed, match="cannot reach 3: the smallest"):
+    for max_drop in (None, 0.005):
+        with pytest.raises(Inapplicable, match="already costs .* parameters, no more than the 10,000 asked for"):
+            Prune(to=10_000, max_drop=max_drop)(parent, ctx)
+    with pytest.raises(GateFailed, match="Prune fails: it cannot reach 3: the smallest"):
         Prune(to=3)(parent, ctx)
+    with pytest.raises(Inapplicable, match="it cannot reach 3: the smallest .* gives is [0-9,]+$"):
+        Prune(to=3, max_drop=0.005)(parent, ctx)

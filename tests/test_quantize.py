@@ -16,7 +16,7 @@ from searchkit.onnxfile import parity
 from searchkit.runtime import OnnxPredictor
 from searchkit.stages import quantize
 from searchkit.stages.quantize import Candidate, Quantize, choose, slower_because
-from searchkit.types import BadInput, GateFailed, Goal, Limits, NothingFeasible, Tolerance
+from searchkit.types import BadInput, Evaluation, Goal, Inapplicable, Limits, NothingFeasible, Tolerance
 
 ACCURACY = Tolerance(Goal("accuracy", "maximize"), max_drop=0.005, max_rise=0.02)
 ERROR = Tolerance(Goal("rmse", "minimize", root=True), max_drop=0.005, max_rise=0.02)
@@ -69,10 +69,17 @@ def test_of_several_faster_files_the_smallest_that_is_not_clearly_slower_goes_fi
     assert choose(options, FP32, ACCURACY, Limits())[0].method == "weight-only"
 
 
-def test_agreement_is_the_share_of_examples_decided_alike():
-    assert quantize.agreement(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 0])) == 0.75
-    values = np.array([[0.0, 10.0], [10.0, 0.0], [5.0, 5.0], [0.0, 0.0]])
-    assert quantize.agreement(values + np.array([[0.01], [0.01], [0.01], [3.0]]), values) == 0.75
+def test_agreement_is_the_share_of_examples_answered_alike():
+    def given(decisions, targets):
+        return Evaluation({}, np.zeros(len(decisions)), np.array(decisions), np.array(targets))
+
+    classes = [given(d, [0, 0, 0, 0]) for d in ([1, 2, 3, 4], [1, 2, 3, 0])]
+    assert quantize.agreement(*classes, pooled=False) == 0.75
+    truth = np.array([[0.0, 10.0], [10.0, 0.0], [5.0, 5.0], [0.0, 0.0]])
+    reference = given(truth + [1.0, 100.0], truth)  # errs by 1 in the one and by 100 in the other
+    own = given(reference.decisions + [[0.9, 0.0], [0.0, 90.0], [0.9, 90.0], [3.0, 0.0]], truth)
+    assert quantize.agreement(own, reference, pooled=False) == 0.75
+    assert quantize.agreement(own, reference, pooled=True) == 1.0  # one unit: it errs by 71, and 90 in one of two is 64
 
 
 def test_limits_are_hard():
@@ -88,9 +95,20 @@ def test_where_none_is_as_good_the_best_is_taken_and_said():
     assert chosen.method == "dynamic" and reason.startswith("No candidate keeps accuracy within the tolerance")
 
 
-def test_a_file_that_does_not_shrink_is_an_error():
-    with pytest.raises(GateFailed, match="does not shrink the file: fp32 has 4,000 bytes"):
-        choose([candidate(size=4000)], FP32, ACCURACY, Limits())
+def test_a_latency_that_is_a_tie_with_its_limit_passes_and_is_said():
+    at_the_edge, beyond = candidate(ratio=2.0 * (1 + measure.TIE)), candidate(ratio=2.02 * (1 + measure.TIE))
+    chosen, reason = choose([at_the_edge], FP32, ACCURACY, Limits(latency_ms=2.0))
+    assert chosen is at_the_edge and reason.endswith("Its 2.2 ms are a tie with the limit of 2 ms.")
+    assert "tie" not in choose([candidate(ratio=1.0)], FP32, ACCURACY, Limits(latency_ms=2.0))[1]
+    with pytest.raises(NothingFeasible, match="No int8 file meets the limits"):
+        choose([beyond], candidate("fp32", size=4000, ratio=3.0), ACCURACY, Limits(latency_ms=2.0))
+
+
+def test_a_larger_file_is_never_taken_and_the_line_goes_on_without():
+    with pytest.raises(Inapplicable, match=r"int8 does not shrink this file: fp32 has 4,000 bytes, .* 4,000"):
+        choose([candidate(size=4000), candidate("dynamic", size=4001)], FP32, ACCURACY, Limits())
+    with pytest.raises(Inapplicable, match="the fp32 file meets the limits and no int8 file does: static 1,000 bytes"):
+        choose([candidate(ratio=3.0)], FP32, ACCURACY, Limits(latency_ms=2.0))
 
 
 def test_slower_int8_is_said_with_how_much_and_why():

@@ -16,7 +16,7 @@ from report_run import ACCURACY, LABELS, RMSE, add_line, make_evidence, make_run
 
 from searchkit import report
 from searchkit.report import charts, markdown, words
-from searchkit.report.gather import gather
+from searchkit.report.gather import gather, redacted
 from searchkit.report.svg import Scale, linear_ticks, spanning
 from searchkit.run import Run
 from searchkit.types import JSON, BadInput, Goal
@@ -157,6 +157,21 @@ def test_nothing_from_outside_becomes_markup(tmp_path):
     assert page.text.count(EVIL) >= 8  # the strings themselves are all still there
     assert "<script" not in paths["md"].read_text() and "<img" not in paths["md"].read_text()
     assert json.loads(paths["json"].read_text())["labels"][0] == EVIL
+
+
+def test_no_password_is_passed_on(tmp_path):
+    url = "postgresql://ada:p4ss/w:rd@db.example:5432/studies?sslmode=require&password=s3cret&x=1"
+    run = make_run(tmp_path, n_trials=6, command=url, reason=f"could not connect to {url}")
+    run.config["question"]["storage"] = url
+    evidence = make_evidence(add_line(run, ACCURACY), ACCURACY, "classes")
+    for found in (None, evidence, {**evidence, "command": ["searchkit", f"--storage={url}"], "recipe": "compact"}):
+        paths = report.write(run, found, tmp_path / "out")
+        for path in paths.values():
+            assert "w:rd" not in path.read_text() and "s3cret" not in path.read_text()
+        data = json.loads(paths["json"].read_text())
+        hidden = "postgresql://ada:***@db.example:5432/studies?sslmode=require&password=***&x=1"
+        assert data["question"]["storage"] == hidden and hidden in data["command"]
+    assert redacted("http://localhost:8080/x") == "http://localhost:8080/x" and redacted("a:b@c") == "a:b@c"
 
 
 def test_policy_and_offline(whole):

@@ -6,6 +6,10 @@ Each stage is proved in its own file as well; here are the promises that they sh
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +17,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from report_run import make_run
 from torch import nn
 
-from searchkit import evidence, measure, tasks
-from searchkit.pipeline import SKIPPED, Pace, apply
+from searchkit import evidence, measure, recipes, tasks
+from searchkit.pipeline import SKIPPED, LeftOut, Pace, apply
+from searchkit.report import html
+from searchkit.report.gather import gather
 from searchkit.run import Context, Run
 from searchkit.spacefile import load_space
 from searchkit.stages.distill import Distill
@@ -24,7 +31,18 @@ from searchkit.stages.export import Export
 from searchkit.stages.promote import Promote
 from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import Quantize
-from searchkit.types import Artifact, Deadline, FitPlan, GateFailed, Inapplicable, Stage, Task, TrainState, freeze
+from searchkit.types import (
+    Artifact,
+    BadInput,
+    Deadline,
+    FitPlan,
+    GateFailed,
+    Inapplicable,
+    Stage,
+    Task,
+    TrainState,
+    freeze,
+)
 
 SPACE = load_space(Path(__file__).parent / "families" / "tiny.py")
 WIDE = SPACE.arch((96, 32), "relu")  # large enough for int8 to shrink its file
@@ -80,6 +98,12 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 @pytest.fixture
 def ctx(tmp_path: Path) -> Context:
     return context(tmp_path, iris())
+
+
+def timed(paths, example, **options):  # type: ignore[no-untyped-def]
+    """In the place of `measure.latency`: no test depends on time."""
+    assert all(len(rows) == 1 for rows in example.values())
+    return {id: measure.Latency(1.0, 1.0, 1.0, 1.0, 1.0, 5, 40, "no difference") for id in paths}
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
@@ -233,8 +257,108 @@ def test_a_stage_that_does_not_apply_is_left_out_and_recorded(ctx: Context) -> N
     assert [a.made_by.get("name") for a in line] == ["a", "b"]
     assert line[1].parent == line[0].id
     assert ctx.run.read_json(SKIPPED) == {
-        ctx.child(line[0], Refusing()).id: {"stage": "Refusing", "reason": "there is nothing to do"}
+        ctx.child(line[0], Refusing()).id: {
+            "stage": "Refusing",
+            "parent": line[0].id,
+            "reason": "there is nothing to do",
+        }
     }
+
+
+def test_what_a_recipe_goes_without_is_recorded_too(ctx: Context) -> None:
+    stages = recipes.make("compact", recipes.Wish(), epochs=3, limited=True)
+    assert [s.stage if isinstance(s, LeftOut) else type(s).__name__ for s in stages] == list(recipes.STAGES["compact"])
+    (without,) = (s for s in stages if isinstance(s, LeftOut))
+    line = apply((Counted("a"), without, Counted("b")), trial(ctx, 0), ctx)
+    assert [a.made_by.get("name") for a in line] == ["a", "b"]
+    (row,) = ctx.run.read_json(SKIPPED).values()
+    assert row["stage"] == "Prune" and row["parent"] == line[0].id and "hard limits are set" in row["reason"]
+    for asked in (recipes.make("compact", recipes.Wish(prune_to=0.3), epochs=3, limited=True),
+                  recipes.make("prune", recipes.Wish(), epochs=3, limited=True)):  # fmt: skip
+        assert not [s for s in asked if isinstance(s, LeftOut)]
+
+
+def test_a_recipe_to_distil_takes_its_student_from_the_wish(ctx: Context) -> None:
+    wish = recipes.Wish(student=1, temperature=3.0, teacher_weight=0.9, ensemble=1)
+    stages = recipes.make("distil", wish, epochs=3, limited=False)
+    assert [type(s).__name__ for s in stages] == ["Promote", "Distill", "Export"]
+    trial(ctx, 1, SPACE.arch((8,), "tanh"))
+    made = apply(stages[:2], trial(ctx, 0), ctx)[-1]
+    wanted = {"student": 1, "temperature": 3.0, "weight": 0.9, "ensemble": 1}
+    assert {name: made.made_by[name] for name in wanted} == wanted
+    assert made.arch["widths"] == [8] and made.notes["teachers"] == 1
+    assert not recipes.quantizes("distil") and recipes.quantizes("compact")
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("prune_to", (0.0, 1.0, -2.0, float("inf"), float("nan"))),
+        ("max_drop", (-0.1, 1.0, float("nan"))),
+        ("student", (-1,)),
+        ("temperature", (0.0, -1.0, float("inf"), float("nan"))),
+        ("teacher_weight", (-0.1, 1.1, float("nan"))),
+        ("ensemble", (0,)),
+    ],
+)
+def test_a_wish_that_cannot_be_is_refused_when_made(field: str, values: tuple[float, ...]) -> None:
+    for value in values:
+        with pytest.raises(BadInput, match=r"(; it (lies|is|has)|; give) .*\.$"):
+            recipes.Wish(**{field: value})  # type: ignore[arg-type]
+
+
+def test_a_bundle_of_another_line_or_none_is_written_again(ctx: Context) -> None:
+    """Also where a kill came between the bundle and its artifact."""
+    start = trial(ctx, 0)
+    (first,) = apply((Promote(),), start, ctx)
+    for harm in ("none", "other", "killed"):
+        (made,) = apply((Export(),), first, ctx)
+        if harm == "none":
+            shutil.rmtree(ctx.run.bundle)
+        elif harm == "other":
+            apply((Export(rows=3),), first, ctx)
+        else:
+            (ctx.run.artifact_dir(made.id) / "artifact.json").unlink()
+        assert apply((Export(),), first, ctx) == [made]
+        assert json.loads((ctx.run.bundle / "manifest.json").read_text())["artifact"] == made.id
+        before = files(ctx.run.path)
+        assert apply((Export(),), first, ctx) == [made] and files(ctx.run.path) == before
+
+
+def test_a_winner_too_small_to_prune_or_quantize_is_shipped_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole default line of a perceptron, to a verified bundle and a report that says what was left out and why."""
+    space, task = load_space(Path(__file__).parents[1] / "spaces" / "mlp.py"), iris()
+    ctx = Context(run=make_run(tmp_path, n_trials=1), task=task, spaces=lambda name: space, echo=lambda text: None)
+    net = space.build(space.points["perceptron"], task.spec)
+    training = replace(space.training.default, epochs=3, augment=())
+    task.fit(net, FitPlan(training, seed=0, until=3), TrainState())
+    made_by = {"stage": "Trial", "number": 0}
+    draft = Artifact("perceptron", "mlp", freeze(space.points["perceptron"]), freeze(training), (), made_by, None)
+    start = ctx.run.save(replace(draft, metrics={"accuracy": 0.5}), weights=net.state_dict(), log=[])
+    stages = recipes.make("compact", recipes.Wish(ensemble=1), epochs=3, limited=False)
+    line = apply(stages, start, ctx)
+    assert [a.stage for a in line] == ["Promote", "Distill", "Export"]
+    done = subprocess.run([sys.executable, ctx.run.bundle / "verify.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+    monkeypatch.setattr(measure, "latency", timed)
+    found = gather(ctx.run, evidence.collect(ctx, line, line[0]))
+    assert found["left_out"].keys() == {"Prune", "Quantize"}
+    page = html.render(found)
+    assert "no pruning stage: the network has no inner units to cut." in page
+    assert re.search(r"no quantization stage: int8 does not shrink this file: fp32 has [0-9,]+ bytes", page)
+    assert "fp32" in found["verdict"] and "int8" not in found["verdict"]
+    # another line of the same run: its own recipe and command, and nothing that the first was left out of
+    asked = {"recipe": "export", "wish": recipes.Wish(prune_to=0.3), "command": ["searchkit", "compress", "r"]}
+    for exported in (apply((Promote(), Export()), start, ctx), line):  # of other files, and of those that are there
+        found = gather(ctx.run, evidence.collect(ctx, exported, line[0], asked=asked))
+        assert (found["run"]["recipe"], found["command"]) == ("export", "searchkit compress r")
+        assert found["question"]["wish"]["prune_to"] == 0.3 and found["left_out"] == {}
+    again = evidence.collect(ctx, line, line[0], asked={**asked, "recipe": "compact"})
+    assert gather(ctx.run, again)["left_out"].keys() == {"Prune", "Quantize"}
+    assert ctx.run.read_json("evidence.json")["recipe"] == "compact"
 
 
 def test_a_perceptron_has_nothing_to_prune(ctx: Context) -> None:
@@ -379,11 +503,6 @@ class Watched:
 
 def test_evidence_reads_test_once_for_each_file(clean: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the files of a real line; the times are counted, not measured."""
-
-    def timed(paths, example, **options):  # type: ignore[no-untyped-def]
-        assert all(len(rows) == 1 for rows in example.values())
-        return {id: measure.Latency(1.0, 1.0, 1.0, 1.0, 1.0, 5, 40, "no difference") for id in paths}
-
     monkeypatch.setattr(measure, "latency", timed)
     watched = Watched(clean.ctx.task)
     ctx = replace(clean.ctx, task=watched)

@@ -7,10 +7,12 @@ stages, no pruning) is None here and one line on the page.
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from searchkit import recipes
 from searchkit.pipeline import SKIPPED
 from searchkit.report import words
 from searchkit.run import Run
@@ -30,7 +32,8 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
     rows = stage_rows(evidence) if evidence else []
     trials = history(run)
     stages = {artifact.stage: artifact for artifact in line}
-    question = run.config["question"]
+    asked = {"command": run.config["command"], **(evidence or {})}  # of the line that is shown; before any, the run's
+    question = {**run.config["question"], **{k: asked[k] for k in ("recipe", "wish") if k in asked}}
     found: dict[str, JSON] = {
         "schema_version": SCHEMA_VERSION,
         "run": {
@@ -43,9 +46,9 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         },
         "goal": asdict(goal),
         "question": question,
-        "command": reproducing(run.config["command"]),
+        "command": reproducing([redacted(word) for word in asked["command"]]),
         "evidence": evidence
-        and {k: evidence[k] for k in ("split", "n", "confidence", "resamples", "tolerance", "kind")},
+        and {k: evidence[k] for k in ("split", "n", "confidence", "resamples", "kind")},
         "labels": evidence["labels"] if evidence else [],
         "stages": rows,
         "front": pareto(trials, line, goal, about["cost"]),
@@ -55,7 +58,7 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "distillation": _notes(stages, "Distill"),
         "pruning": _notes(stages, "Prune"),
         "quantization": _notes(stages, "Quantize"),
-        "left_out": left_out(run, stages),
+        "left_out": left_out(run, line, question["recipe"]),
         "errors": evidence["errors"] if evidence else None,
         "failures": failed(trials),
         "data": run.config["task"]["summary"],
@@ -63,13 +66,27 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "chosen": _described(line[-1]) if line else None,
     }
     found["verdict"] = verdict_of(found)
-    return {name: plain_numbers(value) for name, value in found.items()}
+    return {name: redacted(plain_numbers(value)) for name, value in found.items()}
 
 
-def left_out(run: Run, made: Mapping[str, Artifact]) -> dict[str, str]:
-    """Stage to the reason why the line goes without it."""
+def left_out(run: Run, line: Sequence[Artifact], recipe: str) -> dict[str, str]:
+    """Stage to the reason why this line goes without it, though its recipe has it. The latest reason counts."""
+    ids, made = {artifact.id for artifact in line}, {artifact.stage for artifact in line}
+    wanted = set(recipes.STAGES.get(recipe, ())) - made
     said = (run.read_json(SKIPPED) or {}).values()
-    return {row["stage"]: row["reason"] for row in said if row["stage"] not in made}
+    return {row["stage"]: row["reason"] for row in said if row["stage"] in wanted and row["parent"] in ids}
+
+
+def redacted(value: JSON) -> JSON:
+    """Without the passwords of URLs: a report is passed on. What follows a user's name up to the last @ is taken for
+    one, and what is called a password."""
+    if isinstance(value, Mapping):
+        return {k: redacted(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redacted(v) for v in value]
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    return re.sub(r"((?:password|passwd|pwd)=)[^&\s]+", r"\1***", re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", value))
 
 
 def reproducing(command: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import jinja2
 import numpy as np
@@ -57,6 +58,19 @@ class Export:
         # The artifact comes last: what is killed before it is done again, bundle and all.
         write_bundle(ctx.run.bundle, model=model, fp32=fp32, manifest=manifest, golden=golden)
         return ctx.save(draft, None, model=model, notes={"parity": asdict(proof)})
+
+    def stands(self, id: str, ctx: Context) -> bool:
+        """Whether the run's bundle is of the artifact `id`: another line of the run may have written its own since."""
+        _restore(ctx.run.bundle)
+        return _written_manifest(ctx.run.bundle).get("artifact") == id
+
+
+def _written_manifest(folder: Path) -> dict[str, JSON]:
+    """Empty where there is none that can be read."""
+    try:
+        return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _prove(source: Artifact, fp32: Path, ctx: Context) -> onnxfile.Parity:
@@ -112,7 +126,7 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
         manifest = json.loads((run.bundle / "manifest.json").read_text(encoding="utf-8"))
         with np.load(run.bundle / "golden.npz", allow_pickle=False) as stored:
             golden = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise BadInput(f"The bundle {run.bundle} cannot be read ({error}); delete it and resume the run.") from error
     row = next((one for one in found["models"] if one["id"] == manifest["artifact"]), None)
     if row is None:

@@ -32,6 +32,14 @@ Cost: TypeAlias = Callable[[nn.Module], float]
 Gradients: TypeAlias = Callable[[nn.Module], nn.Module]
 
 
+class Uncuttable(GateFailed):
+    """No cut of the network gives what was asked. why: as a clause, for the report of a line that goes on without."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"Prune fails: {why}. Ask for less pruning, or search another network.")
+        self.why = why
+
+
 # ── Which units ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -138,13 +146,12 @@ class Cuts:
         return net
 
     def fit(self, cost: Cost, target: float, *, rounds: int = 12) -> list[int]:
-        """The widest widths that `rounds` of bisection find for a cost of at most `target`. Raises GateFailed where the
+        """The widest widths that `rounds` of bisection find for a cost of at most `target`. Raises Uncuttable where the
         smallest network costs more."""
         smallest = cost(self.trial(widths(self.scores, 0.0, self.ranking)))
         if smallest > target:
-            raise GateFailed(
-                f"Prune cannot reach {target:,.6g}: the smallest that cutting this network gives is {smallest:,.6g}. "
-                "Ask for less pruning, or search a smaller network."
+            raise Uncuttable(
+                f"it cannot reach {target:,.6g}: the smallest that cutting this network gives is {smallest:,.6g}"
             )
         low, high = 0.0, 1.0  # the cost at low is within the target
         for _ in range(rounds):
@@ -156,12 +163,12 @@ class Cuts:
 
 def cuts(net: nn.Module, example: Sequence[Tensor], ranking: Ranking, gradients: Gradients | None = None) -> Cuts:
     """example: inputs of at least 2 rows. gradients: gives a copy of the network that has them; "taylor" needs it.
-    Raises Inapplicable where the network has no inner units, GateFailed where those that it has cannot be cut."""
+    Raises Inapplicable where the network has no inner units, Uncuttable where those that it has cannot be cut."""
     groups, refused = prunable_groups(net, example)
     if not groups and not refused:
         raise Inapplicable("the network has no inner units to cut")
     if not groups:
-        raise GateFailed(f"Prune can cut nothing: {', '.join(refused)} could not be followed through the network.")
+        raise Uncuttable(f"it can cut nothing: {', '.join(refused)} could not be followed through the network")
     scored = gradients(net) if gradients is not None else net
     return Cuts(net, groups, tuple(importance(scored, group, ranking) for group in groups), ranking)
 
@@ -177,7 +184,7 @@ def prune_(
 ) -> list[JSON]:
     """One round, in place: cut the least important units until `cost` is at most `target`; the edits that were made.
 
-    As `cuts`, and raises GateFailed where even the smallest network costs more."""
+    As `cuts`, and raises Uncuttable where even the smallest network costs more."""
     found = cuts(net, example, ranking, gradients).sparing_the_narrow(cost, target)
     kept = found.fit(cost, target)
     made = found.edits(_filled(kept, found.scores, lambda k: cost(found.trial(k)) <= target, ranking))
@@ -226,8 +233,9 @@ class Prune:
     "size" (bytes of the fp32 file), "macs", or "latency" (ms at batch 1; below 1 it is a share too). recovery_epochs:
     in all, half of them after the last step. teacher: whether the parent's answers guide the recovery.
 
-    max_drop: None delivers what was asked. A number keeps the last step that is as good as the parent on val within it,
-    or within what val can tell (`Tolerance.admits_in_pairs`)."""
+    max_drop: None delivers what was asked, or is a failed gate. A number keeps the last step that is as good as the
+    parent on val within it, or within what val can tell (`Tolerance.admits_in_pairs`), and where there is none, or
+    the target is out of reach, the stage does not apply."""
 
     to: float = 0.5
     by: str = "params"
@@ -258,6 +266,15 @@ class Prune:
         return self.recovery_epochs * (1.3 if self.teacher else 1.0)
 
     def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+        """Raises Inapplicable where there is nothing to cut or the target is met already; see max_drop for the rest."""
+        try:
+            return self._cut(artifact, ctx)
+        except Uncuttable as error:
+            if self.max_drop is None:
+                raise
+            raise Inapplicable(error.why) from error
+
+    def _cut(self, artifact: Artifact, ctx: Context) -> Artifact:
         parent = ctx.network(artifact)
         net, example = copy.deepcopy(parent), ctx.model_inputs(4)
         aim = self._aim(net, artifact, ctx)
@@ -322,7 +339,7 @@ class Prune:
         )  # fmt: skip
 
     def _aim(self, net: nn.Module, artifact: Artifact, ctx: Context) -> Aim:
-        """Raises BadInput where the parent meets the target already, GateFailed where no cut of it does."""
+        """Raises Inapplicable where the parent meets the target already, Uncuttable where no cut of it does."""
         ranking = Ranking("l2", self.everywhere, self.round_to)  # the structure matters here, not the units
         found = cuts(net, ctx.model_inputs(4), ranking)
         costs: dict[str, Cost] = {"macs": ctx.macs, "size": _FileSize(net, ctx)}
@@ -332,9 +349,9 @@ class Prune:
             before = (timed or cost)(net)
             target = self.to * before if self.to < 1 else self.to
             if before <= target:
-                raise BadInput(
-                    f"The network already costs {before:,.6g} {COSTS[self.by]}, no more than the {target:,.6g} asked "
-                    "for; prune it to less."
+                raise Inapplicable(
+                    f"the network already costs {before:,.6g} {COSTS[self.by]}, no more than the {target:,.6g} asked"
+                    " for"
                 )
             kept = found.fit(timed or cost, target, rounds=5 if timed else 1)
             if timed is not None:  # an export a network is too dear for every step: aim at the parameters that it gave
