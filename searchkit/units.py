@@ -35,10 +35,6 @@ def parse(kind: str, text: str, flag: str) -> float:
     return value
 
 
-def show_bytes(n: float) -> str:
-    return f"{n / 1e6:.2f} MB" if n >= 1e6 else f"{n / 1e3:.1f} KB" if n >= 1e3 else f"{n:.0f} bytes"
-
-
 def show_seconds(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
