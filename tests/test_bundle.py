@@ -1,19 +1,26 @@
 """The bundle: written whole, verified by a process that has no PyTorch, and every kind of damage found."""
 
+import ast
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from short_line import bundle, line  # noqa: F401  (fixtures)
 
+from searchkit import tasks
+from searchkit.run import Context, Run
 from searchkit.runtime import OnnxPredictor
+from searchkit.spacefile import load_space
 from searchkit.stages import export
-from searchkit.stages.export import finish_bundle, write_bundle
-from searchkit.types import BadInput
+from searchkit.stages.export import Export, finish_bundle, write_bundle
+from searchkit.stages.promote import Promote
+from searchkit.types import Artifact, BadInput, freeze
 
 # ruff: noqa: F811  (a fixture is a parameter with the fixture's name)
 
@@ -107,11 +114,55 @@ def test_another_model_under_correct_hashes_fails_the_golden_outputs(line, tmp_p
     assert done.returncode == 1 and "golden outputs differ by" in done.stdout
 
 
+def test_a_model_that_does_not_run_under_correct_hashes_is_said_in_a_line(line, tmp_path):
+    folder = line.ctx.run.bundle
+    manifest = json.loads((folder / "manifest.json").read_text())
+    with np.load(folder / "golden.npz") as stored:
+        golden = {name: stored[name] for name in stored.files}
+    files = {"model": folder / "model.onnx", "fp32": folder / "model_fp32.onnx"}
+    write_bundle(tmp_path / "b", manifest=manifest, golden=golden | {"input.image": np.zeros((8, 3))}, **files)
+    shape = python(tmp_path / "b" / "verify.py")
+    write_bundle(tmp_path / "b", manifest=manifest, golden=golden, **files)
+    (tmp_path / "b" / "model.onnx").write_bytes(b"\x08\x07no model")
+    whole = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    whole["sha256"]["model.onnx"] = hashlib.sha256(b"\x08\x07no model").hexdigest()
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(whole))
+    for done in (shape, python(tmp_path / "b" / "verify.py")):
+        assert done.returncode == 1 and done.stderr == ""
+        assert done.stdout.splitlines()[-1].startswith("WRONG onnxruntime cannot run model.onnx: ")
+
+
+def test_nothing_in_the_bundle_tells_where_it_was_made(tmp_path):
+    """Of data of the user's own: no path of this machine, neither theirs nor the code's."""
+    home = tmp_path / "home" / "ada"
+    home.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    np.savez(home / "mine.npz", x=rng.normal(size=(120, 8)), y=rng.integers(0, 2, 120))
+    space = load_space(Path(__file__).parent / "families" / "tiny.py")
+    task = tasks.load({"data": str(home / "mine.npz")})
+    run = Run.create(home / "runs", "r", {})
+    ctx = Context(run, task, lambda name: space, echo=lambda text: None)
+    arch = space.arch((16,), "relu")
+    net = space.build(arch, task.spec)
+    made_by = {"stage": "Trial", "number": 0}
+    draft = Artifact("trial", space.name, freeze(arch), freeze(space.training.default), (), made_by, None)
+    trial = run.save(draft, weights=net.state_dict(), log=[])
+    Export()(Promote()(trial, ctx), ctx)
+    for file in run.bundle.iterdir():
+        content = file.read_bytes()
+        if file.suffix == ".npz":
+            with np.load(file) as stored:
+                content = b"".join(name.encode() + stored[name].tobytes() for name in stored.files)
+        for place in (str(home), str(tmp_path), str(Path(__file__).parents[1]), str(Path.home()), "/tmp/"):
+            assert place.encode() not in content, (file.name, place)
+
+
 def test_run_py_answers_and_is_short(bundle):
     done = python(bundle / "run.py")
     assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.startswith("probabilities") and "most like" in done.stdout
-    assert len((bundle / "run.py").read_text().splitlines()) <= 25
+    assert done.stdout.startswith("probabilities of the first row: [") and "of the classes ['0', '1'" in done.stdout
+    code = ast.parse((bundle / "run.py").read_text()).body[1:]  # without the docstring
+    assert sum(not isinstance(node, (ast.Import, ast.ImportFrom)) for node in code) <= 10
 
 
 def test_the_scripts_set_the_options_that_the_file_needs(line, tmp_path):
