@@ -93,7 +93,10 @@ def make_run(
     }
     run = Run.create(root, name, config)
     study = optuna.create_study(
-        storage=f"sqlite:///{run.path / 'study.db'}", study_name="mlp", directions=[goal.direction, "minimize"], load_if_exists=False
+        storage=f"sqlite:///{run.path / 'study.db'}",
+        study_name="mlp",
+        directions=[goal.direction, "minimize"],
+        load_if_exists=False,
     )
     about = {
         "goal": goal.metric,
