@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,6 +262,10 @@ def test_an_existing_name_is_refused_and_resumed(finished: Finished, there: Any)
     assert resumed.plain["verdict"] == finished.search.plain["verdict"]
     assert "already done" in resumed.err
     assert {p: p.stat().st_mtime_ns for p in (finished.run / "artifacts").rglob("*") if p.is_file()} == before
+    for flag, value in (("--seed", 0), ("--recipe", "compact"), ("--max-size", "1MB"), ("--executor", "inline")):
+        assert f"leave out {flag}." in there("search", "--resume", "first", flag, value, status=2).err
+    assert "--trials 1 is below the run's own 2" in there("search", "--resume", "first", "--trials", 1, status=2).err
+    assert "no time budget" in there("search", "--resume", "first", "--time-budget", "1h", status=2).err
     assert "leave out --space" in there("search", "--resume", "first", "--space", "mlp", status=2).err
     assert "No run named 'frist'" in there("search", "--resume", "frist", status=2).err
 
@@ -302,6 +308,58 @@ def test_export_copies_the_bundle_and_writes_over_nothing(finished: Finished, th
     assert "--to 'build/model' exists" in refused.err
 
 
+def test_export_of_a_trial_leaves_what_was_shipped(finished: Finished, there: Any) -> None:
+    """Its bundle has a place of its own; bundle, evidence and report of the run stay as they are."""
+    config = json.loads((finished.run / "run.json").read_text())
+    before = {p: p.read_bytes() for p in finished.desk.folder.rglob("*") if p.is_file() and p.name != "lock"}
+    plain = there("export", "first", "--trial", "1", "--json").plain
+    assert (plain["command"], plain["run"], plain["trial"]) == ("export", config["name"], 1)
+    bundle = finished.desk.folder / plain["bundle"]
+    assert bundle == finished.run / "bundle-trial-1"
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["recipe"][0]["number"] == 1 and manifest["run"] == "first"
+    assert manifest["metric"]["test"] is None and manifest["metric"]["val"] > 0
+    done = subprocess.run([sys.executable, str(bundle / "verify.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert there("export", "first", "--trial", "1", "--to", "one", "--json").plain["bundle"] == "one"
+    assert {p: p.read_bytes() for p in before} == before
+    assert "no finished trial 9" in there("export", "first", "--trial", "9", status=2).err
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--prune-to", "0"), "--prune-to 0.0 leaves nothing"),
+        (("--max-drop", "2"), "--max-drop 2.0 is not a drop"),
+        (("--prune-by", "luck"), "--prune-by 'luck' is not known; it is one of params, size, macs, latency"),
+        (("--importance", "luck"), "--importance 'luck' is not known"),
+        (("--reports", "/proc/reports"), "Cannot write the report to /proc/reports"),
+    ],
+    ids=str,
+)
+def test_compress_checks_what_search_checks(flags: tuple[str, ...], says: str, finished: Finished, there: Any) -> None:
+    before = sorted(finished.run.rglob("*"))
+    assert says in there("compress", "first", *flags, status=2).err
+    assert sorted(finished.run.rglob("*")) == before
+
+
+def test_a_damaged_run_hides_no_other(finished: Finished, there: Any) -> None:
+    for name, text in (("torn", '{"format": 1, "na'), ("foreign", '{"format": 1, "name": "foreign"}')):
+        (finished.run.parent / name).mkdir()
+        (finished.run.parent / name / "run.json").write_text(text)
+    try:
+        rows = {row["run"]: row for row in there("status", "--json").plain["runs"]}
+        assert {name: row["state"] for name, row in rows.items()} == {
+            "first": "shipped", "torn": "damaged", "foreign": "damaged"
+        }  # fmt: skip
+        assert "is damaged" in rows["torn"]["reason"] and "'question'" in rows["foreign"]["reason"]
+        assert "is damaged" in there("status", "torn", status=2).err
+    finally:
+        for name in ("torn", "foreign"):
+            (finished.run.parent / name / "run.json").unlink()
+            (finished.run.parent / name).rmdir()
+
+
 def test_a_search_alone_then_any_trial_of_it(here: Any, tmp_path: Path) -> None:
     """--recipe none stops after the search; compress takes a trial on from there; what is shared is not done again."""
     searched = here(*TINY, "--name", "bare", "--recipe", "none", "--json").plain
@@ -319,6 +377,168 @@ def test_a_search_alone_then_any_trial_of_it(here: Any, tmp_path: Path) -> None:
     assert "--recipe 'none' is not known here" in here("compress", "bare", "--recipe", "none", status=2).err
 
 
+def test_a_search_that_ended_is_said_to_have(here: Any, tmp_path: Path) -> None:
+    """searched: also where only some trials could be had; --resume raises the budget, and the run tells it."""
+    here(*TINY, "--recipe", "none", "--name", "two")
+    (row,) = here("status", "--json").plain["runs"]
+    assert (row["state"], row["trials"], row["of"]) == ("searched", 2, 2)
+    here("search", "--resume", "two", "--trials", "3", "--workers", "1", "--json")
+    (row,) = here("status", "--json").plain["runs"]
+    assert (row["state"], row["trials"], row["of"]) == ("searched", 3, 3)
+    config = json.loads((tmp_path / "runs" / "two" / "run.json").read_text())
+    assert config["command"][-2:] == ["--trials", "3"]
+    assert config["changes"][0]["budget_before"]["trials"] == 2
+    log = tmp_path / "runs" / "two" / "search.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if '"end"' not in line))
+    config["question"]["budget"]["trials"] = 9
+    (tmp_path / "runs" / "two" / "run.json").write_text(json.dumps(config))
+    assert here("status", "--json").plain["runs"][0]["state"] == "searching"
+
+
+def test_the_time_that_is_spent_is_not_given_again(here: Any, tmp_path: Path) -> None:
+    here(*TINY, "--recipe", "none", "--name", "timed", "--time-budget", "1h")
+    clock = tmp_path / "runs" / "timed" / "clock.json"
+    spent = json.loads(clock.read_text())["seconds"]
+    assert 0 < spent < 600
+    clock.write_text('{"seconds": 3600}')
+    done = here("search", "--resume", "timed", "--json")
+    assert done.plain["trial"] in (0, 1)
+    log = [json.loads(line) for line in (clock.parent / "search.jsonl").read_text().splitlines()]
+    assert {row["trial"] for row in log if row["event"] == "dispatch"} == {0, 1}
+    # no time is left, so the raised number of trials is not reached; with more time it is
+    here("search", "--resume", "timed", "--trials", "3")
+    assert here("status", "--json").plain["runs"][0]["trials"] == 2
+    here("search", "--resume", "timed", "--time-budget", "2h")
+    assert here("status", "--json").plain["runs"][0]["trials"] == 3
+    assert json.loads(clock.read_text())["seconds"] > 3600
+
+
+def test_ctrl_c_ends_with_a_sentence_and_the_run_goes_on(tmp_path: Path) -> None:
+    """In the search, then in the stages; what is done is not done again."""
+    run = tmp_path / "runs" / "mine"
+
+    def interrupted(*arguments: str, when: tuple[Path, str]) -> str:
+        """The last line of a call that gets Ctrl-C once the file holds the text."""
+        file, text = when
+        with open(tmp_path / "err", "w") as err, open(os.devnull, "w") as nowhere:
+            words = [sys.executable, str(ROOT / "cli.py"), *arguments]
+            process = subprocess.Popen(words, cwd=tmp_path, stdout=nowhere, stderr=err)
+        while process.poll() is None and not (file.exists() and text in file.read_text()):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        status, told = process.wait(timeout=60), (tmp_path / "err").read_text()
+        assert status == 130 and "Traceback" not in told, told
+        return told.splitlines()[-1]
+
+    question = (
+        "--space", "mlp", "--task", "iris", "--trials", "4", "--epochs", "60", "--rungs", "1", "--recipe", "export",
+    )  # fmt: skip
+    said = interrupted(
+        "search", *question, "--executor", "inline", "--name", "mine", when=(run / "search.jsonl", '"trained"')
+    )
+    assert re.match(r"searchkit: Interrupted.*--resume mine", said), said
+    done = {p.parent.name: p.stat().st_mtime_ns for p in run.glob("artifacts/*/artifact.json")}
+    assert 1 <= len(done) < 4
+    said = interrupted("search", "--resume", "mine", when=(tmp_path / "err", "Promote: started"))
+    assert re.match(r"searchkit: Interrupted.*--resume mine", said), said
+    assert not (run / "evidence.json").exists()
+    last = Desk(tmp_path)("search", "--resume", "mine", "--json")
+    assert (tmp_path / last.plain["bundle"] / "model.onnx").is_file()
+    assert {n: (run / "artifacts" / n / "artifact.json").stat().st_mtime_ns for n in done} == done
+
+
+def test_a_coordinator_without_a_trial_of_its_own_says_so(here: Any, tmp_path: Path) -> None:
+    """Two runs share a study; the first had all of its trials."""
+    shared = (*TINY, "--recipe", "none", "--name", "shared", "--storage", f"sqlite:///{tmp_path / 'study.db'}")
+    here(*shared, "--runs", "one")
+    done = here(*shared, "--runs", "two", status=2)
+    assert "All 2 trials of the shared study were trained elsewhere" in done.err
+    assert list((tmp_path / "two").iterdir()) == []
+
+
+def test_no_candidate_over_the_limit_on_size_is_trained(here: Any, tmp_path: Path) -> None:
+    from searchkit.run import Run
+    from searchkit.search import history
+
+    family = str(Path(__file__).parent / "families" / "tiny.py")
+    tiny = (
+        "search",
+        "--space",
+        family,
+        "--epochs",
+        "1",
+        "--recipe",
+        "none",
+        "--executor",
+        "inline",
+        "--sampler",
+        "random",
+    )
+    here(*tiny, "--trials", "4", "--max-size", "5KB", "--name", "small")
+    run = Run.open(tmp_path / "runs" / "small")
+    trials = {row["number"]: row for row in history(run)}
+    dispatched = {row["trial"] for row in run.lines("search.jsonl") if row["event"] == "dispatch"}
+    breaching = {number for number, row in trials.items() if row["cost"]["size_bytes"] > 5000}
+    assert breaching and len(dispatched) == 4
+    assert dispatched & breaching == set()
+    done = here(*tiny, "--trials", "4", "--max-size", "300B", "--name", "none", status=3)
+    assert re.search(r"the smallest found \(widths=\[4\].*\) has a file of [\d,]+ bytes", done.err)
+    assert not (tmp_path / "runs" / "none").exists()
+
+
+def test_files_where_the_user_stands_shadow_nothing(tmp_path: Path) -> None:
+    for name in ("random", "types", "numpy", "searchkit"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('a file of the user was imported')\n")
+    done = Desk(tmp_path)(
+        "search", "--space", "mlp", "--task", "iris", "--trials", "1", "--epochs", "1", "--workers", "1",
+        "--recipe", "export", "--json",
+    )  # fmt: skip
+    assert (tmp_path / done.plain["bundle"] / "model.onnx").is_file()
+
+
+def test_a_password_reaches_neither_run_nor_command(tmp_path: Path) -> None:
+    from searchkit import flags, line, tasks
+    from searchkit.search import SearchSettings
+
+    url = "postgresql://me:s3cret@db.example/study"
+    question = line.Question("mlp", {"task": "iris"}, storage=flags.storage(url), workers=2)
+    command = ["searchkit", "search", "--storage", url, f"--storage={url}"]
+    run = line.start(question, tasks.load({"task": "iris"}), root=tmp_path, name="run", command=command)
+    assert line.settings_of(question) == SearchSettings(
+        budget=question.budget, minimize="params", workers=2, executor="processes", plans_epochs=True, ship_int8=True,
+        storage="postgresql://me@db.example/study",
+    )  # fmt: skip
+    assert all(b"s3cret" not in p.read_bytes() for p in run.path.rglob("*") if p.is_file())
+    assert run.config["command"][3:] == [question.storage, f"--storage={question.storage}"]
+
+
+def test_a_crash_has_a_log_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from searchkit.run import Run
+
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path))
+    for _ in range(2):
+        cli.watch_for_crashes()
+        sys.excepthook(RuntimeError, RuntimeError("planted"), None)
+    err = capsys.readouterr().err
+    logs = sorted(tmp_path.glob("searchkit-*.log"))
+    assert len(logs) == 2 and all(str(log) in err and "planted" in log.read_text() for log in logs)
+    assert "resume" not in err
+    cli.watch_for_crashes(Run.create(tmp_path, "mine", {}))
+    sys.excepthook(RuntimeError, RuntimeError("planted"), None)
+    assert "--resume mine" in capsys.readouterr().err and "planted" in (tmp_path / "mine" / "error.log").read_text()
+
+
+def test_workers_are_as_many_as_there_is_use_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from searchkit import flags, line
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert (flags.workers(None, "inline"), flags.workers(None, "processes"), flags.workers(3, "ray")) == (1, None, 3)
+    assert (line.default_workers("cpu"), line.default_workers("cuda")) == (16, 2)
+
+
 def test_nothing_feasible_is_3_and_names_the_smallest(here: Any, tmp_path: Path) -> None:
     done = here(*TINY, "--max-params", "3", "--json", status=3)
     assert "smallest" in done.err
@@ -330,7 +550,8 @@ def test_check_passes_a_sound_family_and_fails_a_broken_one_with_4(here: Any, tm
     sound = (Path(__file__).parent / "families" / "tiny.py").read_text()
     (tmp_path / "broken.py").write_text(sound.replace('"relu" else nn.Tanh()', '"relu" else nn.ReLU()'))
     done = here("check", "broken.py", "--json", status=4)
-    plain = json.loads(done.out.splitlines()[0])
+    plain = done.plain
+    assert plain["exit_status"] == 4 and "every_parameter_matters" in plain["error"]
     failed = {row["check"]: row["detail"] for row in plain["results"] if row["outcome"] == "failed"}
     assert list(failed) == ["every_parameter_matters"], failed
     assert "activation=" in failed["every_parameter_matters"]
@@ -372,3 +593,23 @@ def test_the_terminal_gets_colours_only_where_they_are_wanted(
         console = Console()
         console.terminal.print("[red]text[/red]")
         assert ("\x1b[31m" in capsys.readouterr().err) == wanted
+
+
+def test_what_comes_from_data_is_shown_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from searchkit.console import Console, describe
+    from searchkit.search import Status
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    console = Console()
+    foreign = "[red]class[/red] :smile: [/nothing] \x1b[31m"
+    console.say(foreign)
+    console.progress(Status(1, 4, 1, 0, 0, 0.5, note=foreign))
+    console.close()
+    err = capsys.readouterr().err
+    assert err.count("[red]class[/red] :smile: [/nothing] [31m") >= 2
+    assert "\x1b[31mclass" not in err
+    assert describe(Status(1, 4, 1, 0, 0, 0.5, seconds_to_go=120)) == "1 of 4 trials · best 0.5 · about 2 min left"
+    assert describe(Status(1, 4, 1, 0, 0, 0.5, 60.0, 120)) == "1 of 4 trials · best 0.5 · 60 s left"
