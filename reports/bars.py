@@ -70,7 +70,8 @@ def measure(name: str, bar: Bar, seed: int) -> bool:
     lines = [
         f"# {name}: {'met' if met else 'MISSED'}",
         "",
-        f"`{shown}`, {date.today()}, {os.cpu_count()} cores, Python {platform.python_version()}, {minutes:.1f} minutes. "
+        f"`{shown}`, {date.today()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{minutes:.1f} minutes. "
         f"Bar: {bar.at_least} ({bar.source}). Test: {evidence['n']} examples, read once for each file.",
         "",
         "| | metric on test [95 %] | bytes | parameters | latency p50 |",

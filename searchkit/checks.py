@@ -28,7 +28,7 @@ from searchkit.spacefile import load_space, source_of
 from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import Quantize
 from searchkit.subject import N_ARCHS, CheckFailed, Subject, outputs, require
-from searchkit.train import Diverged, make_optimizer
+from searchkit.train import Diverged, Teacher, make_optimizer
 from searchkit.types import (
     JSON,
     BadInput,
@@ -259,7 +259,7 @@ def check_distill_matches(subject: Subject) -> None:
             return float(subject.task.match(student.eval(), teacher.eval(), subject.batch, temperature=2.0))
 
     before = distance()
-    subject.context.recover(student, artifact, epochs=1, teacher=teacher, weight=1.0, lr_scale=1.0)
+    subject.context.recover(student, artifact, epochs=1, teacher=Teacher(teacher, weight=1.0), lr_scale=1.0)
     after = distance()
     require(after < before, f"an epoch of distillation takes the match loss from {before:.4g} to {after:.4g}")
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from searchkit.runtime import Deployed
+    from searchkit.train import Teacher
 
 FORMAT = 1
 """The version of what is on disk. A run of another format is not resumed: an id does not include the code's version."""
@@ -450,14 +451,14 @@ class Context:
         parent: Artifact,
         *,
         epochs: int,
-        teacher: nn.Module | None = None,
-        temperature: float = 2.0,
-        weight: float = 0.5,
+        teacher: Teacher | None = None,
         lr_scale: float = 0.5,
         seed: int = 0,
+        share: float = 1.0,
     ) -> list[dict[str, JSON]]:
         """Train `net` in place for `epochs` (fewer where the deadline asks for it), as its parent was trained; with a
-        teacher the loss is (1 − weight) · the task's + weight · its match. Returns the learning curve.
+        teacher as `train.distillation` says. share: of the stage's time that is left, for a stage that trains again
+        afterwards. Returns the learning curve.
 
         Mixup and early stopping are left out: a short recovery that starts from good weights wants the plain data.
         """
@@ -475,8 +476,8 @@ class Context:
             device=self.device,
             precision=self.precision,
             channels_last=self.channels_last,
-            seconds=self.deadline.left(),
-            loss=None if teacher is None else distillation(self.task, teacher.to(self.device), temperature, weight),
+            seconds=share * self.deadline.left(),
+            loss=None if teacher is None else distillation(self.task, teacher, self.device),
         )
         before_threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)

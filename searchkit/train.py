@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -139,17 +140,23 @@ def lr_factor(training: Training, step: int, n_steps: int) -> float:
     raise ValueError(f"no schedule named '{training.schedule}'; they are constant, cosine, linear, step")
 
 
-def distillation(
-    task: Task, teacher: nn.Module, temperature: float, weight: float
-) -> Callable[[nn.Module, Batch], Tensor]:
+@dataclass(frozen=True)
+class Teacher:
+    """A network to learn from. temperature: of the softened logits. weight: of its part in the loss."""
+
+    network: nn.Module
+    temperature: float = 2.0
+    weight: float = 0.5
+
+
+def distillation(task: Task, teacher: Teacher, device: str) -> Callable[[nn.Module, Batch], Tensor]:
     """(1 − weight) · the task's loss + weight · its match to the teacher (Hinton et al. 2015, arXiv:1503.02531)."""
-    teacher.eval()
+    network, weight = teacher.network.to(device).eval(), teacher.weight
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:
         once = _Once(student)
-        return (1.0 - weight) * task.loss(once, batch) + weight * task.match(
-            once, teacher, batch, temperature=temperature
-        )
+        match = task.match(once, network, batch, temperature=teacher.temperature)
+        return (1.0 - weight) * task.loss(once, batch) + weight * match
 
     return loss
 

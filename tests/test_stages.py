@@ -31,6 +31,7 @@ from searchkit.stages.export import Export
 from searchkit.stages.promote import Promote
 from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import Quantize
+from searchkit.train import Teacher
 from searchkit.types import (
     Artifact,
     BadInput,
@@ -454,7 +455,7 @@ def test_distill_brings_the_student_nearer_to_its_teacher(ctx: Context) -> None:
             return float(ctx.task.match(net.eval(), teacher, batch, temperature=2.0))
 
     guided, alone = ctx.network(small), ctx.network(small)
-    ctx.recover(guided, small, epochs=20, teacher=teacher, weight=1.0, lr_scale=1.0)
+    ctx.recover(guided, small, epochs=20, teacher=Teacher(teacher, weight=1.0), lr_scale=1.0)
     ctx.recover(alone, small, epochs=20, lr_scale=1.0)
     assert distance(guided) < distance(alone)
     assert distance(guided) < 0.5 * distance(ctx.network(small))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from searchkit import tasks
-from searchkit.train import Diverged, distillation, fit, lr_factor, validation
+from searchkit.train import Diverged, Teacher, distillation, fit, lr_factor, validation
 from searchkit.types import Batch, FitPlan, Task, Training, TrainState
 
 TRAINING = Training(lr=3e-3, batch_size=64, epochs=4)
@@ -166,7 +166,7 @@ def test_distillation_runs_the_student_once_and_pulls_it_to_the_teacher(digits: 
 
     teacher, student = network(2).eval(), Counting()
     batch: Batch = next(iter(digits.batches("val", TRAINING, seed=0, device="cpu")))
-    loss = distillation(digits, teacher, 2.0, 0.5)
+    loss = distillation(digits, Teacher(teacher), "cpu")
     loss(student, batch).backward()
     assert len(calls) == 1
     with torch.no_grad():

@@ -178,16 +178,23 @@ class _Search:
     def _patience(self) -> float:
         """Seconds until something may have to be cancelled."""
         now = time.monotonic()
-        return min(flight.since + self._most_seconds() - now for flight in self.flights.values())
+        ends = (
+            min(f.since + self._most_seconds(f), self.ctx.deadline.at + self._grace()) for f in self.flights.values()
+        )
+        return min(ends) - now
 
-    def _most_seconds(self) -> float:
-        """A job stops itself at the first step after the deadline; one that does not is killed some time later."""
-        return min(self.settings.hang_seconds, self.ctx.deadline.left() + self._grace())
+    def _most_seconds(self, flight: _Flight) -> float:
+        """A rung may take five times what the trial's earlier ones lead one to expect: an hour is not a hang for a
+        training that is honestly long."""
+        done = self.rung_epochs[flight.job.rung - 1] if flight.job.rung else 0
+        expected = flight.seconds / done * (flight.job.until - done) if done else 0.0
+        return max(self.settings.hang_seconds, 5.0 * expected)
 
     def _cancel_hung(self) -> None:
+        """A job stops itself at the first step after the deadline; one that does not is killed some time later."""
+        now = time.monotonic()
         for key, flight in self.flights.items():
-            now = time.monotonic()
-            if now - flight.since > self.settings.hang_seconds or now > self.ctx.deadline.at + self._grace():
+            if now - flight.since > self._most_seconds(flight) or now > self.ctx.deadline.at + self._grace():
                 self.executor.cancel(key)
 
     def _grace(self) -> float:

@@ -26,6 +26,9 @@ TRAININGS = 3
 
 LEAST_EPOCHS = 3
 
+OVERHEAD = 1.3
+"""A reserve, not a measurement: an epoch is more than its steps, for augmentation, averaging, and val at its end."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -68,7 +71,7 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
     (precision, channels_last), seconds = quickest(space, ctx, middle, choices)
     if math.isinf(left):
         return Pace(precision, channels_last, epochs)
-    epoch_seconds = seconds * ctx.task.n_examples("train")
+    epoch_seconds = OVERHEAD * seconds * ctx.task.n_examples("train")
     if settings.plans_epochs:
         epochs = max(LEAST_EPOCHS, min(epochs, int(left / TRAININGS / max(epoch_seconds, 1e-9))))
     macs = ctx.macs(space.build(middle.arch, ctx.task.spec).eval())
@@ -100,6 +103,8 @@ def quickest(
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         nets.append((net, make_optimizer(net, training)))
     times: list[list[float]] = [[] for _ in usable]
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a worker has
 
     def settle() -> None:
         """A GPU's work goes on after the call that began it."""
@@ -117,6 +122,7 @@ def quickest(
             optimizer.step()
             settle()
             spent.append(time.perf_counter() - started)
+    torch.set_num_threads(n_threads)
     medians = [sorted(spent[1:])[rounds // 2] for spent in times]  # the first step warms up
     best = min(range(len(usable)), key=medians.__getitem__)
     best = best if medians[best] < 0.85 * medians[0] else 0

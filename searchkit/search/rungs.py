@@ -19,8 +19,8 @@ Losses = tuple[float, ...]
 def ranks(losses: Sequence[Losses]) -> list[int]:
     """The non-dominated rank of each: 0 is the front, 1 the front of the rest, and so on (Deb et al. 2002)."""
     values = np.asarray(losses, dtype=np.float64).reshape(len(losses), -1)
-    no_worse = (values[:, None, :] <= values[None, :, :]).all(axis=2)
-    dominates = no_worse & (values[:, None, :] < values[None, :, :]).any(axis=2)
+    no_worse = np.all(values[:, None, :] <= values[None, :, :], axis=2)
+    dominates = np.asarray(no_worse & np.any(values[:, None, :] < values[None, :, :], axis=2))
     n_above, found, rank = dominates.sum(axis=0), np.full(len(values), -1), 0
     while (found < 0).any():
         front = (found < 0) & (n_above == 0)

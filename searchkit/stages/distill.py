@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from searchkit.run import Context
-from searchkit.train import validation
+from searchkit.train import Teacher, validation
 from searchkit.types import Artifact
 
 
@@ -54,15 +54,11 @@ class Distill:
         teacher = Ensemble([ctx.network(member) for member in self._members(artifact, ctx)])
         candidates = {"as it was": ctx.network(start)}
         log = []
-        for name, guide in (("control", None), ("distilled", teacher)):
+        guide = Teacher(teacher, self.temperature, self.weight)
+        for name, guided, share in (("control", None, self.epochs / self.planned_epochs), ("distilled", guide, 1.0)):
             net = deepcopy(candidates["as it was"])
-            log += [
-                {"candidate": name, **row}
-                for row in ctx.recover(
-                    net, start, epochs=self.epochs, teacher=guide, lr_scale=self.lr_scale,
-                    temperature=self.temperature, weight=self.weight,
-                )
-            ]  # fmt: skip
+            curve = ctx.recover(net, start, epochs=self.epochs, teacher=guided, lr_scale=self.lr_scale, share=share)
+            log += [{"candidate": name, **row} for row in curve]
             candidates[name] = net
         values = {name: validation(net, ctx.task, "cpu") for name, net in candidates.items()}
         kept = min(

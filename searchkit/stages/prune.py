@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from searchkit import measure, onnxfile
 from searchkit.edits import Group, Member, apply_edits_, drops, parts, prunable_groups, units
 from searchkit.run import Context
+from searchkit.train import Teacher
 from searchkit.types import JSON, Artifact, BadInput, GateFailed, Inapplicable, Tolerance, derive_seed, thaw
 
 IMPORTANCES = ("l1", "l2", "taylor", "bn", "random")
@@ -333,10 +334,11 @@ class Prune:
         epochs = last if step == self.steps - 1 else (self.recovery_epochs - last) // (self.steps - 1)
         if not epochs:
             return []
+        teacher = Teacher(parent, self.temperature, self.weight) if self.teacher else None
+        still = last + (epochs * (self.steps - 1 - step) if step < self.steps - 1 else 0)
         return ctx.recover(
-            net, artifact, epochs=epochs, teacher=parent if self.teacher else None, temperature=self.temperature,
-            weight=self.weight, lr_scale=self.lr_scale, seed=step,
-        )  # fmt: skip
+            net, artifact, epochs=epochs, teacher=teacher, lr_scale=self.lr_scale, seed=step, share=epochs / still
+        )
 
     def _aim(self, net: nn.Module, artifact: Artifact, ctx: Context) -> Aim:
         """Raises Inapplicable where the parent meets the target already, Uncuttable where no cut of it does."""
