@@ -47,8 +47,7 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "goal": asdict(goal),
         "question": question,
         "command": reproducing([redacted(word) for word in asked["command"]]),
-        "evidence": evidence
-        and {k: evidence[k] for k in ("split", "n", "confidence", "resamples", "kind")},
+        "evidence": evidence and {k: evidence[k] for k in ("split", "n", "confidence", "resamples", "kind")},
         "labels": evidence["labels"] if evidence else [],
         "stages": rows,
         "front": pareto(trials, line, goal, about["cost"]),
