@@ -219,6 +219,7 @@ class _Search:
             if n_rejected >= MOST_REJECTIONS * self.budget.trials or self.ctx.deadline.left() <= 0:
                 self._give_up(f"{n_rejected} candidates were refused before training")
                 break
+            self.known |= {t.user_attrs["key"] for t in trials if "key" in t.user_attrs}  # others' too
             candidate = self.proposer.propose(trials, self.known)
             if candidate is None:
                 self._give_up("every candidate that the sampler finds has been seen")
@@ -238,8 +239,18 @@ class _Search:
                 continue
             seed = derive_seed(self.ctx.seed, self.space.name, candidate.key)
             trial = self.ledger.start(candidate, {**facts, "cost": cost, "seed": seed})
+            if self._is_anothers(trial):
+                self.ledger.abandon(trial, "another coordinator trains it")
+                continue
             return _Flight(trial, self._job(trial))
         return None
+
+    def _is_anothers(self, trial: FrozenTrial) -> bool:
+        """Whether two coordinators proposed the same at once: the lower number, which was first, trains it."""
+        key = trial.user_attrs["key"]
+        return bool(self.ledger.owner) and any(
+            t.number < trial.number and t.user_attrs.get("key") == key for t in self.ledger.trials()
+        )
 
     def _give_up(self, why: str) -> None:
         self.exhausted = True
