@@ -577,8 +577,8 @@ def test_own_data_and_own_family(here: Any, tmp_path: Path) -> None:
     metrics = [json.loads(p.read_text())["metrics"] for p in run.glob("artifacts/*/artifact.json")]
     sizes = [row["params"] for row in metrics if "params" in row]  # a bundle's artifact is a file alone
     assert len(sizes) >= 2 and max(sizes) <= 200
-    assert re.search(r"rows +train 82, val 14, test 24", done.err)
-    assert re.search(r"classes +no 65, yes 55", done.err)
+    assert re.search(r"rows +120: train 82, val 14, test 24", done.err)
+    assert re.search(r"predicts +one of 2 classes: no \(65\), yes \(55\)", done.err)
 
 
 def test_the_terminal_gets_colours_only_where_they_are_wanted(
