@@ -101,7 +101,8 @@ def n_dispatched(root: Path) -> int:
 def disturb(arguments: argparse.Namespace, root: Path) -> tuple[list[dict[str, Any]], int, int]:
     """Kill until there were enough kills, then let it finish. Returns the kills, completed trials lost, trained twice.
 
-    A kill comes up to .4 s after the search has got 0 to 3 rungs further: time alone would meet start-up only."""
+    A kill comes up to .4 s after the search has got 0 or 1 rung further: time alone would meet start-up
+    only, and with more the search is over before the last kill."""
     rng = random.Random(arguments.seed)
     kills: list[dict[str, Any]] = []
     done: dict[int, int] = {}  # trial to the number of dispatches when it was first seen complete
@@ -109,7 +110,7 @@ def disturb(arguments: argparse.Namespace, root: Path) -> tuple[list[dict[str, A
     process = start(arguments, root)
     while True:
         target = "coordinator" if len(kills) % 2 == 0 else "worker"
-        goal, delay = n_dispatched(root) + rng.randint(0, 3), rng.uniform(0.0, 0.4)
+        goal, delay = n_dispatched(root) + rng.randint(0, 1), rng.uniform(0.0, 0.4)
         if len(kills) < arguments.kills:
             while process.poll() is None and (n_dispatched(root) < goal or not workers_of(process.pid)):
                 time.sleep(0.01)

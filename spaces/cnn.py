@@ -258,7 +258,7 @@ SPACE = Space(
             "lr": Between(1e-3, 2e-2, log=True),
             "optimizer": Choice(("adamw", "momentum")),
             "weight_decay": Between(1e-3, 0.1, log=True),
-            "augment": Choice((("crop",), (), ("crop", "flip"), ("crop", "cutout"))),
+            "augment": Choice((("crop",), (), ("flip",), ("crop", "flip"), ("crop", "cutout"), ("flip", "cutout"))),
             "label_smoothing": Choice((0.0, 0.1)),
         },
     ),
