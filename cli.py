@@ -83,6 +83,8 @@ Runs = Annotated[Path, typer.Option("--runs", help="The folder of runs.")]
 Reports = Annotated[Path, typer.Option("--reports", help="The folder that reports are written to.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, with a schema version.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+MaxDrop = Annotated[float, typer.Option(parser=number, help="Of a metric: what pruning and int8 may each cost.")]
+MaxRise = Annotated[float, typer.Option(parser=number, help="The same for an error, as a share of it.")]
 TrialNumber = Annotated[
     int | None, typer.Option("--trial", parser=whole_number, help="This trial instead of the winner.")
 ]
@@ -138,6 +140,7 @@ def search(
         typer.Option(parser=whole_number, help="Processes, one thread each.  [default: cores; with a GPU, 2 at most]"),
     ] = None,
     seed: Annotated[int, typer.Option(parser=whole_number, help="Of the search and every training in it.")] = 0,
+    split_seed: Annotated[int, typer.Option(parser=whole_number, help="Of the splits into train, val and test.")] = 0,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or grid.")] = "tpe",
     minimize: Annotated[
         str, typer.Option(help="A cost beside the metric: latency, size, macs, params; or none.")
@@ -157,7 +160,8 @@ def search(
     ] = None,
     prune_by: Annotated[str, typer.Option(help="params, size, macs or latency.")] = "params",
     importance: Annotated[str, typer.Option(help="l1, l2, taylor, bn or random.")] = "taylor",
-    max_drop: Annotated[float, typer.Option(parser=number, help="Of the metric, that int8 may cost.")] = 0.005,
+    max_drop: MaxDrop = 0.005,
+    max_rise: MaxRise = 0.02,
     executor: Annotated[str, typer.Option(help="inline, processes or ray.")] = "processes",
     address: Annotated[str | None, typer.Option(help="A Ray cluster's address.")] = None,
     storage: Annotated[str | None, typer.Option(help="A study shared by URL, such as postgresql://…")] = None,
@@ -328,7 +332,7 @@ def finish(run: Run, verdict: str, written: Mapping[str, Path], as_json: bool, s
     epilog=examples(
         "searchkit compress cnn-digits-1",
         "searchkit compress cnn-digits-1 --trial 7 --prune-to 0.25",
-        "searchkit compress cnn-digits-1 --recipe int8 --json",
+        "searchkit compress cnn-digits-1 --recipe distil --student 4 --temperature 4",
     )
 )
 def compress(
@@ -340,7 +344,15 @@ def compress(
     ] = None,
     prune_by: Annotated[str, typer.Option(help="params, size, macs or latency.")] = "params",
     importance: Annotated[str, typer.Option(help="l1, l2, taylor, bn or random.")] = "taylor",
-    max_drop: Annotated[float, typer.Option(parser=number, help="Of the metric, that int8 may cost.")] = 0.005,
+    max_drop: MaxDrop = 0.005,
+    max_rise: MaxRise = 0.02,
+    student: Annotated[
+        int | None,
+        typer.Option(parser=whole_number, help="This trial's network learns from the winner, instead of its own."),
+    ] = None,
+    temperature: Annotated[float, typer.Option(parser=number, help="Of the teacher's softened answers.")] = 2.0,
+    teacher_weight: Annotated[float, typer.Option(parser=number, help="Of the teacher in the loss, 0 to 1.")] = 0.5,
+    ensemble: Annotated[int, typer.Option(parser=whole_number, help="Networks in the teacher, the best first.")] = 3,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     as_json: AsJson = False,
@@ -375,6 +387,8 @@ def put_through(
     line.require_writable(reports)
     task = tasks.load(run.config["question"]["source"])
     asked = line.reopen(run, task)
+    if wish.student is not None:
+        run.trial(wish.student)
     question = replace(asked, recipe=recipe, wish=wish, budget=replace(asked.budget, seconds=math.inf))
     with run.locked(), line.resumable(run):
         ctx = line.context(run, question, task, load_space, console.say)

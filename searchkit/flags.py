@@ -23,6 +23,10 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
 
     def whole(kind: str, flag: str) -> int | None:
         value = quantity(kind, flag)
+        if value is not None and value < 1:
+            raise BadInput(
+                f"--{flag.replace('_', '-')} '{given[flag]}' is less than one; it is a whole number from 1 on."
+            )
         return None if value is None else int(value)
 
     executor = choice(given, "executor", ("inline", "processes", "ray"))
@@ -35,6 +39,7 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
         "target": given["target"],
         "modality": given["modality"],
         "kind": given["kind"],
+        "split_seed": given["split_seed"] or None,
     }
     minimize = choice(given, "minimize", ("latency", "size", "macs", "params", "none"))
     return Question(
@@ -72,11 +77,16 @@ def wish(given: Mapping[str, JSON]) -> recipes.Wish:
         raise BadInput(f"--prune-to {given['prune_to']} leaves nothing; give a share in (0, 1) or an absolute target.")
     if not 0 <= given["max_drop"] < 1:
         raise BadInput(f"--max-drop {given['max_drop']} is not a drop of the metric; it lies in [0, 1), such as 0.005.")
+    if not 0 <= given["max_rise"] < math.inf:
+        raise BadInput(f"--max-rise {given['max_rise']} is not a rise of an error; it is 0 or more, such as 0.02.")
+    distill = {name: given[name] for name in ("student", "temperature", "teacher_weight", "ensemble") if name in given}
     return recipes.Wish(
+        **distill,
         prune_to=given["prune_to"],
         prune_by=choice(given, "prune_by", ("params", "size", "macs", "latency")),
         importance=choice(given, "importance", ("l1", "l2", "taylor", "bn", "random")),
         max_drop=given["max_drop"],
+        max_rise=given["max_rise"],
     )
 
 

@@ -34,12 +34,13 @@ class Wish:
     prune_to: as in Prune.to, to be delivered; None prunes to half of the parameters as far as `max_drop` allows, and,
     where hard limits are set, which every candidate meets as it is, not at all. student: a trial's number, None for the
     winner's own network; temperature, teacher_weight (0 to 1, of the teacher's part in the loss) and ensemble: of
-    Distill."""
+    Distill. max_drop, max_rise: as in Tolerance."""
 
     prune_to: float | None = None
     prune_by: str = "params"
     importance: str = "taylor"
     max_drop: float = 0.005
+    max_rise: float = 0.02
     student: int | None = None
     temperature: float = 2.0
     teacher_weight: float = 0.5
@@ -51,6 +52,8 @@ class Wish:
             raise BadInput(f"Pruning to {to:g} shrinks nothing; give a share between 0 and 1, or a number above 1.")
         if not 0 <= self.max_drop < 1:
             raise BadInput(f"A drop of {self.max_drop:g} in the metric cannot be; it lies in [0, 1), such as 0.005.")
+        if not 0 <= self.max_rise < math.inf:
+            raise BadInput(f"A rise of {self.max_rise:g} of an error cannot be; it is 0 or more, such as 0.02 for 2 %.")
         if self.student is not None and self.student < 0:
             raise BadInput(f"The student {self.student} is no trial; give the number of a finished one, from 0 on.")
         if not 0 < self.temperature < math.inf:
@@ -78,6 +81,7 @@ def make(name: str, wish: Wish, *, epochs: int, limited: bool) -> tuple[Stage, .
         importance=wish.importance,
         recovery_epochs=max(6, epochs),
         max_drop=wish.max_drop if wish.prune_to is None else None,
+        max_rise=wish.max_rise,
     )
     if name == "compact" and limited and wish.prune_to is None:
         prune = LeftOut("Prune", "hard limits are set, and the winner meets them as it is; --prune-to prunes it too")
@@ -91,7 +95,7 @@ def make(name: str, wish: Wish, *, epochs: int, limited: bool) -> tuple[Stage, .
             student=wish.student,
         ),
         "Prune": prune,
-        "Quantize": Quantize(max_drop=wish.max_drop),
+        "Quantize": Quantize(max_drop=wish.max_drop, max_rise=wish.max_rise),
         "Export": Export(),
     }
     return tuple(stages[stage] for stage in STAGES[name])

@@ -133,6 +133,10 @@ class Tolerance:
     max_drop: float = 0.005
     max_rise: float = 0.02
 
+    @property
+    def shown(self) -> str:
+        return f"{self.max_drop:g}" if self.goal.direction == "maximize" else f"{self.max_rise:.3g} of it"
+
     def admits(self, value: float, reference: float) -> bool:
         slack = 1e-9  # half a point is half a point in floating point too
         if self.goal.direction == "maximize":

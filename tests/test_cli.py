@@ -331,6 +331,11 @@ def test_export_of_a_trial_leaves_what_was_shipped(finished: Finished, there: An
     [
         (("--prune-to", "0"), "--prune-to 0.0 leaves nothing"),
         (("--max-drop", "2"), "--max-drop 2.0 is not a drop"),
+        (("--max-rise", "-1"), "--max-rise -1.0 is not a rise"),
+        (("--recipe", "distil", "--student", "99"), "no finished trial 99"),
+        (("--temperature", "0"), "A temperature of 0 softens nothing"),
+        (("--teacher-weight", "2"), "A teacher's weight of 2 cannot be"),
+        (("--ensemble", "0"), "An ensemble of 0 networks teaches nothing"),
         (("--prune-by", "luck"), "--prune-by 'luck' is not known; it is one of params, size, macs, latency"),
         (("--importance", "luck"), "--importance 'luck' is not known"),
         (("--reports", "/proc/reports"), "Cannot write the report to /proc/reports"),

@@ -128,6 +128,7 @@ CASES = {
     "unknown unit": Case(flags(*QUICK, "--max-size", "10XB"), r"--max-size '10XB' is not a size .* such as 100KB"),
     "no size": Case(flags(*QUICK, "--max-size", "0KB"), r"--max-size '0KB' leaves room for nothing"),
     "a word for a latency": Case(flags(*QUICK, "--max-latency", "fast"), r"--max-latency 'fast' is not a latency"),
+    "a limit below one": Case(flags(*QUICK, "--max-params", "0.5"), r"--max-params '0.5' is less than one"),
     "a negative limit": Case(flags(*QUICK, "--max-params", "-5k"), r"--max-params '-5k' is not a count"),
     "a word for a duration": Case(flags(*QUICK, "--time-budget", "soon"), r"--time-budget 'soon' is not a duration"),
     "unknown sampler": Case(flags(*QUICK, "--sampler", "magic"), r"--sampler 'magic' .* tpe, nsga2, random, grid"),

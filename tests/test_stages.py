@@ -296,6 +296,7 @@ def test_a_recipe_to_distil_takes_its_student_from_the_wish(ctx: Context) -> Non
     [
         ("prune_to", (0.0, 1.0, -2.0, float("inf"), float("nan"))),
         ("max_drop", (-0.1, 1.0, float("nan"))),
+        ("max_rise", (-0.1, float("inf"), float("nan"))),
         ("student", (-1,)),
         ("temperature", (0.0, -1.0, float("inf"), float("nan"))),
         ("teacher_weight", (-0.1, 1.1, float("nan"))),

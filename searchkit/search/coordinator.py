@@ -148,7 +148,7 @@ class _Search:
 
     def run(self) -> None:
         self._recover()
-        if self._n_open() > 0 or self.flights:
+        if not self._ended() and (self._n_open() > 0 or self.flights):
             self.dossier.profile(self.book)
             self.executor = self._open_executor()
             try:
@@ -308,12 +308,12 @@ class _Search:
             self._out_of_time(flight)
             return
         losses = self._losses(outcome.metrics[self.goal.metric], flight.trial)
-        flight.losses.append(losses)
         rung = flight.job.rung
         if rung == 0:
             self.first_rungs.append(outcome.seconds)
         ended = cut_short or state.numbers.get("stopped_by") is not None or rung == len(self.rung_epochs) - 1
-        if not cut_short:
+        if not cut_short:  # what had less time is not compared with what had all of it, now or by a resumed search
+            flight.losses.append(losses)
             self.seen[rung][flight.number] = losses
         if ended or not rungs.goes_on(flight.number, self.seen[rung], self.budget.eta):
             self._finish(flight, outcome, state)
@@ -355,7 +355,7 @@ class _Search:
             metrics={**outcome.metrics, **facts["cost"]},
             notes={
                 "way": facts["way"],
-                "rung": flight.job.rung if len(flight.losses) > flight.job.rung else flight.job.rung - 1,
+                "rung": max(0, len(flight.losses) - 1),  # the last that it finished
                 "epochs": state.epoch,
                 "losses": [list(row) for row in flight.losses],
                 "seconds": flight.seconds,
@@ -364,7 +364,13 @@ class _Search:
         )
         artifact = self.run_dir.save(draft, weights=load(outcome.weights), scores=outcome.scores, log=curve)
         self._tell(flight.trial, artifact)
-        self._log("trained", flight, seconds=outcome.seconds, epochs=state.epoch, loss=flight.losses[-1][0])
+        self._log(
+            "trained",
+            flight,
+            seconds=outcome.seconds,
+            epochs=state.epoch,
+            loss=self._losses(outcome.metrics[self.goal.metric], flight.trial)[0],
+        )
 
     def _tell(self, trial: FrozenTrial, artifact: Artifact) -> None:
         values = [artifact.metrics[self.goal.metric]]
@@ -435,12 +441,22 @@ class _Search:
         for rung, row in enumerate(losses):
             self.seen[rung][number] = tuple(row)
 
+    def _ended(self) -> bool:
+        """Whether this very budget was searched to its end, so that resuming the stages does not search on."""
+        rows = self.run_dir.lines(LOG)
+        return bool(rows) and rows[-1].get("event") == "end" and rows[-1].get("budget") == self._spendable()
+
+    def _spendable(self) -> dict[str, JSON]:
+        seconds = self.budget.seconds
+        return {"trials": self.budget.trials, "seconds": None if math.isinf(seconds) else seconds}
+
     def _conclude(self) -> None:
         statuses = [t.user_attrs.get("status") for t in self.ledger.trials()]
         self._report()
         if TRAINED in statuses:
-            if not (rows := self.run_dir.lines(LOG)) or rows[-1].get("event") != "end":
-                self.run_dir.append_line(LOG, {"event": "end", "space": self.space.name, "at": round(time.time(), 3)})
+            if not self._ended():
+                end = {"event": "end", "space": self.space.name, "at": round(time.time(), 3)}
+                self.run_dir.append_line(LOG, {**end, "budget": self._spendable()})
             if self.book.n_checks:
                 spent = f"{self.book.seconds:.0f} s in all"
                 self.ctx.echo(f"{self.book.n_checks} candidates exported to check limits, {spent}")

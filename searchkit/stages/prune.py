@@ -235,8 +235,8 @@ class Prune:
     in all, half of them after the last step. teacher: whether the parent's answers guide the recovery.
 
     max_drop: None delivers what was asked, or is a failed gate. A number keeps the last step that is as good as the
-    parent on val within it, or within what val can tell (`Tolerance.admits_in_pairs`), and where there is none, or
-    the target is out of reach, the stage does not apply."""
+    parent on val within it (max_rise, for an error), or within what val can tell (`Tolerance.admits_in_pairs`), and
+    where there is none, or the target is out of reach, the stage does not apply."""
 
     to: float = 0.5
     by: str = "params"
@@ -250,6 +250,7 @@ class Prune:
     lr_scale: float = 0.5
     round_to: int = 8
     max_drop: float | None = None
+    max_rise: float = 0.02
 
     def __post_init__(self) -> None:
         if self.by not in COSTS:
@@ -317,12 +318,12 @@ class Prune:
         """The index of the step whose network is the stage's result. Raises Inapplicable where none is as good."""
         if self.max_drop is None:
             return len(scores) - 1
-        tolerance = Tolerance(ctx.task.goal, self.max_drop)
+        tolerance = Tolerance(ctx.task.goal, self.max_drop, self.max_rise)
         good = [index for index, found in enumerate(scores) if tolerance.admits_in_pairs(found, reference)]
         if good:
             return good[-1]
         raise Inapplicable(
-            f"no step was as good as its parent within {self.max_drop:g} on val: {ctx.task.goal.metric} "
+            f"no step was as good as its parent within {tolerance.shown} on val: {ctx.task.goal.metric} "
             f"{ctx.task.goal.value(scores[0]):.4g} after the first, {ctx.task.goal.value(reference):.4g} before; "
             "--prune-to delivers it all the same"
         )
