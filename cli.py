@@ -143,8 +143,11 @@ def search(
     split_seed: Annotated[int, typer.Option(parser=whole_number, help="Of the splits into train, val and test.")] = 0,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2, random or grid.")] = "tpe",
     minimize: Annotated[
-        str, typer.Option(help="A cost beside the metric: latency, size, macs, params; or none.")
-    ] = "params",
+        str | None,
+        typer.Option(
+            help="A cost beside the metric: latency, size, macs, params; or none.  [default: params; none under limits]"
+        ),
+    ] = None,
     max_size: Annotated[str | None, typer.Option(help="Of the shipped file, such as 100KB.")] = None,
     max_latency: Annotated[str | None, typer.Option(help="At batch 1 on one thread here, such as 2ms.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Such as 50k.")] = None,

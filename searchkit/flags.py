@@ -41,16 +41,20 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
         "kind": given["kind"],
         "split_seed": given["split_seed"] or None,
     }
-    minimize = choice(given, "minimize", ("latency", "size", "macs", "params", "none"))
+    limits = Limits(
+        size_bytes=whole("size", "max_size"),
+        latency_ms=quantity("latency", "max_latency"),
+        params=whole("count", "max_params"),
+        macs=whole("count", "max_macs"),
+    )
+    # who sets a limit has said what the network may cost: within it the best is wanted, not the cheapest
+    by_default = "params" if limits == Limits() else "none"
+    asked = {**given, "minimize": by_default if given["minimize"] is None else given["minimize"]}
+    minimize = choice(asked, "minimize", ("latency", "size", "macs", "params", "none"))
     return Question(
         space=space,
         source={key: value for key, value in source.items() if value is not None},
-        limits=Limits(
-            size_bytes=whole("size", "max_size"),
-            latency_ms=quantity("latency", "max_latency"),
-            params=whole("count", "max_params"),
-            macs=whole("count", "max_macs"),
-        ),
+        limits=limits,
         wish=wish(given),
         recipe=choice(given, "recipe", tuple(recipes.NAMES)),
         sampler=choice(given, "sampler", ("tpe", "nsga2", "random", "grid")),

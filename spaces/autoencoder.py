@@ -175,6 +175,7 @@ SPACE = Space(
         ranges={
             "lr": Between(1e-3, 1e-2, log=True),
             "optimizer": Choice(("adamw", "rmsprop")),
+            "schedule": Choice(("cosine", "linear")),
             "weight_decay": Between(1e-6, 1e-2, log=True),
             "batch_size": Choice((16, 32, 64)),
         },

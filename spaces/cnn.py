@@ -257,6 +257,7 @@ SPACE = Space(
         ranges={
             "lr": Between(1e-3, 2e-2, log=True),
             "optimizer": Choice(("adamw", "momentum")),
+            "schedule": Choice(("cosine", "linear")),
             "weight_decay": Between(1e-3, 0.1, log=True),
             "augment": Choice((("crop",), (), ("flip",), ("crop", "flip"), ("crop", "cutout"), ("flip", "cutout"))),
             "label_smoothing": Choice((0.0, 0.1)),

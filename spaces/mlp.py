@@ -103,6 +103,8 @@ SPACE = Space(
             "optimizer": Choice(("adamw", "rmsprop", "momentum", "sgd")),
             "lr": Between(2e-3, 2e-2, log=True),
             "weight_decay": Between(1e-4, 0.1, log=True),
+            "schedule": Choice(("cosine", "linear", "step")),
+            "clip_norm": Choice((1.0, 0.0)),
             "l1": Choice((0.0, 1e-6, 1e-5)),
             "batch_size": Choice((32, 64, 128)),
             "mixup": Choice((0.0, 0.2)),

@@ -130,6 +130,8 @@ SPACE = Space(
         ),
         ranges={
             "lr": Between(5e-3, 1.5e-2, log=True),
+            "optimizer": Choice(("adamw", "rmsprop")),
+            "clip_norm": Between(0.25, 4.0, log=True),
             "weight_decay": Between(5e-3, 0.1, log=True),
             "augment": Choice((("shift",), ("shift", "jitter", "scale"), ())),
         },

@@ -143,6 +143,8 @@ SPACE = Space(
         ),
         ranges={
             "lr": Between(2e-3, 6e-3, log=True),
+            "schedule": Choice(("cosine", "linear")),
+            "clip_norm": Between(0.25, 4.0, log=True),
             "weight_decay": Between(1e-2, 0.2, log=True),
             "augment": Choice((("shift",), ("shift", "jitter", "scale"), ())),
         },

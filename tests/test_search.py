@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from searchkit import tasks
+from searchkit import measure, tasks
 from searchkit.run import Context, Run
 from searchkit.search import (
     Interrupted,
@@ -34,10 +35,10 @@ from searchkit.search import (
     winners,
 )
 from searchkit.search.jobs import worker_environment
-from searchkit.search.sampler import at, at_random, draw, grid_leaves, grid_values, holds, neighbour
+from searchkit.search.sampler import Candidate, at, at_random, draw, grid_leaves, grid_values, holds, neighbour
 from searchkit.search.storage import whole_url, without_password
 from searchkit.spacefile import load_space, materialise, source_of
-from searchkit.types import BadInput, Budget, Deadline, Limits, NothingFeasible, Space, Task
+from searchkit.types import BadInput, Budget, Deadline, Limits, NothingFeasible, Space, Task, freeze
 
 BUDGET = Budget(trials=6, epochs=2, rungs=2, eta=2, least_rung_steps=1)
 
@@ -109,6 +110,64 @@ def test_a_candidate_over_a_limit_is_recorded_and_never_trained(context: Context
     assert len(context.run.trials()) == BUDGET.trials
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{context.run.path / 'study.db'}")
     assert all(study.trials[row["number"]].constraints == row["rejected"] for row in rejected)
+
+
+def test_a_training_that_would_eat_the_time_is_refused_before_it_begins(
+    context: Context, tiny: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time of its steps, which is planted here as a second for each parameter."""
+    from searchkit.search import coordinator
+    from searchkit.search.pace import Pace
+
+    def planted(space: Space, ctx: Context, candidate: Candidate) -> float:
+        return float(measure.params(space.build(candidate.arch, ctx.task.spec)))
+
+    monkeypatch.setattr(coordinator, "training_seconds", planted)
+    context.run.write_json("pace.json", {"tiny": freeze(Pace("fp32", False, 4, 10**9, 700.0, 6))})
+    search(tiny, context, settings(sampler="random"))
+    rejected = [row for row in failures(context.run) if row["status"] == "rejected" and row["cost"]]
+    assert rejected
+    for row in rejected:
+        assert row["rejected"] == {"training_seconds": pytest.approx(row["cost"]["params"] / 700 - 1)}
+        assert row["reason"].startswith("training_seconds over by ")
+    assert len(context.run.trials()) == BUDGET.trials
+    assert all(a.metrics["params"] <= 700 for a in context.run.trials())
+
+
+def test_a_trial_costs_what_halving_leaves_of_it() -> None:
+    from searchkit.search.pace import share_of_a_trial
+
+    assert share_of_a_trial((18,), 3) == 1
+    assert share_of_a_trial((2, 6, 18), 3) == pytest.approx((2 + 4 / 3 + 12 / 9) / 18)
+
+
+def test_what_the_time_allows_is_found_by_timing_steps(context: Context, tiny: Space) -> None:
+    from searchkit.search.pace import find_pace, training_seconds
+    from searchkit.search.sampler import at, draw
+
+    context = replace(context, deadline=Deadline.after(60.0))
+    pace = find_pace(tiny, context, settings(precision="auto"))
+    assert pace.most_seconds is not None and 29 < pace.most_seconds <= 60
+    assert pace.trials == BUDGET.trials and pace.epochs == BUDGET.epochs
+    candidate = draw(tiny, context.task.spec, at(0.5), epochs=pace.epochs, way="test")
+    assert 0 < training_seconds(tiny, context, candidate) < pace.most_seconds
+    assert find_pace(tiny, context, settings(precision="auto")) == pace, "measured twice"
+
+
+def test_a_budget_whose_time_is_over_is_not_searched_on_when_resumed(context: Context, tiny: Space) -> None:
+    """Though the stages did not need all that was kept back for them. A raised budget is."""
+    budget = replace(BUDGET, trials=4, seconds=1e6)
+    search(tiny, context, settings(budget=replace(budget, trials=2)))
+    log = context.run.path / "search.jsonl"
+    *rows, end = context.run.lines("search.jsonl")
+    assert end["event"] == "end" and end["budget"] == {"trials": 2, "seconds": 1e6}
+    over = {**end, "budget": {"trials": 4, "seconds": 1e6}}  # as where the time ended it after two of four
+    log.write_text("".join(json.dumps(row) + "\n" for row in [*rows, over]))
+    search(tiny, context, settings(budget=budget))
+    assert len(context.run.trials()) == 2 and context.run.lines("search.jsonl")[-1] == over
+    search(tiny, context, settings(budget=replace(budget, seconds=2e6)))
+    assert len(context.run.trials()) == 4
+    assert context.run.lines("search.jsonl")[-1]["budget"] == {"trials": 4, "seconds": 2e6}
 
 
 def test_the_size_limit_is_that_of_the_exported_file(context: Context, tiny: Space) -> None:

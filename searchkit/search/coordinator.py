@@ -23,9 +23,9 @@ from searchkit.search.executors import Executor, InProcess, Processes
 from searchkit.search.interrupt import one_clean_interrupt
 from searchkit.search.jobs import Job, Outcome, decode_state, encode_state
 from searchkit.search.ledger import FAILED, REJECTED, TRAINED, UNTOLD, Ledger
-from searchkit.search.pace import find_pace
+from searchkit.search.pace import Pace, find_pace, training_seconds
 from searchkit.search.results import default_url
-from searchkit.search.sampler import Proposer
+from searchkit.search.sampler import Candidate, Proposer
 from searchkit.search.settings import Interrupted, Progress, SearchSettings, SearchStopped, Status
 from searchkit.spacefile import source_of
 from searchkit.types import JSON, Artifact, BadInput, Infeasible, NothingFeasible, Space, derive_seed, digest
@@ -51,16 +51,16 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
         raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
     with one_clean_interrupt() as interrupted:
         try:
-            _Search(space, *_at_its_pace(space, ctx, settings), progress or _silent).run()
+            pace = find_pace(space, ctx, settings)
+            _Search(space, *_at_its_pace(pace, ctx, settings), progress or _silent, pace).run()
         except KeyboardInterrupt as error:
             if not interrupted.is_set():
                 raise
             raise Interrupted(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung.") from error
 
 
-def _at_its_pace(space: Space, ctx: Context, settings: SearchSettings) -> tuple[Context, SearchSettings]:
+def _at_its_pace(pace: Pace, ctx: Context, settings: SearchSettings) -> tuple[Context, SearchSettings]:
     """The context and the settings as the machine and the time budget allow."""
-    pace = find_pace(space, ctx, settings)
     limits = ctx.limits
     if pace.most_macs is not None:
         limits = replace(limits, macs=min(pace.most_macs, limits.macs or pace.most_macs))
@@ -90,8 +90,8 @@ class _Flight:
 
 
 class _Search:
-    def __init__(self, space: Space, ctx: Context, settings: SearchSettings, progress: Progress) -> None:
-        self.space, self.ctx, self.settings, self.progress = space, ctx, settings, progress
+    def __init__(self, space: Space, ctx: Context, settings: SearchSettings, progress: Progress, pace: Pace) -> None:
+        self.space, self.ctx, self.settings, self.progress, self.pace = space, ctx, settings, progress, pace
         self.run_dir, self.goal, self.budget = ctx.run, ctx.task.goal, settings.budget
         steps = math.ceil(ctx.task.n_examples("train") / space.training.default.batch_size)
         self.rung_epochs = self.budget.rung_epochs(steps)
@@ -116,7 +116,7 @@ class _Search:
             # several coordinators must not propose the same
             seed=derive_seed(ctx.seed, "search", space.name, self.dossier.owner),
             sampler=settings.sampler,
-            trials=self.budget.trials,
+            trials=pace.trials or self.budget.trials,
             epochs=self.budget.epochs,
             weigh=self.book.weigh,
             limited=self.book.limited,
@@ -231,7 +231,7 @@ class _Search:
             except Infeasible as error:
                 self.ledger.reject(candidate, {**facts, "reason": str(error)}, {"infeasible": 1.0})
                 continue
-            breaches = self.ctx.limits.breaches(cost)
+            breaches = self.ctx.limits.breaches(cost) or self._too_long(candidate)
             if breaches:
                 reason = ", ".join(f"{name} over by {amount:.0%}" for name, amount in breaches.items())
                 self.ledger.reject(candidate, {**facts, "cost": cost, "reason": reason}, breaches)
@@ -244,6 +244,13 @@ class _Search:
                 continue
             return _Flight(trial, self._job(trial))
         return None
+
+    def _too_long(self, candidate: Candidate) -> dict[str, float]:
+        """By how much the training would exceed its share of the time, as `Limits.breaches` says it."""
+        if self.pace.most_seconds is None:
+            return {}
+        over = training_seconds(self.space, self.ctx, candidate) / self.pace.most_seconds - 1.0
+        return {"training_seconds": over} if over > 0 else {}
 
     def _is_anothers(self, trial: FrozenTrial) -> bool:
         """Whether two coordinators proposed the same at once: the lower number, which was first, trains it."""
@@ -466,7 +473,9 @@ class _Search:
             raise NothingFeasible(
                 f"None of {len(statuses)} candidates of '{self.space.name}' is within the limits; the smallest has "
                 + ", ".join(f"{name} {value:,.4g}" for name, value in smallest["cost"].items())
-                + ". Raise a limit, or take another family."
+                + ". Raise a limit"
+                + (", give a longer --time-budget" if self.pace.most_seconds is not None else "")
+                + ", or take another family."
             )
         if self.ctx.deadline.left() <= 0 or not statuses:
             raise BadInput(

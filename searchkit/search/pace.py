@@ -1,21 +1,24 @@
 """What the machine and the time budget allow, found out before the first trial and kept with the run.
 
 A middle candidate is trained for a few steps, kept by no one: in the quickest numeric setting, how long does an epoch
-take? Where time is limited, that gives the epochs of a whole training and the most MACs of a network that can be
-trained through in it: a search whose first candidate eats the night has found nothing.
+take? Where time is limited, that gives the epochs of a whole training, how many trials the time holds, and the longest
+that one candidate's training may take: a search whose first candidate eats the night has found nothing. MACs are only
+a first sieve for that, for they say little of time: a depthwise convolution trains 5 to 10 times as slowly on a CPU as
+a dense one of the same MACs (measured). So a few steps of each candidate are timed before it is handed out.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from searchkit.run import Context
 from searchkit.search.profile import require_the_right_answer, some_candidates
 from searchkit.search.sampler import Candidate, at, draw
 from searchkit.search.settings import SearchSettings
 from searchkit.types import Infeasible, Space, freeze, thaw
+from searchkit.units import show_seconds
 
 FILE = "pace.json"
 
@@ -32,12 +35,15 @@ OVERHEAD = 1.3
 
 @dataclass(frozen=True)
 class Pace:
-    """epochs: of a trial that reaches the last rung. most_macs: of a candidate; None where time is no limit."""
+    """epochs: of a trial that reaches the last rung. Where time is a limit, most_macs and most_seconds: of a candidate
+    and its whole training; trials: about how many the time holds."""
 
     precision: str
     channels_last: bool
     epochs: int
     most_macs: int | None = None
+    most_seconds: float | None = None
+    trials: int | None = None
 
 
 def find_pace(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
@@ -48,9 +54,10 @@ def find_pace(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
     pace = _measure(space, ctx, settings)
     ctx.run.write_json(FILE, {**known, space.name: freeze(pace)})
     ctx.echo(f"training in {pace.precision}" + (", channels last" if pace.channels_last else ""))
-    if pace.most_macs is not None:
+    if pace.most_seconds is not None:
         ctx.echo(
-            f"the time budget holds trainings of {pace.epochs} epochs and networks of up to {pace.most_macs:,} MACs"
+            f"the time budget holds about {pace.trials} trials of up to {pace.epochs} epochs, and no training of more "
+            f"than {show_seconds(pace.most_seconds)}"
         )
     return pace
 
@@ -74,17 +81,37 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
     epoch_seconds = OVERHEAD * seconds * ctx.task.n_examples("train")
     if settings.plans_epochs:
         epochs = max(LEAST_EPOCHS, min(epochs, int(left / TRAININGS / max(epoch_seconds, 1e-9))))
+    whole = max(epochs * epoch_seconds, 1e-9)  # training of the middle candidate
+    # half of the time, for the longest: the other half is for what it is compared with
+    most_seconds = max(whole, left / 2)
     macs = ctx.macs(space.build(middle.arch, ctx.task.spec).eval())
-    # half of the time, for the largest: the other half is for what it is compared with
-    most = macs * max(1.0, left / 2 / max(epochs * epoch_seconds, 1e-9))
-    return Pace(precision, channels_last, epochs, min(math.ceil(most), 2**53))
+    most_macs = min(math.ceil(macs * most_seconds / whole), 2**53)
+    steps = math.ceil(ctx.task.n_examples("train") / middle.training.batch_size)
+    share = share_of_a_trial(replace(settings.budget, epochs=epochs).rung_epochs(steps), settings.budget.eta)
+    trials = max(1, min(settings.budget.trials, int(settings.workers * left / (share * whole))))
+    return Pace(precision, channels_last, epochs, most_macs, most_seconds, trials)
+
+
+def share_of_a_trial(rung_epochs: tuple[int, ...], eta: int) -> float:
+    """Of a whole training, what a trial costs on average where 1 in `eta` goes on at each rung."""
+    total, since = 0.0, 0
+    for rung, until in enumerate(rung_epochs):
+        total += (until - since) / eta**rung
+        since = until
+    return total / rung_epochs[-1]
+
+
+def training_seconds(space: Space, ctx: Context, candidate: Candidate) -> float:
+    """How long the whole training of `candidate` takes one worker, from a few of its steps. Raises Infeasible."""
+    _, seconds = quickest(space, ctx, candidate, ((ctx.precision, ctx.channels_last),), rounds=3)
+    return OVERHEAD * seconds * ctx.task.n_examples("train") * candidate.training.epochs
 
 
 def quickest(
     space: Space, ctx: Context, candidate: Candidate, settings: tuple[tuple[str, bool], ...], *, rounds: int = 5
 ) -> tuple[tuple[str, bool], float]:
     """The (precision, channels_last) in which a training step of `candidate` is quickest here, by the median of
-    interleaved steps, and its seconds an example.
+    interleaved steps, and its seconds an example: of this thread's own time on a CPU, for workers may share the cores.
 
     The first setting is left only for a gain of 15 %. bf16 is 2 times as fast with AMX and several times slower
     without."""
@@ -111,17 +138,18 @@ def quickest(
         if ctx.device == "cuda":
             torch.cuda.synchronize()
 
+    clock = time.perf_counter if ctx.device == "cuda" else time.thread_time
     for _ in range(rounds + 1):
         for (precision, _), (net, optimizer), spent in zip(usable, nets, times, strict=True):
             settle()
-            started = time.perf_counter()
+            started = clock()
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(ctx.device, torch.bfloat16, enabled=precision == "bf16"):
                 loss = task.loss(net, batch)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             settle()
-            spent.append(time.perf_counter() - started)
+            spent.append(clock() - started)
     torch.set_num_threads(n_threads)
     medians = [sorted(spent[1:])[rounds // 2] for spent in times]  # the first step warms up
     best = min(range(len(usable)), key=medians.__getitem__)

@@ -193,6 +193,10 @@ def _between(low: float, high: float, share: float, log: bool) -> float:
 # ── the proposal ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+MOST_SEEDS = 8
+"""Proposals for the first candidates, some of which a costlier check may refuse, before the sampler begins."""
+
+
 @dataclass(frozen=True)
 class Proposer:
     """What a proposal depends on besides the trials. weigh: the parameters of a candidate and whether it may fit the
@@ -203,7 +207,7 @@ class Proposer:
     directions: Directions
     seed: int
     sampler: str
-    trials: int  # the budget
+    trials: int  # the budget, or about how many the time holds
     epochs: int
     weigh: Callable[[Candidate], tuple[float, bool] | None]
     limited: bool
@@ -225,7 +229,8 @@ class Proposer:
         if self.sampler == "random" or attempt >= 20:
             return self._draw(at_random(rng), "random")
         if self.sampler == "tpe":
-            if len(trials) < self.n_seeds and attempt < self.n_seeds:
+            n_accepted = sum(1 for t in trials if not t.constraints)
+            if n_accepted < self.n_seeds and len(trials) < MOST_SEEDS and attempt < self.n_seeds:
                 return self._seed_candidate(rng, len(trials) + attempt)
             front = best_so_far(trials, self.directions)
             if len(trials) >= self.n_startup and front and rng.random() < 0.5:
