@@ -1,7 +1,9 @@
 """Distil: a student learns the answers of a teacher beside the truth (Hinton et al. 2015, arXiv:1503.02531).
 
 The student is the parent's own network trained on, or a smaller trial of the run. The teacher is the mean of the parent
-and the run's best trials. Not to be confused with the recovery inside Prune, which has the parent alone as its teacher.
+and those of the run's best trials that make the mean better on val (greedy selection, Caruana et al. 2004, Ensemble
+selection from libraries of models): where halving has stopped the others early, they only blur it.
+Not to be confused with the recovery inside Prune, which has the parent alone as its teacher.
 
 Every distillation has its control: the same student, steps and seed, without the teacher. The best on val of the
 student as it was, the control and the distilled one is kept, so a teacher that does not help is never shipped, and the
@@ -20,6 +22,9 @@ from searchkit.run import Context
 from searchkit.train import Teacher, validation
 from searchkit.types import Artifact
 
+CONSIDERED = 3
+"""Trials that are tried for each place in the teacher."""
+
 
 class Ensemble(nn.Module):
     """The mean of what several networks give for the same inputs: of logits, of values."""
@@ -34,7 +39,8 @@ class Ensemble(nn.Module):
 
 @dataclass(frozen=True)
 class Distill:
-    """epochs: for the student and for the control each. ensemble: networks in the teacher, 1 for the parent alone.
+    """epochs: for the student and for the control each. ensemble: networks in the teacher at most, 1 for the parent
+    alone.
     student: a trial's number, or None for the parent's own network."""
 
     epochs: int = 8
@@ -51,7 +57,7 @@ class Distill:
 
     def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
         start = artifact if self.student is None else ctx.run.trial(self.student)
-        teacher = Ensemble([ctx.network(member) for member in self._members(artifact, ctx)])
+        teacher = self._teacher(artifact, ctx)
         candidates = {"as it was": ctx.network(start)}
         log = []
         guide = Teacher(teacher, self.temperature, self.weight)
@@ -70,10 +76,19 @@ class Distill:
         notes = {"candidates": values, "kept": kept, "metric": ctx.task.goal.metric, "teachers": len(teacher.members)}
         return ctx.save(draft, candidates[kept], log=log, notes=notes)
 
-    def _members(self, parent: Artifact, ctx: Context) -> list[Artifact]:
-        """The parent, then the best other trials of the run by val metric."""
+    def _teacher(self, parent: Artifact, ctx: Context) -> Ensemble:
+        """The parent, and of the best other trials by val metric each that makes the mean better there."""
         goal, trials = ctx.task.goal, ctx.run.trials()
         line = {a.id for a in ctx.run.line(parent)}
         others = [t for t in trials if t.id not in line]
         others.sort(key=lambda t: (goal.loss(t.metrics[goal.metric]), t.id))
-        return [parent, *others[: self.ensemble - 1]]
+        teacher = Ensemble([ctx.network(parent)])
+        best = validation(teacher, ctx.task, "cpu")
+        for trial in others[: CONSIDERED * (self.ensemble - 1)]:
+            if len(teacher.members) == self.ensemble:
+                break
+            larger = Ensemble([*teacher.members, ctx.network(trial)])
+            value = validation(larger, ctx.task, "cpu")
+            if goal.better(value, best):
+                teacher, best = larger, value
+        return teacher
