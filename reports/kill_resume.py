@@ -93,26 +93,29 @@ def outcome(root: Path) -> list[Any]:
     return found
 
 
-def n_dispatched(root: Path) -> int:
+def n_finished(root: Path) -> int:
+    """Rungs that are done and on disk: the search's progress, which no kill can take back."""
     log = root / "run" / "search.jsonl"
-    return log.read_text(errors="replace").count('"dispatch"') if log.exists() else 0
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return text.count('"event": "rung"') + text.count('"event": "trained"')
 
 
-def disturb(arguments: argparse.Namespace, root: Path) -> tuple[list[dict[str, Any]], int, int]:
+def disturb(arguments: argparse.Namespace, root: Path, rungs: int) -> tuple[list[dict[str, Any]], int, int]:
     """Kill until there were enough kills, then let it finish. Returns the kills, completed trials lost, trained twice.
 
-    A kill comes up to .4 s after the search has got 0 or 1 rung further: time alone would meet start-up
-    only, and with more the search is over before the last kill."""
+    The moments are drawn over the whole search: each after a random number of its `rungs`, and up to .4 s more."""
     rng = random.Random(arguments.seed)
+    moments = sorted(rng.randint(0, max(0, rungs - 2)) for _ in range(arguments.kills))
     kills: list[dict[str, Any]] = []
     done: dict[int, int] = {}  # trial to the number of dispatches when it was first seen complete
     lost = twice = 0
     process = start(arguments, root)
     while True:
         target = "coordinator" if len(kills) % 2 == 0 else "worker"
-        goal, delay = n_dispatched(root) + rng.randint(0, 1), rng.uniform(0.0, 0.4)
+        delay = rng.uniform(0.0, 0.4)
         if len(kills) < arguments.kills:
-            while process.poll() is None and (n_dispatched(root) < goal or not workers_of(process.pid)):
+            moment = moments[len(kills)]
+            while process.poll() is None and (n_finished(root) < moment or not workers_of(process.pid)):
                 time.sleep(0.01)
             time.sleep(delay)
         else:
@@ -123,7 +126,7 @@ def disturb(arguments: argparse.Namespace, root: Path) -> tuple[list[dict[str, A
             for victim in victims:
                 os.kill(victim, signal.SIGKILL)
             if victims:
-                kills.append({"target": target, "after_rungs": n_dispatched(root)})
+                kills.append({"target": target, "after_rungs": n_finished(root)})
             if target == "worker":
                 continue
             process.wait()
@@ -161,7 +164,7 @@ def main() -> int:
         assert start(arguments, straight).wait() == 0
         seconds = time.monotonic() - began
         print(f"uninterrupted: {seconds:.1f} s", flush=True)
-        kills, lost, twice = disturb(arguments, killed)
+        kills, lost, twice = disturb(arguments, killed, n_finished(straight))
         left = sum(1 for row in rows_of(killed) if row["status"] == "running")
         equal = outcome(straight) == outcome(killed)
         n_trials = len(outcome(killed))

@@ -250,13 +250,19 @@ class Proposer:
         return draw(self.space, self.spec, choose, epochs=self.epochs, way=way)
 
     def _seed_candidate(self, rng: random.Random, index: int) -> Candidate | None:
-        """Trained by the space's own default: the largest of 32 random candidates that may fit, or, where nothing
-        limits (and the largest might take the whole budget), the middle of the space."""
+        """Trained by the space's own default: the middle of the space, or, where limits are set, the largest of 32
+        random candidates that may fit; first of those that differ from the middle in numbers alone, which keeps the
+        kinds of layers that the family's author put there, then of all."""
         training = freeze(self.space.training.default)
         default = {f"train.{k}": json.dumps(v) if isinstance(v, list) else v for k, v in training.items()}
         if not self.limited:
             return self._draw(like(default, at(0.5)), "middle")
-        drawn = [self._draw(like(default, at_random(rng)), "largest that fits") for _ in range(32)]
+        known = default
+        if index == 0:
+            middle = self._draw(at(0.5), "middle")
+            kinds = (n for n, d in middle.distributions.items() if isinstance(d, CategoricalDistribution))
+            known = {**{name: middle.params[name] for name in kinds}, **default}
+        drawn = [self._draw(like(known, at_random(rng)), "largest that fits") for _ in range(32)]
         weighed = [(candidate, self.weigh(candidate)) for candidate in drawn]
         fitting = sorted((c for c, w in weighed if w and w[1]), key=lambda c: -(self.weigh(c) or (0.0, False))[0])
         return fitting[min(index, len(fitting) - 1)] if fitting else None
