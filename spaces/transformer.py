@@ -1,9 +1,9 @@
 """Transformer encoder over series and tokens: pre-norm blocks of self-attention and a feed-forward net.
 
-Vaswani et al. 2017, arXiv:1706.03762; norms before the branches as in Xiong et al. 2020, arXiv:2002.04745. A series
-comes in as frames of consecutive steps (a convolution), tokens by embedding. The class token is a step of zeros before
-the row: its position alone tells it apart, so it needs no parameter of its own. What stands after a row's end is not
-attended to. Not to be confused with a decoder: every step sees every other one.
+Vaswani et al. 2017, arXiv:1706.03762. A series comes in as frames of consecutive steps (a convolution), tokens by
+embedding. The class token is a step of zeros before the row: its position alone tells it apart, so it needs no
+parameter of its own. What stands after a row's end is not attended to. Not to be confused with a decoder: every step
+sees every other one.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.layers import Attention, Positions, pool, valid_steps
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import activation, initialise_, initialise_head_, n_outputs
+from searchkit.layers import Positions, pool, valid_steps
+from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
+from spaces._encoder import Block
+from spaces._layers import initialise_, initialise_head_, n_outputs
 from spaces._steps import Stem, accepts, check_stem
 
 MOST_STEPS = 512
@@ -37,23 +38,6 @@ class Arch:
     hop: int = 2
     activation: str = "relu"
     dropout: float = 0.0
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + ffn(norm(x)): (B, L, D)."""
-
-    def __init__(self, width: int, *, heads: int, ffn: int, nonlinearity: str, dropout: float) -> None:
-        super().__init__()
-        self.norm_attention = nn.LayerNorm(width)
-        self.attention = Attention(width, heads=heads, dropout=dropout)
-        self.norm_ffn = nn.LayerNorm(width)
-        self.ffn = nn.Sequential(nn.Linear(width, ffn * width), activation(nonlinearity), nn.Linear(ffn * width, width))
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
-
-    def forward(self, x_BLD: Tensor, keep_BL: Tensor | None) -> Tensor:
-        x_BLD = x_BLD + self.dropout(self.attention(self.norm_attention(x_BLD), keep_BL))
-        out: Tensor = x_BLD + self.dropout(self.ffn(self.norm_ffn(x_BLD)))
-        return out
 
 
 class Encoder(nn.Module):
@@ -109,8 +93,6 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
     """Raises Infeasible where the heads do not share the width out, or a frame is longer than the rows."""
-    if arch.width % arch.heads:
-        raise Infeasible(f"a width of {arch.width} cannot be shared out to {arch.heads} heads")
     check_stem(spec, arch.frame)
     steps = spec.inputs[0].shape[-1] or MOST_STEPS
     length = (steps + arch.hop - 1) // arch.hop + (1 if arch.pooling == "token" else 0)
@@ -120,11 +102,6 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         Block(arch.width, heads=arch.heads, ffn=arch.ffn, nonlinearity=arch.activation, dropout=arch.dropout)
         for _ in range(arch.depth)
     ]
-    for block in blocks:
-        for module in block.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
     head = nn.Linear(arch.width, n_outputs(spec))
     initialise_head_(head)
     positions = Positions(arch.width, length=length, kind=arch.positions)

@@ -1,0 +1,448 @@
+"""Hybrid network: convolutions that make steps, and a recurrence or a Transformer that reads them.
+
+Three kinds. "steps": convolutions that keep the axis of steps, then the sequence (CRNN, Shi et al. 2017,
+arXiv:1507.05717; the convolutional front of speech Transformers, Dong et al. 2018). "frames": the same small network
+for each frame by itself, then the sequence (LRCN, Donahue et al. 2015, arXiv:1411.4389). "branches": convolutions and
+the sequence side by side on the same data, joined before the answer (LSTM-FCN, Karim et al. 2018, arXiv:1709.05206).
+
+A picture is read as its rows, from top to bottom. A clip (channels, frames, height, width) has frames of its own and
+takes that kind alone; of other data, windows that overlap by half are the frames. The convolutions end in one over all
+that is left beside the steps, so that nothing is reshaped and channels are cut across the seam. A row's answer depends
+on its valid steps alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from searchkit.layers import AttentionPool, Positions, Recurrent, pool, reverse, valid_steps
+from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
+from spaces._encoder import Block
+from spaces._layers import initialise_, initialise_head_, n_outputs, plain_answer
+
+MOST_STEPS = 512
+"""The positions there are where rows vary in length and the data does not say how long they get."""
+
+USUAL_STEPS = 64
+"""Where rows vary in length, windows are shares of this many steps."""
+
+
+@dataclass(frozen=True)
+class Arch:
+    """kind: steps, frames or branches. widths: channels of each stage of convolutions; a stage after the first halves
+    every axis, that of the steps only where halves_steps (a branch of the sequence alone then reads every second step).
+    depth: convolutions of a stage. planar: the channels of a series are an axis to convolve over, as a spectrogram's.
+    frame: steps of a window, for "frames".
+
+    width: channels of a step, as the sequence gets it. sequence: simple, lstm, gru, peephole or transformer. layers: of
+    the sequence. hidden: units of a recurrent layer in one direction. pooling: last, mean or attention over a
+    recurrence's steps; a transformer has the mean. heads: of a transformer."""
+
+    kind: str = "steps"
+    widths: tuple[int, ...] = (16, 32)
+    depth: int = 1
+    kernel: int = 3
+    halves_steps: bool = False
+    planar: bool = False
+    frame: int = 8
+    width: int = 32
+    sequence: str = "gru"
+    layers: int = 1
+    hidden: int = 48
+    bidirectional: bool = True
+    pooling: str = "mean"
+    heads: int = 2
+    dropout: float = 0.0
+
+
+# ── From data to steps ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Reader(nn.Module):
+    """Data to (B, C, L) or (B, C, L, W) with the steps third: tokens by embedding, a planar series with its channels as
+    W, pictures and clips as they are. What stands after a row's end becomes 0."""
+
+    def __init__(self, spec: DataSpec, width: int, *, planar: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(spec.vocabulary, width) if spec.modality == "tokens" else None
+        if self.embedding is not None:
+            nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.planar = planar
+
+    def forward(self, x: Tensor, lengths_B: Tensor | None) -> Tensor:
+        if self.embedding is not None:
+            x = self.embedding(x).transpose(1, 2)
+        x = _blanked(x, lengths_B)
+        return x.transpose(1, 2).unsqueeze(1) if self.planar else x
+
+
+def _blanked(x: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """(B, C, L) or (B, C, L, W) with zeros after each row's end, where no convolution may see anything."""
+    if lengths_B is None:
+        return x
+    keep = valid_steps(x.transpose(1, 2), lengths_B)[:, None, :].to(x.dtype)
+    return x * (keep if x.ndim == 3 else keep[..., None])
+
+
+def _every(lengths_B: Tensor | None, hop: int) -> Tensor | None:
+    """How many of the steps 0, hop, 2·hop, … are valid."""
+    return None if lengths_B is None else torch.div(lengths_B + (hop - 1), hop, rounding_mode="floor")
+
+
+class StepConvolutions(nn.Module):
+    """(B, C, L) or (B, C, L, W), and lengths (B,) where they vary -> (B, L', D), and the lengths of the new steps.
+
+    strides: of the steps, a stage each. fold: a convolution over all that is left beside them."""
+
+    def __init__(self, stages: Sequence[nn.Module], strides: Sequence[int], fold: nn.Module) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.strides = tuple(strides)
+        self.fold = fold
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        for stage, stride in zip(self.stages, self.strides, strict=True):
+            lengths_B = _every(lengths_B, stride)
+            x = _blanked(stage(x), lengths_B)
+        return self.relu(self.fold(x)).flatten(2).transpose(1, 2), lengths_B
+
+
+class FrameConvolutions(nn.Module):
+    """A clip (B, C, T, H, W), or the windows of (B, C, L) or (B, C, L, W) -> (B, T, D), and how many of T are valid.
+
+    window: its steps; 0 where the data is a clip, which has frames. Window i is centred on step i·hop, hop half a
+    window, and the row's outside counts as zeros. fold: a convolution over all that the stages leave of a frame."""
+
+    def __init__(self, stages: Sequence[nn.Module], fold: nn.Module, *, window: int) -> None:
+        super().__init__()
+        self.window, self.hop = window, (window + 1) // 2
+        self.stages = nn.Sequential(*stages)
+        self.fold = fold
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.window:
+            x, lengths_B = self.windows(x), _every(lengths_B, self.hop)
+        frames = x.transpose(1, 2)
+        answers: Tensor = self.relu(self.fold(self.stages(frames.flatten(0, 1)))).flatten(1)
+        return answers.view(frames.shape[0], frames.shape[1], -1), lengths_B
+
+    def windows(self, x: Tensor) -> Tensor:
+        """(B, C, L, …) -> (B, C, T, window, …)."""
+        starts = torch.arange((x.shape[2] + self.hop - 1) // self.hop, device=x.device) * self.hop
+        before = (self.window - self.hop) // 2
+        padded = F.pad(x, [0, 0] * (x.ndim - 3) + [before, self.window])
+        return padded[:, :, starts[:, None] + torch.arange(self.window, device=x.device)]
+
+
+class PlainSteps(nn.Module):
+    """(B, C, L) or (B, C, L, W), and lengths -> (B, L', D): every `hop`-th step as it is, seen with its neighbours.
+
+    inputs: the numbers of a step."""
+
+    def __init__(self, inputs: int, width: int, *, kernel: int, hop: int) -> None:
+        super().__init__()
+        self.hop = hop
+        self.conv = nn.Conv1d(inputs, width, kernel, hop, kernel // 2)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if x.ndim == 4:
+            x = x.transpose(1, 2).flatten(2).transpose(1, 2)
+        return self.relu(self.conv(x)).transpose(1, 2), _every(lengths_B, self.hop)
+
+
+# ── From steps to one vector ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Layer(nn.Module):
+    """One recurrent layer in one direction or both: (B, L, C) -> the steps of each direction, (B, L, H), in the order
+    of time."""
+
+    def __init__(self, inputs: int, hidden: int, *, kind: str, bidirectional: bool) -> None:
+        super().__init__()
+        self.forwards = Recurrent(inputs, hidden, kind=kind)
+        self.backwards = Recurrent(inputs, hidden, kind=kind) if bidirectional else None
+
+    def forward(self, x_BLC: Tensor, lengths_B: Tensor | None) -> list[Tensor]:
+        directions: list[Tensor] = [self.forwards(x_BLC)]
+        if self.backwards is not None:
+            directions.append(reverse(self.backwards(reverse(x_BLC, lengths_B)), lengths_B))
+        return directions
+
+
+class Recurrence(nn.Module):
+    """(B, L, D), and lengths (B,) where they vary -> (B, H), or (B, 2H) of both directions."""
+
+    def __init__(self, layers: Sequence[Layer], width: int, *, pooling: str) -> None:
+        """width: of what the last layer gives, both directions together."""
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.pooling = pooling
+        self.attention = AttentionPool(width) if pooling == "attention" else None
+
+    def forward(self, steps_BLD: Tensor, lengths_B: Tensor | None) -> Tensor:
+        directions: list[Tensor] = []
+        for layer in self.layers:
+            directions = layer(steps_BLD, lengths_B)
+            steps_BLD = torch.cat(directions, 2) if len(directions) > 1 else directions[0]
+        if self.attention is not None:
+            out: Tensor = self.attention(steps_BLD, lengths_B)
+            return out
+        if self.pooling == "last":  # the state of a direction that has seen the whole row
+            ends = [pool(y, lengths_B, end) for y, end in zip(directions, ("last", "first"), strict=False)]
+            return torch.cat(ends, 1) if len(ends) > 1 else ends[0]
+        return pool(steps_BLD, lengths_B, self.pooling)
+
+
+class Encoder(nn.Module):
+    """(B, L, D), and lengths (B,) where they vary -> (B, D)."""
+
+    def __init__(self, positions: Positions, blocks: Sequence[Block], norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.positions = positions
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm
+
+    def forward(self, steps_BLD: Tensor, lengths_B: Tensor | None) -> Tensor:
+        steps_BLD = self.positions(steps_BLD)
+        keep_BL = None if lengths_B is None else valid_steps(steps_BLD, lengths_B)
+        for block in self.blocks:
+            steps_BLD = block(steps_BLD, keep_BL)
+        return pool(self.norm(steps_BLD), lengths_B, "mean")
+
+
+class Hybrid(nn.Module):
+    """Data of the reader's kinds, and lengths (B,) where they vary -> (B, outputs).
+
+    beside: None, or what the sequence reads while the convolutions answer by the mean of their own steps."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        convolutions: StepConvolutions | FrameConvolutions,
+        beside: PlainSteps | None,
+        *,
+        sequence: Recurrence | Encoder,
+        dropout: nn.Module,
+        head: nn.Linear,
+    ) -> None:
+        super().__init__()
+        self.reader = reader
+        self.convolutions = convolutions
+        self.beside = beside
+        self.sequence = sequence
+        self.dropout = dropout
+        self.head = head
+
+    def forward(self, x: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        x = self.reader(x, lengths_B)
+        steps_BLD, n_steps_B = self.convolutions(x, lengths_B)
+        if self.beside is None:
+            answer_BD = self.sequence(steps_BLD, n_steps_B)
+        else:
+            answer_BD = torch.cat([pool(steps_BLD, n_steps_B, "mean"), self.sequence(*self.beside(x, lengths_B))], 1)
+        out: Tensor = self.head(self.dropout(answer_BD))
+        return out
+
+
+# ── The family ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def accepts(spec: DataSpec) -> str | None:
+    shape = spec.inputs[0].shape
+    steps = spec.modality in ("series", "tokens")
+    if not steps and (len(shape) not in (3, 4) or len(spec.inputs) != 1):
+        return "it reads steps: series, tokens, the rows of images, or clips (channels, frames, height, width)"
+    if not steps and None in shape:
+        return "it takes images and clips of one size"
+    return plain_answer(spec)
+
+
+def _is_clip(spec: DataSpec) -> bool:
+    return len(spec.inputs[0].shape) == 4
+
+
+def _axes(spec: DataSpec, arch: Arch) -> tuple[int, int | None, tuple[int, ...]]:
+    """Of what the reader gives: channels, steps, and the sizes beside them. Raises Infeasible where the kind or planar
+    is not for the data."""
+    if _is_clip(spec) and arch.kind != "frames":
+        raise Infeasible(f"a clip has frames, and kind {arch.kind} takes none")
+    if arch.planar and spec.modality != "series":
+        raise Infeasible(f"planar is for the channels of a series, and this is {spec.modality}")
+    if spec.modality == "tokens":
+        return arch.width, spec.inputs[0].shape[0], ()
+    channels, steps, *sizes = spec.inputs[0].shape
+    assert channels is not None
+    beside = tuple(size for size in sizes if size is not None)
+    return (1, steps, (channels,)) if arch.planar else (channels, steps, beside)
+
+
+def sample(trial: Trial, spec: DataSpec) -> Arch:
+    kind = "frames" if _is_clip(spec) else trial.suggest_categorical("kind", ["branches", "steps", "frames"])
+    shape = spec.inputs[0].shape
+    width = 8 * trial.suggest_int("channels_by_8", 1, 4, log=True)
+    growth = trial.suggest_categorical("growth", [2, 1])
+    stages = trial.suggest_int("stages", 1, 3)
+    # peephole is not among them: it has no kernel of its own, and loops over the steps
+    sequence = trial.suggest_categorical("sequence", ["lstm", "simple", "gru", "transformer"])
+    recurrent = sequence != "transformer"
+    planar = spec.modality == "series" and (shape[0] or 0) >= 8
+    windows = trial.suggest_categorical("windows", [2, 4]) if kind == "frames" and not _is_clip(spec) else 1
+    steps = shape[0] if spec.modality == "tokens" else shape[1]
+    return Arch(
+        kind=kind,
+        widths=tuple(width * growth**stage for stage in range(stages)),
+        depth=trial.suggest_int("depth", 1, 2),
+        kernel=trial.suggest_categorical("kernel", [3, 5]),
+        halves_steps=trial.suggest_categorical("halves_steps", [False, True]) if kind != "frames" else False,
+        planar=trial.suggest_categorical("planar", [True, False]) if planar else False,
+        frame=max(2, math.ceil((steps or USUAL_STEPS) / windows)),
+        width=8 * trial.suggest_int("width_by_8", 2, 8, log=True),
+        sequence=sequence,
+        layers=trial.suggest_int("layers", 1, 2),
+        hidden=8 * trial.suggest_int("hidden_by_8", 2, 8, log=True) if recurrent else 8,
+        bidirectional=trial.suggest_categorical("bidirectional", [True, False]) if recurrent else False,
+        pooling=trial.suggest_categorical("pooling", ["last", "mean", "attention"]) if recurrent else "mean",
+        heads=trial.suggest_categorical("heads", [1, 2, 4]) if not recurrent else 1,
+        dropout=trial.suggest_categorical("dropout", [0.1, 0.0, 0.2]),
+    )
+
+
+def _stages(arch: Arch, channels: int, axes: int, *, step_stride: int) -> tuple[list[nn.Module], list[int]]:
+    """Convolution, batch norm and ReLU, `depth` times a stage; and what each does to the first axis. Stages after the
+    first go by `step_stride` there, and halve the others."""
+    blocks: list[nn.Module] = []
+    strides: list[int] = []
+    for stage, width in enumerate(arch.widths):
+        for index in range(arch.depth):
+            starts = stage > 0 and index == 0
+            stride = (step_stride, 2) if starts else (1, 1)
+            conv = _conv(channels, width, (arch.kernel,) * axes, stride[:axes], bias=False)
+            norm = nn.BatchNorm1d(width) if axes == 1 else nn.BatchNorm2d(width)
+            blocks.append(nn.Sequential(conv, norm, nn.ReLU()))
+            strides.append(stride[0])
+            channels = width
+    return blocks, strides
+
+
+def _conv(inputs: int, width: int, kernel: tuple[int, ...], stride: tuple[int, ...], *, bias: bool) -> nn.Module:
+    """Over one axis or two. Odd kernels keep the size, up to the stride."""
+    if len(kernel) == 1:
+        return nn.Conv1d(inputs, width, kernel[0], stride[0], kernel[0] // 2, bias=bias)
+    return nn.Conv2d(inputs, width, kernel[:2], stride[:2], (kernel[0] // 2, kernel[1] // 2), bias=bias)  # type: ignore[arg-type]
+
+
+def _fold(arch: Arch, sizes: tuple[int, ...]) -> nn.Module:
+    """The convolution over all that is left: one place for each axis of `sizes`, 1 where it is kept."""
+    if len(sizes) == 1:
+        return nn.Conv1d(arch.widths[-1], arch.width, sizes[0])
+    return nn.Conv2d(arch.widths[-1], arch.width, (sizes[0], sizes[1]))
+
+
+def _halved(size: int, arch: Arch) -> int:
+    """What the stages leave of an axis that each after the first halves."""
+    return math.ceil(size / (1 << (len(arch.widths) - 1)))
+
+
+def _convolutions(arch: Arch, spec: DataSpec) -> tuple[StepConvolutions | FrameConvolutions, int]:
+    """With the most steps that they make."""
+    channels, steps, beside = _axes(spec, arch)
+    steps = steps or MOST_STEPS
+    if arch.kind == "frames":
+        window = 0 if _is_clip(spec) else arch.frame
+        sizes = beside if _is_clip(spec) else (window, *beside)
+        stages, _ = _stages(arch, channels, len(sizes), step_stride=2)
+        frames = FrameConvolutions(stages, _fold(arch, tuple(_halved(s, arch) for s in sizes)), window=window)
+        return frames, math.ceil(steps / frames.hop) if window else steps
+    if arch.kind not in ("steps", "branches"):
+        raise ValueError(f"no kind named '{arch.kind}'; they are steps, frames, branches")
+    stages, strides = _stages(arch, channels, 1 + len(beside), step_stride=2 if arch.halves_steps else 1)
+    fold = _fold(arch, (1, *(_halved(s, arch) for s in beside)))
+    return StepConvolutions(stages, strides, fold), _halved(steps, arch) if arch.halves_steps else steps
+
+
+def _sequence(arch: Arch, length: int) -> tuple[Recurrence | Encoder, int]:
+    """With the width of its answer. length: the most steps."""
+    if arch.sequence == "transformer":
+        blocks = [
+            Block(arch.width, heads=arch.heads, ffn=2, nonlinearity="relu", dropout=arch.dropout)
+            for _ in range(arch.layers)
+        ]
+        return Encoder(Positions(arch.width, length=length), blocks, nn.LayerNorm(arch.width)), arch.width
+    width, layers = arch.width, []
+    for _ in range(arch.layers):
+        layers.append(Layer(width, arch.hidden, kind=arch.sequence, bidirectional=arch.bidirectional))
+        width = arch.hidden * (2 if arch.bidirectional else 1)
+    return Recurrence(layers, width, pooling=arch.pooling), width
+
+
+def build(arch: Arch, spec: DataSpec) -> nn.Module:
+    """Raises Infeasible where the kind is not for the data, or the heads do not share the width out."""
+    convolutions, length = _convolutions(arch, spec)
+    initialise_(convolutions, "relu")
+    beside: PlainSteps | None = None
+    if arch.kind == "branches":
+        channels, steps, sizes = _axes(spec, arch)
+        hop = 2 if arch.halves_steps else 1
+        beside = PlainSteps(channels * math.prod(sizes), arch.width, kernel=arch.kernel, hop=hop)
+        initialise_(beside, "relu")
+        length = math.ceil((steps or MOST_STEPS) / hop)
+    sequence, width = _sequence(arch, length)
+    head = nn.Linear(width + (arch.width if beside is not None else 0), n_outputs(spec))
+    initialise_head_(head)
+    return Hybrid(
+        Reader(spec, arch.width, planar=arch.planar),
+        convolutions,
+        beside,
+        sequence=sequence,
+        dropout=nn.Dropout(arch.dropout) if arch.dropout > 0 else nn.Identity(),
+        head=head,
+    )
+
+
+SPACE = Space(
+    name="hybrid",
+    arch=Arch,
+    accepts=accepts,
+    sample=sample,
+    build=build,
+    training=TrainingSpace(
+        default=Training(
+            lr=5e-3, epochs=24, batch_size=64, weight_decay=0.02, ema=0.98, augment=("crop", "shift")
+        ),
+        ranges={
+            "lr": Between(2e-3, 1.2e-2, log=True),
+            "weight_decay": Between(5e-3, 0.1, log=True),
+            "augment": Choice((
+                ("crop", "cutout", "shift", "jitter"), (), ("crop", "shift"), ("flip", "shift", "scale"),
+                ("crop", "flip", "jitter", "scale"),
+            )),
+        },
+    ),
+    task="digits",
+    budget=Budget(trials=12, epochs=24, rungs=3, eta=3),
+    paper="Shi, Bai & Yao 2017, arXiv:1507.05717; Donahue et al. 2015, arXiv:1411.4389",
+    points={
+        "crnn": Arch(
+            widths=(64, 128, 256), depth=2, halves_steps=True, width=256, sequence="lstm", layers=2, hidden=256,
+        ),
+        "lrcn": Arch(
+            kind="frames", widths=(32, 64), frame=8, width=64, sequence="lstm", hidden=64, bidirectional=False,
+        ),
+        "lstm-fcn": Arch(
+            kind="branches", widths=(128, 256, 128), kernel=5, width=128, sequence="lstm", hidden=8,
+            bidirectional=False, pooling="last",
+        ),
+        "convolutional-transformer": Arch(
+            widths=(32, 64), halves_steps=True, width=64, sequence="transformer", layers=2, heads=4,
+        ),
+    },
+)  # fmt: skip

@@ -1,0 +1,171 @@
+"""Vision Transformer for small pictures: patches as steps of an encoder, with a convolutional stem as a choice.
+
+Dosovitskiy et al. 2021, arXiv:2010.11929. The stem is one convolution over patches that do not overlap, or a stack of
+3×3 convolutions of stride 2 and a 1×1 one in its place (Xiao et al. 2021, arXiv:2106.14881), which leaves as many
+steps. Positions count the patches row by row, as in the paper. The class token is a step of zeros before the patches:
+its position alone tells it apart, so it needs no parameter of its own. A picture that its patches do not fill is
+padded with zeros, the mean of train, on the right and below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from searchkit.layers import Positions, pool
+from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
+from spaces._encoder import Block
+from spaces._layers import initialise_, initialise_head_, n_outputs, plain_answer
+
+FEWEST_PATCHES, MOST_PATCHES = 4, 100
+"""Attention costs the square of their number: for 14×14 patches of a 28×28 picture 16 times what it does for 7×7."""
+
+
+@dataclass(frozen=True)
+class Arch:
+    """patch: the side of a patch in pixels. stem: patches, or convolutions. width: channels of a step. ffn: the
+    feed-forward net's width over it. positions: learned or sinusoidal. pooling: mean, or token (a class token)."""
+
+    patch: int = 2
+    stem: str = "convolutions"
+    width: int = 64
+    heads: int = 4
+    depth: int = 2
+    ffn: int = 2
+    positions: str = "learned"
+    pooling: str = "mean"
+    activation: str = "relu"
+    dropout: float = 0.0
+
+
+class VisionTransformer(nn.Module):
+    """(B, C, H, W) -> (B, outputs). The stem takes the picture to (B, D, H / patch, W / patch)."""
+
+    def __init__(
+        self, stem: nn.Module, positions: Positions, *, patch: int, blocks: list[Block], head: nn.Linear, pooling: str
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        self.stem = stem
+        self.positions = positions
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(head.in_features)
+        self.head = head
+        self.token = pooling == "token"
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        below, right = (-x_BCHW.shape[2] % self.patch, -x_BCHW.shape[3] % self.patch)
+        if below or right:
+            x_BCHW = F.pad(x_BCHW, (0, right, 0, below))
+        steps_BLD = self.stem(x_BCHW).flatten(2).transpose(1, 2)
+        if self.token:
+            steps_BLD = F.pad(steps_BLD, (0, 0, 1, 0))
+        steps_BLD = self.positions(steps_BLD)
+        for block in self.blocks:
+            steps_BLD = block(steps_BLD, None)
+        out: Tensor = self.head(pool(self.norm(steps_BLD), None, "first" if self.token else "mean"))
+        return out
+
+
+def accepts(spec: DataSpec) -> str | None:
+    if spec.modality != "image" or len(spec.inputs) != 1:
+        return "it takes images (channels, height, width)"
+    if None in spec.inputs[0].shape:
+        return "it takes images of one size"
+    return plain_answer(spec)
+
+
+def _image(spec: DataSpec) -> tuple[int, int, int]:
+    channels, height, width = (size for size in spec.inputs[0].shape if size is not None)
+    return channels, height, width
+
+
+def _n_patches(spec: DataSpec, patch: int) -> int:
+    _, height, width = _image(spec)
+    return -(-height // patch) * -(-width // patch)
+
+
+def _patches(spec: DataSpec) -> list[int]:
+    """The sides worth trying: the two smallest powers of two that leave neither too many patches nor too few."""
+    sides = [2**k for k in range(1, 11)]
+    usual = [side for side in sides if FEWEST_PATCHES <= _n_patches(spec, side) <= MOST_PATCHES]
+    return usual[:2] or [min(sides, key=lambda side: abs(_n_patches(spec, side) - MOST_PATCHES))]
+
+
+def sample(trial: Trial, spec: DataSpec) -> Arch:
+    patches = _patches(spec)
+    return Arch(
+        patch=trial.suggest_categorical("patch", patches) if len(patches) > 1 else patches[0],
+        stem=trial.suggest_categorical("stem", ["convolutions", "patches"]),
+        width=16 * trial.suggest_int("width_by_16", 2, 6, log=True),
+        heads=trial.suggest_categorical("heads", [1, 2, 4]),
+        depth=trial.suggest_int("depth", 1, 4),
+        ffn=trial.suggest_int("ffn", 1, 4),
+        positions=trial.suggest_categorical("positions", ["learned", "sinusoidal"]),
+        pooling=trial.suggest_categorical("pooling", ["mean", "token"]),
+        activation=trial.suggest_categorical("activation", ["relu", "gelu"]),
+        dropout=trial.suggest_categorical("dropout", [0.0, 0.1]),
+    )
+
+
+def _stem(arch: Arch, channels: int) -> nn.Module:
+    """Raises Infeasible where convolutions of stride 2 cannot make the patch."""
+    if arch.stem == "patches":
+        return nn.Conv2d(channels, arch.width, arch.patch, arch.patch)
+    halvings = arch.patch.bit_length() - 1
+    if arch.patch != 2**halvings:
+        raise Infeasible(f"convolutions of stride 2 cannot make a patch of {arch.patch}; it has to be a power of 2")
+    layers: list[nn.Module] = []
+    for left in reversed(range(halvings)):  # the width doubles as the picture halves
+        width = max(8, arch.width >> left)
+        layers += [nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    return nn.Sequential(*layers, nn.Conv2d(channels, arch.width, 1))
+
+
+def build(arch: Arch, spec: DataSpec) -> nn.Module:
+    """Raises Infeasible where the heads do not share the width out, or convolutions cannot make the patch."""
+    stem = _stem(arch, _image(spec)[0])
+    initialise_(stem, "relu")
+    blocks = [
+        Block(arch.width, heads=arch.heads, ffn=arch.ffn, nonlinearity=arch.activation, dropout=arch.dropout)
+        for _ in range(arch.depth)
+    ]
+    head = nn.Linear(arch.width, n_outputs(spec))
+    initialise_head_(head)
+    length = _n_patches(spec, arch.patch) + (1 if arch.pooling == "token" else 0)
+    positions = Positions(arch.width, length=length, kind=arch.positions)
+    return VisionTransformer(stem, positions, patch=arch.patch, blocks=blocks, head=head, pooling=arch.pooling)
+
+
+SPACE = Space(
+    name="vit",
+    arch=Arch,
+    accepts=accepts,
+    sample=sample,
+    build=build,
+    training=TrainingSpace(
+        default=Training(
+            lr=3e-3, epochs=40, batch_size=64, weight_decay=0.05, ema=0.98, warmup=0.1, augment=("crop",)
+        ),
+        ranges={
+            "lr": Between(1e-3, 6e-3, log=True),
+            "weight_decay": Between(1e-2, 0.2, log=True),
+            "augment": Choice((("crop", "flip"), (), ("crop",), ("flip",), ("crop", "cutout"), ("flip", "cutout"))),
+            "label_smoothing": Choice((0.0, 0.1)),
+        },
+    ),
+    task="digits",
+    budget=Budget(trials=12, epochs=40, rungs=3, eta=3),
+    paper="Dosovitskiy et al. 2021, arXiv:2010.11929",
+    points={
+        "ti-16": Arch(
+            patch=16, stem="patches", width=192, heads=3, depth=12, ffn=4, pooling="token", activation="gelu",
+        ),
+        "s-16": Arch(
+            patch=16, stem="patches", width=384, heads=6, depth=12, ffn=4, pooling="token", activation="gelu",
+        ),
+    },
+)  # fmt: skip
