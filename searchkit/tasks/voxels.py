@@ -168,7 +168,7 @@ def _solids() -> tuple[np.ndarray, np.ndarray]:
     """(n, 12, 12, 12) uint8 intensities and (n,) int64 classes.
 
     Every class has the same distribution of volumes, of places and of contrast, so that no count of voxels tells one
-    from another: of the 300 of test, a linear model gets about half right. Plain arithmetic and square roots only: the bytes are the same on every machine."""
+    from another. Plain arithmetic and square roots only: the bytes are the same on every machine."""
     generator = np.random.default_rng(SEED)
     n = EACH * len(CLASSES)
     target = generator.permutation(np.repeat(np.arange(len(CLASSES)), EACH))
