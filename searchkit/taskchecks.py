@@ -107,7 +107,7 @@ def check_fingerprint_is_of_the_data(task: Task) -> None:
     require(same == task.fingerprint, f"the fingerprint is {task.fingerprint}, and {same} after packing")
     largest = max(arrays, key=lambda name: arrays[name].size)
     changed = arrays[largest].copy()
-    changed.flat[0] = 1 - changed.flat[0]
+    changed.flat[0] = 0 if changed.flat[0] else 1  # whatever the type holds
     other = tasks.unpack(config, {**arrays, largest: changed}).fingerprint
     require(other != task.fingerprint, f"the fingerprint stays {other} where a value of {largest} changes")
 

@@ -35,7 +35,7 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     training = plan.training
     model.to(plan.device)
     if plan.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last_(model)
     optimizer = make_optimizer(model, training)
     _restore_(model, optimizer, state)
     average = _Average(model, training.ema, state) if training.ema > 0 else None
@@ -178,12 +178,24 @@ class _Once(nn.Module):
         return self.inner.penalty() if isinstance(self.inner, Penalised) else 0.0
 
 
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""By the number of axes: pictures and volumes."""
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=CHANNELS_LAST[x.ndim]) if x.ndim in CHANNELS_LAST else x
+
+
+def channels_last_(model: nn.Module) -> None:
+    """Lay every parameter and buffer of pictures and volumes out with its channels last, in place."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = _channels_last(tensor.data)
+
+
 def _step_(model: nn.Module, task: Task, plan: FitPlan, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
     """One optimizer step; the loss, detached."""
     if plan.channels_last:
-        batch = Batch(
-            tuple(x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for x in batch.inputs), batch.target
-        )
+        batch = Batch(tuple(_channels_last(x) for x in batch.inputs), batch.target)
     with torch.autocast(plan.device, torch.bfloat16, enabled=plan.precision == "bf16"):
         loss = task.loss(model, batch) if plan.loss is None else plan.loss(model, batch)
     if plan.training.l1 > 0:

@@ -13,6 +13,7 @@ from torch import nn
 from searchkit.types import DataSpec
 
 SATURATING = ("sigmoid", "tanh")
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def activation(name: str) -> nn.Module:
@@ -36,7 +37,7 @@ def activation(name: str) -> nn.Module:
 def initialise_(net: nn.Module, activation: str) -> None:
     """Set every Linear and convolution of `net`: Xavier or Kaiming by the activation, biases 0."""
     for module in net.modules():
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d):
+        if isinstance(module, WEIGHTED):
             if activation in SATURATING:
                 nn.init.xavier_uniform_(module.weight, gain=nn.init.calculate_gain(activation))  # type: ignore[arg-type]
             else:

@@ -72,7 +72,7 @@ def unknown_key(folder: Path) -> Source:
     return {"data": str(folder), "tagret": "y"}
 
 
-@refused("No modality named 'video'", "tabular, image, series, tokens")
+@refused("No modality named 'video'", "tabular, image, series, tokens, voxels")
 def unknown_modality(folder: Path) -> Source:
     return archive(folder, x=X, y=Y) | {"modality": "video"}
 
@@ -302,9 +302,9 @@ def npz_of_unequal_shapes(folder: Path) -> Source:
     return archive(folder, x_train=X, y_train=Y, x_test=X[:, :4], y_test=Y)
 
 
-@refused(r"shape \(40, 1, 2, 3, 4\)", r"\(n, C, H, W\)")
+@refused(r"shape \(40, 1, 2, 3, 4, 5\)", r"\(n, C, H, W\)")
 def npz_of_too_many_axes(folder: Path) -> Source:
-    return archive(folder, x=np.zeros((40, 1, 2, 3, 4)), y=Y)
+    return archive(folder, x=np.zeros((40, 1, 2, 3, 4, 5)), y=Y)
 
 
 @refused(r"shape \(40, 8, 8, 7\)", "1, 3 or 4 channels")

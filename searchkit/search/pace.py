@@ -124,17 +124,18 @@ def quickest(
     without."""
     import torch
 
-    from searchkit.train import make_optimizer
+    from searchkit.train import CHANNELS_LAST, channels_last_, make_optimizer
 
     task, training = ctx.task, candidate.training
     batch = next(iter(task.batches("train", training, seed=0, device=ctx.device)))
-    usable = [s for s in settings if not s[1] or any(x.ndim == 4 for x in batch.inputs)] or list(settings[:1])
+    has_channels = any(x.ndim in CHANNELS_LAST for x in batch.inputs)
+    usable = [s for s in settings if has_channels or not s[1]] or list(settings[:1])
     nets = []
     for _, channels_last in usable:
         torch.manual_seed(0)
         net = space.build(candidate.arch, task.spec).to(ctx.device).train()
         if channels_last:
-            net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            channels_last_(net)
         nets.append((net, make_optimizer(net, training)))
     times: list[list[float]] = [[] for _ in usable]
     n_threads = torch.get_num_threads()

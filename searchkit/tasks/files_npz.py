@@ -1,7 +1,12 @@
-"""NumPy archives: x and y, or x_train, y_train, x_test, y_test; x_val, y_val and lengths where given. Never pickled."""
+"""NumPy archives: x and y, or x_train, y_train, x_test, y_test; x_val, y_val and lengths where given. Never pickled.
+
+The names of MedMNIST (Yang et al. 2023), train_images and train_labels, are taken for x_train and y_train. An archive
+with `shape` holds its x as bits, those of `numpy.packbits` of each example.
+"""
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,11 +18,17 @@ from searchkit.types import Arrays, BadInput
 from .data import Found
 
 LAYOUT = "x and optionally y, or x_train, x_test and optionally y_train, y_test, x_val, y_val; lengths go with each x"
+ALIASES = {
+    f"{split}_{theirs}": f"{ours}_{split}"
+    for split in ("train", "val", "test")
+    for theirs, ours in (("images", "x"), ("labels", "y"))
+}
 
 
 def read_npz(path: Path) -> Found:
     """Raises BadInput."""
-    arrays = _read(path)
+    arrays = {ALIASES.get(name, name): values for name, values in _read(path).items()}
+    packed_shape = arrays.pop("shape", None)
     known = {f"{part}{split}" for part in ("x", "y", "lengths") for split in ("", "_train", "_val", "_test")}
     unknown = sorted(set(arrays) - known)
     if ("x" in arrays) == ("x_train" in arrays) or unknown:
@@ -33,9 +44,10 @@ def read_npz(path: Path) -> Found:
         if split in ("_val", "_test"):
             given[split[1:]] = np.arange(start, start + n)
         start += n
+    x = _join(path, arrays, "x", splits)
     return Found(
         name=path.stem,
-        x=_join(path, arrays, "x", splits),
+        x=x if packed_shape is None else _unpacked(path, x, packed_shape),
         target=_join(path, arrays, "y", splits) if f"y{splits[0]}" in arrays else None,
         lengths=_join(path, arrays, "lengths", splits) if f"lengths{splits[0]}" in arrays else None,
         where=f"'{path}'",
@@ -68,6 +80,20 @@ def _read(path: Path) -> Arrays:
         if values.ndim == 0 or len(values) == 0:
             raise BadInput(f"'{name}' of '{path}' is empty or a single number; its first axis must be the examples.")
     return arrays
+
+
+def _unpacked(path: Path, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """(n, bytes) bits as (n, *shape) uint8 of 0 and 1. Raises BadInput where they do not fill the shape."""
+    if shape.ndim != 1 or shape.dtype.kind not in "iu" or (shape < 1).any():
+        raise BadInput(f"'shape' of '{path}' is {shape.tolist()}; it must be the whole sizes of one example's axes.")
+    size = math.prod(shape.tolist())
+    if x.ndim != 2 or x.dtype != np.uint8 or x.shape[1] != -(-size // 8):
+        raise BadInput(
+            f"x of '{path}' has shape {x.shape} and type {x.dtype}, and its 'shape' {tuple(shape.tolist())} says "
+            f"(n, {-(-size // 8)}) of uint8: the bits of numpy.packbits(x.reshape(n, -1), axis=1); pack it so, or "
+            "leave shape out."
+        )
+    return np.unpackbits(x, axis=1, count=size).reshape(len(x), *shape.tolist())
 
 
 def _corrupt(path: Path, error: Exception) -> BadInput:

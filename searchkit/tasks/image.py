@@ -123,7 +123,7 @@ class Image:
         if x.ndim == 4 and x.shape[1] not in CHANNELS and x.shape[3] not in CHANNELS:
             raise BadInput(
                 f"x of {found.where} has shape {x.shape}; images have 1, 3 or 4 channels, on the second or the last "
-                "axis."
+                "axis; volumes are read with --modality voxels."
             )
         return {"image": standard_dtype(x, found.where)}
 

@@ -63,7 +63,8 @@ def make_task(found: Found, source: Source) -> ArrayTask:
 
 
 def guess_modality(found: Found) -> str:
-    """By the number of axes: 2 tabular, 3 a grey picture where uint8 and a series otherwise, 4 a picture."""
+    """By the number of axes: 2 tabular, 3 a grey picture where uint8 and a series otherwise, 4 a picture, 5 voxels.
+    Voxels of one channel have 4 axes too, and are so by request."""
     axes = found.x.ndim
     if axes == 2:
         return "tabular"
@@ -71,9 +72,11 @@ def guess_modality(found: Found) -> str:
         return "image" if found.x.dtype == np.uint8 else "series"
     if axes == 4:
         return "image"
+    if axes == 5:
+        return "voxels"
     raise BadInput(
         f"x of {found.where} has shape {found.x.shape}; it must be (n, features), (n, H, W), (n, channels, length), "
-        "(n, C, H, W) or (n, H, W, C)."
+        "(n, C, H, W) or (n, H, W, C), or with (C, D, H, W) or (D, H, W, C) for voxels."
     )
 
 
