@@ -134,6 +134,19 @@ def test_a_training_that_would_eat_the_time_is_refused_before_it_begins(
     assert all(a.metrics["params"] <= 700 for a in context.run.trials())
 
 
+def test_the_first_candidate_under_limits_is_a_large_one_with_the_middles_kinds_of_layers(
+    context: Context, tiny: Space
+) -> None:
+    context = replace(context, limits=Limits(params=1500))
+    search(tiny, context, settings())
+    first = history(context.run)[0]
+    middle = draw(tiny, context.task.spec, at(0.5), epochs=1, way="test")
+    assert first["way"] == "largest that fits"
+    assert first["params"]["activation"] == middle.params["activation"]
+    assert first["params"]["train.lr"] == tiny.training.default.lr
+    assert 750 < next(a for a in context.run.trials() if a.made_by["number"] == 0).metrics["params"] <= 1500
+
+
 def test_a_trial_costs_what_halving_leaves_of_it() -> None:
     from searchkit.search.pace import share_of_a_trial
 
