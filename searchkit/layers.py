@@ -29,13 +29,15 @@ class Part:
     """Where the units of one side lie in the tensor `owner.name`, along `axis`.
 
     Unit u of n stands at b·n·run + u·run + r for every b < blocks and r < run: an LSTM's unit lies in four gate blocks,
-    an attention head is a run of rows."""
+    an attention head is a run of rows. first: where the units of a side are shared out to several tensors, the number
+    of the first one that lies in this tensor (whose own numbers start at 0); None where all of them lie here."""
 
     owner: nn.Module
     name: str
     axis: int
     blocks: int = 1
     run: int = 1
+    first: int | None = None
 
     def tensor(self) -> Tensor:
         return self.owner.get_parameter(self.name) if self.is_parameter else self.owner.get_buffer(self.name)
@@ -45,12 +47,14 @@ class Part:
         return self.name in self.owner._parameters
 
     def units(self) -> int:
+        """How many lie here."""
         return self.tensor().shape[self.axis] // (self.blocks * self.run)
 
     def positions(self, units: Sequence[int]) -> Tensor:
-        """Indices along `axis`, int64, block by block in the order of `units`."""
+        """Indices along `axis`, int64, block by block in the order of `units`; units that lie elsewhere have none."""
         device, n = self.tensor().device, self.units()
-        unit = torch.as_tensor(list(units), dtype=torch.int64, device=device)
+        here = units if self.first is None else [u - self.first for u in units if 0 <= u - self.first < n]
+        unit = torch.as_tensor(list(here), dtype=torch.int64, device=device)
         block = torch.arange(self.blocks, device=device) * n
         within = torch.arange(self.run, device=device)
         return ((block[:, None] + unit)[:, :, None] * self.run + within).reshape(-1)
@@ -165,6 +169,67 @@ class Structured(nn.Module):
 
     def cut_inner_(self, drop: Sequence[int]) -> None:
         self.cut_("inner", drop)
+
+
+# ── Convolution ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class MixedDepthwise(Structured):
+    """A depthwise convolution with kernels of several sizes: (B, C, H, W) -> (B, C, ceil(H / stride), and W likewise).
+    Tan & Le, 2019, arXiv:1907.09595 (MixConv).
+
+    Each size has a run of consecutive channels, all alike; the first sizes get one more where the channels do not come
+    out even. Cutting a channel narrows the run that it lies in. A size whose last channel went keeps a weight of no
+    elements and computes nothing."""
+
+    coupled = True
+
+    def __init__(self, width: int, *, kernels: Sequence[int], stride: int = 1) -> None:
+        super().__init__()
+        if not kernels or any(size < 1 or size % 2 == 0 for size in kernels):
+            raise ValueError(f"The kernel sizes {tuple(kernels)} do not mix; they are odd, and there is at least one.")
+        if width < len(kernels):
+            raise ValueError(f"A width of {width} cannot be shared out to {len(kernels)} kernel sizes.")
+        self.stride = stride
+        share, left = divmod(width, len(kernels))
+        shares = [share + 1] * left + [share] * (len(kernels) - left)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(n, n, size, stride, size // 2, groups=n, bias=False)
+            for n, size in zip(shares, kernels, strict=True)
+        )
+
+    def runs(self) -> list[tuple[nn.Conv2d, int]]:
+        """The convolution of each size, and how many channels it has now."""
+        return [(conv, conv.weight.shape[0]) for conv in self.convs if isinstance(conv, nn.Conv2d)]
+
+    @property
+    def in_channels(self) -> int:
+        return sum(n for _, n in self.runs())
+
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels
+
+    def parts(self, side: Side) -> tuple[Part, ...]:
+        found, first = [], 0
+        for conv, n in self.runs():
+            if n:
+                found.append(Part(conv, "weight", 0, first=first))
+            first += n
+        return tuple(found)
+
+    def refit_(self) -> None:
+        for conv, n in self.runs():
+            conv.in_channels = conv.out_channels = conv.groups = n
+
+    def surrogate(self, x: Tensor) -> Tensor:
+        height, width = ((size - 1) // self.stride + 1 for size in x.shape[2:])
+        return self.stand_in(x, (x.shape[0], self.out_channels, height, width))
+
+    def run(self, x: Tensor, *context: Tensor | None) -> Tensor:
+        shares = torch.split(x, [n for _, n in self.runs()], 1)
+        mixed = [conv(share) for (conv, n), share in zip(self.runs(), shares, strict=True) if n]
+        return torch.cat(mixed, 1) if len(mixed) > 1 else mixed[0]
 
 
 # ── Recurrent ────────────────────────────────────────────────────────────────────────────────────────────────────────

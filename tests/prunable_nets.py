@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers import Attention, AttentionPool, Positions, Recurrent, pool, reverse, valid_steps
+from searchkit.layers import Attention, AttentionPool, MixedDepthwise, Positions, Recurrent, pool, reverse, valid_steps
 
 
 class Plain(nn.Sequential):
@@ -67,6 +67,24 @@ class MBConv(nn.Module):
         y = y * torch.sigmoid(self.excite(torch.relu(self.squeeze(y.mean((2, 3), keepdim=True)))))
         x = x + self.project(y)
         return self.head(self.act(self.groupnorm(self.grouped(x))).mean((2, 3)))
+
+
+class Mixed(nn.Module):
+    """An inverted residual whose depthwise kernels are of three sizes, 3 channels, 3 and 2, and one with a stride."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.mixed = MixedDepthwise(8, kernels=(3, 5, 7))
+        self.norm = nn.BatchNorm2d(8)
+        self.project = nn.Conv2d(8, 8, 1)
+        self.strided = MixedDepthwise(8, kernels=(5, 3), stride=2)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = x + self.project(torch.relu(self.norm(self.mixed(x))))
+        return self.head(self.strided(x).mean((2, 3)))
 
 
 class MLP(nn.Module):
@@ -181,6 +199,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]]
     "plain": (Plain, _picture),
     "residual": (Residual, _picture),
     "mbconv": (MBConv, _picture),
+    "mixed": (Mixed, _picture),
     "mlp": (MLP, _row),
     "simple": (lambda: Recurrences("simple"), _series),
     "lstm": (lambda: Recurrences("lstm", both=False, layers=1), _series),

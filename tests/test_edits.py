@@ -10,14 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prunable_nets import NETS, Recurrences, example
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from searchkit.edits import Group, apply_edits_, drops, mask_edits_, parts, prunable_groups, units
-from searchkit.layers import Attention, Positions, Recurrent
+from searchkit.layers import Attention, MixedDepthwise, Positions, Recurrent
 from searchkit.types import BadInput
 
 # LayerNorm and GroupNorm take means over the units that go: their cut is sound, but not what zeros give.
-EXACT = ("plain", "residual", "mlp", "autoencoder", "vae")
+EXACT = ("plain", "residual", "mixed", "mlp", "autoencoder", "vae")
 
 
 def _chosen(data: st.DataObject, groups: tuple[Group, ...]) -> list[tuple[Group, list[int]]]:
@@ -86,6 +87,20 @@ def test_heads_cut_equal_heads_masked() -> None:
     mask_edits_(masked, edits)
     assert cut.n_inner == 2 and cut.q.out_features == 6 and cut.proj.in_features == 6
     assert torch.allclose(cut(x), masked(x), atol=1e-6)
+
+
+def test_a_kernel_size_that_lost_all_its_channels_computes_nothing_and_is_restored() -> None:
+    torch.manual_seed(0)
+    cut, x = MixedDepthwise(8, kernels=(3, 5, 7)), torch.randn(2, 8, 6, 6)
+    whole = cut(x)
+    for edit in ({"cut": "", "side": "out", "drop": [1, 3, 4, 5]}, {"cut": "", "side": "in", "drop": [2]}):
+        apply_edits_(cut, [edit])  # the run of 5 first, then one of those of 7
+    assert [conv.groups for conv in cut.convs] == [2, 0, 1] and units(cut, "out") == 3
+    assert torch.allclose(cut(x[:, [0, 2, 7]]), whole[:, [0, 2, 7]], atol=1e-6)
+    fresh = MixedDepthwise(8, kernels=(3, 5, 7))
+    apply_edits_(fresh, [{"cut": "", "side": "out", "drop": [1, 3, 4, 5, 6]}])
+    fresh.load_state_dict(load(save(dict(cut.state_dict()))))
+    assert torch.equal(fresh(x[:, [0, 2, 7]]), cut(x[:, [0, 2, 7]]))
 
 
 @pytest.mark.parametrize(

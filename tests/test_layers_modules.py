@@ -12,7 +12,17 @@ from prunable_nets import Recurrences
 from torch import Tensor, nn
 
 from searchkit import onnxfile
-from searchkit.layers import Attention, AttentionPool, Positions, Recurrent, pool, reverse, surrogates, valid_steps
+from searchkit.layers import (
+    Attention,
+    AttentionPool,
+    MixedDepthwise,
+    Positions,
+    Recurrent,
+    pool,
+    reverse,
+    surrogates,
+    valid_steps,
+)
 from searchkit.runtime import Deployed
 from searchkit.types import Port
 
@@ -163,6 +173,16 @@ def test_positions() -> None:
     assert (learned.table.grad[:5] == 2).all() and (learned.table.grad[5:] == 0).all()
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_mixed_depthwise_convolution_is_one_of_the_largest_kernel_with_rims_of_zeros(stride: int) -> None:
+    torch.manual_seed(0)
+    mixed, x = MixedDepthwise(8, kernels=(3, 5, 7), stride=stride), torch.randn(2, 8, 9, 6)
+    assert [conv.groups for conv in mixed.convs] == [3, 3, 2]
+    rims = [nn.functional.pad(conv.weight, [3 - conv.padding[0]] * 4) for conv in mixed.convs]
+    expected = nn.functional.conv2d(x, torch.cat(rims), stride=stride, padding=3, groups=8)
+    assert torch.allclose(mixed(x), expected, atol=1e-6)
+
+
 def test_a_surrogate_has_the_shapes_of_its_module_and_ends_with_its_context() -> None:
     x = torch.randn(2, 5, 8)
     modules = (Recurrent(8, 3, kind="gru"), Attention(8, heads=2), Positions(8, length=5), AttentionPool(8))
@@ -171,6 +191,10 @@ def test_a_surrogate_has_the_shapes_of_its_module_and_ends_with_its_context() ->
         with surrogates():
             assert module(x).shape == real.shape and (module(x) == 0).all() and module(x).grad_fn is not None
         assert torch.equal(module(x), real)
+    picture, strided = torch.randn(2, 4, 7, 6), MixedDepthwise(4, kernels=(3, 5), stride=2)
+    with surrogates():
+        assert strided(picture).shape == (2, 4, 4, 3)
+    assert strided(picture).shape == (2, 4, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +202,8 @@ def test_a_surrogate_has_the_shapes_of_its_module_and_ends_with_its_context() ->
     [
         (lambda: Recurrent(2, 3, kind="mlp"), "No recurrent kind 'mlp'; the kinds are simple, gru, lstm, peephole."),
         (lambda: Attention(10, heads=3), "A width of 10 cannot be split into 3 heads."),
+        (lambda: MixedDepthwise(2, kernels=(3, 5, 7)), "A width of 2 cannot be shared out to 3 kernel sizes."),
+        (lambda: MixedDepthwise(8, kernels=(3, 4)), "The kernel sizes .3, 4. do not mix; they are odd"),
         (lambda: Positions(4, length=3, kind="x"), "No positions of kind 'x'; the kinds are learned, sinusoidal."),
     ],
 )

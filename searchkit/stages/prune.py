@@ -78,6 +78,8 @@ def _part_scores(net: nn.Module, member: Member, how: str) -> list[np.ndarray]:
     module, found = _module(net, member), []
     if module is None:
         return []
+    n_units = units(module, member.side)
+    shared: np.ndarray | None = None  # of the units that several tensors share out, one value each
     for part in parts(module, member.side):
         tensor = part.tensor()
         if not part.is_parameter or (part.name != "weight" if how == "scale" else tensor.ndim < 2):
@@ -88,9 +90,13 @@ def _part_scores(net: nn.Module, member: Member, how: str) -> list[np.ndarray]:
             each = (weight * part.by_unit(gradient).double()).abs().sum(1)
         else:
             each = weight.square().sum(1).sqrt() if how == "l2" else weight.abs().sum(1)
-        values = np.resize(each.numpy(), units(module, member.side))  # a grouped convolution stores one group's inputs
-        found.append(np.array([values[list(unit)].sum() for unit in member.indices]))
-    return found
+        if part.first is None:
+            found.append(np.resize(each.numpy(), n_units))  # a grouped convolution stores one group's inputs
+        else:
+            shared = np.zeros(n_units) if shared is None else shared
+            shared[part.first : part.first + len(each)] += each.numpy()
+    found += [] if shared is None else [shared]
+    return [np.array([values[list(unit)].sum() for unit in member.indices]) for values in found]
 
 
 def _module(net: nn.Module, member: Member) -> nn.Module | None:
