@@ -1,0 +1,253 @@
+"""Convolutional network over series and tokens: stages of residual, dilated or depthwise-separable 1-D blocks.
+
+A stem joins steps to frames, which makes raw audio affordable (Dai et al. 2016, arXiv:1610.00087); each stage after the
+first halves the steps. Residual blocks: He et al. 2016, arXiv:1512.03385, over series Wang et al. 2017,
+arXiv:1611.06455. Dilated ones double their reach from block to block, causal where asked: the temporal convolutional
+network of Bai et al. 2018, arXiv:1803.01271, with batch norm for its weight norm. Separable ones: Howard et al. 2017,
+arXiv:1704.04861. Tokens: Kim 2014, arXiv:1408.5882. What stands after a row's end never reaches its answer, though
+batch norm counts it while training.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from searchkit.layers import pool, valid_steps
+from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
+from spaces._layers import initialise_, initialise_head_, n_outputs
+from spaces._steps import Stem, accepts, check_stem
+
+MOST_STEPS = 512
+"""The steps that the stem may leave: longer rows get a stem that leaves fewer."""
+
+
+@dataclass(frozen=True)
+class Arch:
+    """depths: blocks of each stage. widths: channels of each stage. block: residual, dilated or separable; the dilation
+    of a dilated one is 1, 2, 4, … within its stage. causal: a block's step sees itself and those before it alone; a
+    frame longer than 1, or a pooling stem, sees more. frame, hop: steps that the stem joins into one, and from one to
+    the next. stem_pool: of the stem's steps, one in so many is left, the maximum around it. downsample: stride or max,
+    between stages. pooling: mean, max or last step."""
+
+    depths: tuple[int, ...] = (1, 1, 1)
+    widths: tuple[int, ...] = (32, 48, 64)
+    block: str = "residual"
+    kernel: int = 5
+    causal: bool = False
+    frame: int = 5
+    hop: int = 1
+    stem_pool: int = 1
+    stem_width: int = 32
+    downsample: str = "stride"
+    pooling: str = "mean"
+    dropout: float = 0.0
+
+
+class Conv(nn.Module):
+    """Convolution, batch norm, ReLU where `active`: (B, C, L) -> (B, D, ceil(L / stride)). keep: (B, 1, L), 1 at the
+    steps of the row and 0 after its end, or None."""
+
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        depthwise: bool = False,
+        causal: bool = False,
+        active: bool = True,
+    ) -> None:
+        super().__init__()
+        reach = (kernel - 1) * dilation
+        self.behind = reach if causal else 0  # zeros before the row, the convolution's own padding aside
+        self.mixes_steps = kernel > 1
+        self.conv = nn.Conv1d(
+            inputs, width, kernel, stride, 0 if causal else reach // 2, dilation, inputs if depthwise else 1, bias=False
+        )
+        self.norm = nn.BatchNorm1d(width)
+        self.active = nn.ReLU() if active else nn.Identity()
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        if keep is not None and self.mixes_steps:
+            x = x * keep
+        if self.behind:
+            x = F.pad(x, (self.behind, 0))
+        y: Tensor = self.active(self.norm(self.conv(x)))
+        return y
+
+
+class Block(nn.Module):
+    """relu(convolutions(x) + shortcut(x)), the first of them with `stride`: (B, C, L) -> (B, D, ceil(L / stride))."""
+
+    def __init__(self, convs: list[Conv], inputs: int, width: int, *, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(convs)
+        self.stride = stride
+        same = inputs == width and stride == 1
+        self.shortcut = None if same else Conv(inputs, width, stride=stride, active=False)
+        self.dropout = nn.Dropout1d(dropout) if dropout > 0 else nn.Identity()
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        short = x if self.shortcut is None else self.shortcut(x, keep)
+        shorter = _every(self.stride, keep)
+        y = x
+        for index, conv in enumerate(self.convs):
+            y = conv(y, keep if index == 0 else shorter)
+        return self.relu(self.dropout(y) + short), shorter
+
+
+class Downsample(nn.Module):
+    """Of each `every` steps one is left, the maximum around it: (B, C, L) -> (B, C, ceil(L / every)). x is never
+    negative, so that the zeros after a row's end count as little as nothing there does."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.stride = every
+        self.pool = nn.MaxPool1d(2 * (every // 2) + 1, every, every // 2)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        y: Tensor = self.pool(x if keep is None else x * keep)
+        return y, _every(self.stride, keep)
+
+
+def _every(stride: int, keep: Tensor | None) -> Tensor | None:
+    """Step i of the fewer steps is centred on step i·stride, and is the row's where that one is."""
+    return keep if keep is None or stride == 1 else keep[:, :, ::stride]
+
+
+class ConvNet(nn.Module):
+    """(B, C, L) numbers or (B, L) tokens, and lengths (B,) where they vary -> (B, outputs)."""
+
+    def __init__(
+        self, stem: Stem, body: list[Block | Downsample], *, pooling: str, dropout: nn.Module, head: nn.Linear
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.body = nn.ModuleList(body)
+        self.stride = math.prod(part.stride for part in body)
+        self.pooling = pooling
+        self.dropout = dropout
+        self.head = head
+
+    def forward(self, x: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        steps_BLC, lengths_B = self.stem(x, lengths_B)
+        keep = None if lengths_B is None else valid_steps(steps_BLC, lengths_B)[:, None, :].to(steps_BLC.dtype)
+        y = steps_BLC.transpose(1, 2)
+        for part in self.body:
+            y, keep = part(y, keep)
+        if lengths_B is not None:
+            lengths_B = torch.div(lengths_B + (self.stride - 1), self.stride, rounding_mode="floor")
+        out: Tensor = self.head(self.dropout(pool(y.transpose(1, 2), lengths_B, self.pooling)))
+        return out
+
+
+def sample(trial: Trial, spec: DataSpec) -> Arch:
+    steps = spec.inputs[0].shape[-1]
+    series = spec.modality == "series"
+    # What the stem has to leave out of long rows, in halvings; some of them by a maximum, which loses less of a sound.
+    least = max(0, math.ceil(math.log2(steps / MOST_STEPS))) if series and steps is not None else 0
+    halvings = trial.suggest_int("stem_halvings", least, least + 1) if series else 0
+    pooled = trial.suggest_int("stem_pooled_halvings", 0, min(halvings, 4)) if halvings > 0 else 0
+    hop = 2 ** (halvings - pooled)
+    if least > 1:
+        frame = max(trial.suggest_categorical("long_frame", [63, 31, 127]), 2 * hop + 1)
+    else:
+        frame = trial.suggest_categorical("frame", [5, 3, 7]) if series else 1
+    block = trial.suggest_categorical("block", ["residual", "dilated", "separable"])
+    dilated = block == "dilated"
+    if dilated:
+        depths: tuple[int, ...] = (trial.suggest_int("levels", 2, 6 if least > 0 else 4),)
+    else:
+        n_stages = trial.suggest_int("stages", 1, 5 if least > 0 else 3)
+        depths = tuple(trial.suggest_int(f"depth_{i}", 1, 2) for i in range(n_stages))
+    width = 8 * trial.suggest_int("width_by_8", 2, 8, log=True)
+    growth = trial.suggest_categorical("growth", [1.5, 1.0, 2.0]) if len(depths) > 1 else 1.0
+    causal = trial.suggest_categorical("causal", [False, True]) if dilated else False
+    return Arch(
+        depths=depths,
+        widths=tuple(8 * max(1, round(width * growth**i / 8)) for i in range(len(depths))),
+        block=block,
+        kernel=trial.suggest_categorical("kernel", [5, 3, 7]),
+        causal=causal,
+        frame=frame,
+        hop=hop,
+        stem_pool=2**pooled,
+        stem_width=width,
+        downsample=trial.suggest_categorical("downsample", ["stride", "max"]) if len(depths) > 1 else "stride",
+        pooling=trial.suggest_categorical("pooling", ["mean", "max", "last"] if causal else ["mean", "max"]),
+        dropout=trial.suggest_categorical("dropout", [0.1, 0.0, 0.2]),
+    )
+
+
+def _block(arch: Arch, inputs: int, width: int, *, stride: int, dilation: int) -> Block:
+    def conv(inputs: int, *, stride: int = 1, depthwise: bool = False, active: bool = True) -> Conv:
+        return Conv(
+            inputs, inputs if depthwise else width, arch.kernel, stride=stride, dilation=dilation, depthwise=depthwise,
+            causal=arch.causal, active=active,
+        )  # fmt: skip
+
+    match arch.block:
+        case "residual":
+            convs = [conv(inputs, stride=stride), conv(width, active=False)]
+        case "dilated":  # Bai et al. have a ReLU before the sum, too
+            convs = [conv(inputs, stride=stride), conv(width)]
+        case "separable":
+            convs = [conv(inputs, stride=stride, depthwise=True), Conv(inputs, width, active=False)]
+        case _:
+            raise ValueError(f"no block named '{arch.block}'; they are residual, dilated, separable")
+    return Block(convs, inputs, width, stride=stride, dropout=arch.dropout)
+
+
+def build(arch: Arch, spec: DataSpec) -> nn.Module:
+    """Raises Infeasible where the stem's frame is longer than the rows."""
+    check_stem(spec, arch.frame)
+    stem = Stem(spec, arch.stem_width, frame=arch.frame, hop=arch.hop)
+    body: list[Block | Downsample] = [Downsample(arch.stem_pool)] if arch.stem_pool > 1 else []
+    width = arch.stem_width
+    for stage, (depth, stage_width) in enumerate(zip(arch.depths, arch.widths, strict=True)):
+        if stage > 0 and arch.downsample == "max":
+            body.append(Downsample(2))
+        for index in range(depth):
+            stride = 2 if stage > 0 and index == 0 and arch.downsample == "stride" else 1
+            dilation = 2**index if arch.block == "dilated" else 1
+            body.append(_block(arch, width, stage_width, stride=stride, dilation=dilation))
+            width = stage_width
+    head = nn.Linear(width, n_outputs(spec))
+    dropout = nn.Dropout(arch.dropout) if arch.dropout > 0 else nn.Identity()
+    net = ConvNet(stem, body, pooling=arch.pooling, dropout=dropout, head=head)
+    initialise_(net, "relu")
+    initialise_head_(head)
+    return net
+
+
+SPACE = Space(
+    name="cnn1d",
+    arch=Arch,
+    accepts=accepts,
+    sample=sample,
+    build=build,
+    training=TrainingSpace(
+        default=Training(lr=5e-3, epochs=18, batch_size=64, weight_decay=0.05, ema=0.98, augment=("shift",)),
+        ranges={
+            "lr": Between(2e-3, 1.5e-2, log=True),
+            "weight_decay": Between(5e-3, 0.2, log=True),
+            "augment": Choice((("shift",), ("shift", "jitter", "scale"), ())),
+        },
+    ),
+    task="mnist1d",
+    budget=Budget(trials=12, epochs=18, rungs=3, eta=3),
+    paper="Bai, Kolter & Koltun 2018, arXiv:1803.01271",
+    points={
+        "tcn": Arch(
+            depths=(8,), widths=(25,), block="dilated", kernel=7, causal=True, frame=1, stem_width=25, pooling="last"
+        ),
+    },
+)

@@ -1,0 +1,168 @@
+"""Convolutional network for images whose depthwise kernels are of several sizes at once: stages of MixConv blocks.
+
+Tan & Le 2019, MixConv: mixed depthwise convolutional kernels, arXiv:1907.09595. A block expands the channels, filters
+each with a kernel of 3, 5, 7 or 9 (a size for each run of channels), weighs them by squeeze and excitation (Hu et al.
+2018, arXiv:1709.01507) and projects them: the inverted residual of Sandler et al. 2018, arXiv:1801.04381. The paper's
+grouped 1×1 convolutions and swish are not in the space: int8 files gain nothing from the one and keep the other fp32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from searchkit.layers import MixedDepthwise
+from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
+from spaces._layers import activation, initialise_, initialise_head_, n_outputs, plain_answer
+
+SIZES = (3, 5, 7, 9)
+
+
+@dataclass(frozen=True)
+class Arch:
+    """depths: blocks of each stage. widths: channels of each stage; each stage after the first halves the picture.
+    kernels: the sizes that a block mixes; those above twice the picture's size see only its outside and are left out.
+    expansion: of a block's channels while they are filtered. head_width: channels of a last 1×1 convolution; 0 has
+    none."""
+
+    depths: tuple[int, ...] = (1, 2)
+    widths: tuple[int, ...] = (16, 24)
+    kernels: tuple[int, ...] = SIZES
+    expansion: int = 3
+    squeeze_excite: bool = True
+    stem_width: int = 16
+    stem_downsamples: bool = False
+    head_width: int = 0
+    activation: str = "relu"
+    dropout: float = 0.0
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a gate that sees them all: (B, C, H, W). inner: a quarter of the block's own channels, as
+    Tan & Le have it, and at least 4."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = nn.Conv2d(width, inner, 1)
+        self.relu = nn.ReLU()
+        self.expand = nn.Conv2d(inner, width, 1)
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x * self.gate(self.expand(self.relu(self.reduce(self.pool(x)))))
+        return y
+
+
+class Block(nn.Module):
+    """Expand, filter, weigh, project; x is added where the shape stays: (B, C, H, W) -> (B, D, ceil(H / stride), …)."""
+
+    def __init__(self, arch: Arch, inputs: int, width: int, *, kernels: tuple[int, ...], stride: int) -> None:
+        super().__init__()
+        inner = inputs * arch.expansion
+        self.body = nn.Sequential()
+        if arch.expansion > 1:
+            self.body.extend([nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner)])
+            self.body.append(activation(arch.activation))
+        self.body.extend([MixedDepthwise(inner, kernels=kernels, stride=stride), nn.BatchNorm2d(inner)])
+        self.body.append(activation(arch.activation))
+        if arch.squeeze_excite:
+            self.body.append(SqueezeExcite(inner, max(4, inputs // 4)))
+        self.body.extend([nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width)])
+        self.adds = inputs == width and stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        return x + y if self.adds else y
+
+
+def accepts(spec: DataSpec) -> str | None:
+    if spec.modality != "image" or len(spec.inputs) != 1:
+        return "it takes images (channels, height, width)"
+    if None in spec.inputs[0].shape:
+        return "it takes images of one size"
+    return plain_answer(spec)
+
+
+def _image(spec: DataSpec) -> tuple[int, int, int]:
+    """Channels, and the picture's height and width."""
+    channels, height, width = (size for size in spec.inputs[0].shape if size is not None)
+    return channels, height, width
+
+
+def sample(trial: Trial, spec: DataSpec) -> Arch:
+    _, *sizes = _image(spec)
+    n_stages = trial.suggest_int("stages", 1, max(1, min(4, min(sizes).bit_length() - 2)))
+    width = 8 * trial.suggest_int("width_by_8", 1, 5, log=True)
+    growth = trial.suggest_categorical("growth", [1.5, 2.0, 1.0]) if n_stages > 1 else 1.0
+    return Arch(
+        depths=tuple(trial.suggest_int(f"depth_{i}", 1, 3) for i in range(n_stages)),
+        widths=tuple(8 * max(1, round(width * growth**i / 8)) for i in range(n_stages)),
+        kernels=SIZES[: trial.suggest_int("kernel_sizes", 1, len(SIZES))],
+        expansion=trial.suggest_int("expansion", 1, 5),
+        squeeze_excite=trial.suggest_categorical("squeeze_excite", [True, False]),
+        stem_width=width,
+        stem_downsamples=trial.suggest_categorical("stem_downsamples", [True, False]) if min(sizes) >= 24 else False,
+        head_width=trial.suggest_categorical("head_width", [0, 64, 128]),
+        dropout=trial.suggest_categorical("dropout", [0.0, 0.2]),
+    )
+
+
+def build(arch: Arch, spec: DataSpec) -> nn.Module:
+    """Raises Infeasible where the picture is too small for the stages."""
+    channels, height, width = _image(spec)
+    stride = 2 if arch.stem_downsamples else 1
+    net = nn.Sequential(
+        nn.Conv2d(channels, arch.stem_width, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(arch.stem_width),
+        activation(arch.activation),
+    )
+    size, inputs = (max(height, width) - 1) // stride + 1, arch.stem_width
+    for stage, (depth, stage_width) in enumerate(zip(arch.depths, arch.widths, strict=True)):
+        if stage > 0 and size < 2:
+            raise Infeasible(f"the picture is {size} wide before stage {stage}: too small to halve")
+        for index in range(depth):
+            stride = 2 if stage > 0 and index == 0 else 1
+            kernels = tuple(k for k in arch.kernels if k < 2 * size) or arch.kernels[:1]
+            net.append(Block(arch, inputs, stage_width, kernels=kernels, stride=stride))
+            size, inputs = (size - 1) // stride + 1, stage_width
+    if arch.head_width:
+        net.extend([nn.Conv2d(inputs, arch.head_width, 1, bias=False), nn.BatchNorm2d(arch.head_width)])
+        net.append(activation(arch.activation))
+        inputs = arch.head_width
+    net.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten()])
+    if arch.dropout > 0:
+        net.append(nn.Dropout(arch.dropout))
+    head = nn.Linear(inputs, n_outputs(spec))
+    net.append(head)
+    initialise_(net, arch.activation)
+    initialise_head_(head)
+    return net
+
+
+SPACE = Space(
+    name="mixnet",
+    arch=Arch,
+    accepts=accepts,
+    sample=sample,
+    build=build,
+    training=TrainingSpace(
+        default=Training(lr=6e-3, epochs=18, batch_size=64, weight_decay=0.02, ema=0.98, augment=("crop",)),
+        ranges={
+            "lr": Between(2e-3, 2e-2, log=True),
+            "weight_decay": Between(1e-3, 0.1, log=True),
+            "augment": Choice((("crop",), (), ("flip",), ("crop", "flip"), ("crop", "cutout"))),
+            "label_smoothing": Choice((0.0, 0.1)),
+        },
+    ),
+    task="digits",
+    budget=Budget(trials=12, epochs=18, rungs=3, eta=3),
+    paper="Tan & Le 2019, arXiv:1907.09595",
+    points={
+        # The tail of MixNet-S, without its grouped 1×1 convolutions and with one ratio for squeeze and excitation.
+        "mixnet-s-tail": Arch(
+            depths=(2, 2), widths=(120, 200), expansion=6, stem_width=80, head_width=1536, activation="silu"
+        ),
+    },
+)
