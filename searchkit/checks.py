@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from torch import Tensor
 
 from searchkit import onnxfile
@@ -80,6 +81,22 @@ def check_sample_is_deterministic(subject: Subject) -> None:
         json.loads(done.stdout) == json.loads(json.dumps(here)),
         "sample() gives another arch for the same trial in another process; does it use hash(), a set or random?",
     )
+
+
+def check_parameters_keep_their_kind(subject: Subject) -> None:
+    """A parameter offers the same choices, or a number on the same scale, whenever it is asked for: Optuna ends a study
+    in which it does not. The bounds of a number may depend on what was drawn before."""
+    first: dict[str, BaseDistribution] = {}
+    for seed in range(100):
+        for name, distribution in subject.candidate(seed).distributions.items():
+            before = first.setdefault(name, distribution)
+            try:
+                check_distribution_compatibility(before, distribution)
+            except ValueError:
+                raise CheckFailed(
+                    f"sample() asks for {name} as {before} and as {distribution}; a study takes one kind of a name, so "
+                    "give the other a name of its own"
+                ) from None
 
 
 def check_arch_survives_json(subject: Subject) -> None:

@@ -192,15 +192,19 @@ class MixedDepthwise(Structured):
             raise ValueError(f"A width of {width} cannot be shared out to {len(kernels)} kernel sizes.")
         self.stride = stride
         share, left = divmod(width, len(kernels))
-        runs = [share + (1 if index < left else 0) for index in range(len(kernels))]
+        shares = [share + 1] * left + [share] * (len(kernels) - left)
         self.convs = nn.ModuleList(
             nn.Conv2d(n, n, size, stride, size // 2, groups=n, bias=False)
-            for n, size in zip(runs, kernels, strict=True)
+            for n, size in zip(shares, kernels, strict=True)
         )
+
+    def runs(self) -> list[tuple[nn.Conv2d, int]]:
+        """The convolution of each size, and how many channels it has now."""
+        return [(conv, conv.weight.shape[0]) for conv in self.convs if isinstance(conv, nn.Conv2d)]
 
     @property
     def in_channels(self) -> int:
-        return sum(conv.weight.shape[0] for conv in self.convs)
+        return sum(n for _, n in self.runs())
 
     @property
     def out_channels(self) -> int:
@@ -208,23 +212,23 @@ class MixedDepthwise(Structured):
 
     def parts(self, side: Side) -> tuple[Part, ...]:
         found, first = [], 0
-        for conv in self.convs:
-            if conv.weight.shape[0]:
+        for conv, n in self.runs():
+            if n:
                 found.append(Part(conv, "weight", 0, first=first))
-            first += conv.weight.shape[0]
+            first += n
         return tuple(found)
 
     def refit_(self) -> None:
-        for conv in self.convs:
-            conv.in_channels = conv.out_channels = conv.groups = conv.weight.shape[0]
+        for conv, n in self.runs():
+            conv.in_channels = conv.out_channels = conv.groups = n
 
     def surrogate(self, x: Tensor) -> Tensor:
         height, width = ((size - 1) // self.stride + 1 for size in x.shape[2:])
         return self.stand_in(x, (x.shape[0], self.out_channels, height, width))
 
     def run(self, x: Tensor, *context: Tensor | None) -> Tensor:
-        runs = x.split([conv.weight.shape[0] for conv in self.convs], 1)
-        mixed = [conv(run) for conv, run in zip(self.convs, runs, strict=True) if conv.weight.shape[0]]
+        shares = torch.split(x, [n for _, n in self.runs()], 1)
+        mixed = [conv(share) for (conv, n), share in zip(self.runs(), shares, strict=True) if n]
         return torch.cat(mixed, 1) if len(mixed) > 1 else mixed[0]
 
 

@@ -25,6 +25,9 @@ from spaces._steps import Stem, accepts, check_stem
 MOST_STEPS = 512
 """The steps that the stem may leave: longer rows get a stem that leaves fewer."""
 
+MOST_CHANNELS = 192
+"""Of a stage in the search: doubled in each of five stages, they would be a thousand."""
+
 
 @dataclass(frozen=True)
 class Arch:
@@ -173,7 +176,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     causal = trial.suggest_categorical("causal", [False, True]) if dilated else False
     return Arch(
         depths=depths,
-        widths=tuple(8 * max(1, round(width * growth**i / 8)) for i in range(len(depths))),
+        widths=tuple(min(MOST_CHANNELS, 8 * round(width * growth**i / 8)) for i in range(len(depths))),
         block=block,
         kernel=trial.suggest_categorical("kernel", [5, 3, 7]),
         causal=causal,
@@ -182,7 +185,11 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
         stem_pool=2**pooled,
         stem_width=width,
         downsample=trial.suggest_categorical("downsample", ["stride", "max"]) if len(depths) > 1 else "stride",
-        pooling=trial.suggest_categorical("pooling", ["mean", "max", "last"] if causal else ["mean", "max"]),
+        pooling=(
+            trial.suggest_categorical("causal_pooling", ["mean", "max", "last"])
+            if causal
+            else trial.suggest_categorical("pooling", ["mean", "max"])
+        ),
         dropout=trial.suggest_categorical("dropout", [0.1, 0.0, 0.2]),
     )
 

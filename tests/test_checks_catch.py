@@ -76,6 +76,12 @@ DEFECTS = {
         "return self.last(h)",
         "return self.last(h) + (1.0 if torch.compiler.is_exporting() else 0.0)",
     ),
+    "a parameter's choices depend on another": (
+        "parameters_keep_their_kind",
+        'trial.suggest_int("width", 2, 16), trial.suggest_categorical("tanh", [True, False])',
+        'trial.suggest_int("width", 2, 16),\n'
+        '        trial.suggest_categorical("tanh", [True, False] if trial.params["width"] > 8 else [True])',
+    ),
     "sample asks the global random": ("sample_is_deterministic", "32 * trial", "32 * random.randint(1, 9) + trial"),
     "sample asks hash()": ("sample_is_deterministic", "32 * trial", "32 * (hash('width') % 1000) + trial"),
     "the output has another shape": ("output_shape", "return self.last(h)", "return self.last(h)[:, 0]"),
