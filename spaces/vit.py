@@ -148,7 +148,7 @@ SPACE = Space(
     build=build,
     training=TrainingSpace(
         default=Training(
-            lr=3e-3, epochs=40, batch_size=64, weight_decay=0.05, ema=0.98, warmup=0.1, augment=("crop",)
+            lr=3e-3, epochs=80, batch_size=64, weight_decay=0.05, ema=0.98, warmup=0.1, augment=("crop",)
         ),
         ranges={
             "lr": Between(1e-3, 6e-3, log=True),
@@ -158,7 +158,7 @@ SPACE = Space(
         },
     ),
     task="digits",
-    budget=Budget(trials=12, epochs=40, rungs=3, eta=3),
+    budget=Budget(trials=12, epochs=80, rungs=3, eta=3),
     paper="Dosovitskiy et al. 2021, arXiv:2010.11929",
     points={
         "ti-16": Arch(

@@ -35,10 +35,11 @@ from searchkit.search import (
     winners,
 )
 from searchkit.search.jobs import worker_environment
-from searchkit.search.sampler import Candidate, at, at_random, draw, grid_leaves, grid_values, holds, neighbour
+from searchkit.search.profile import _descend
+from searchkit.search.sampler import Candidate, at, at_random, draw, grid_leaves, grid_values, holds, like, neighbour
 from searchkit.search.storage import whole_url, without_password
 from searchkit.spacefile import load_space, materialise, source_of
-from searchkit.types import BadInput, Budget, Deadline, Limits, NothingFeasible, Space, Task, freeze
+from searchkit.types import BadInput, Budget, DataSpec, Deadline, Limits, NothingFeasible, Space, Task, Trial, freeze
 
 BUDGET = Budget(trials=6, epochs=2, rungs=2, eta=2, least_rung_steps=1)
 
@@ -377,6 +378,21 @@ def test_the_grid_has_every_leaf_of_a_conditional_space_once(tiny: Space, task: 
     # three layers of four are infeasible before the activation is asked for
     assert len(leaves) == 2 * (widths + widths**2 + widths**3 - 1) + 1
     assert grid_leaves(sample, at_most=100) is None
+
+
+def test_the_descent_goes_on_where_a_change_closes_a_branch(tiny: Space, context: Context) -> None:
+    """The smaller choice of "branch" asks for no "wide", which the descent had still before it."""
+
+    def sample(trial: Trial, spec: DataSpec) -> Any:
+        branch = trial.suggest_categorical("branch", ["open", "closed"])
+        wide = trial.suggest_int("wide", 20, 32, step=4) if branch == "open" else 4
+        return tiny.arch((wide, trial.suggest_int("width", 4, 32, step=4)), "relu")
+
+    space = replace(tiny, sample=sample)
+    start = draw(space, context.task.spec, like({"width": 8}, at(0.0)), epochs=1, way="test")
+    assert start.params == {**start.params, "branch": "open", "wide": 20, "width": 8}
+    found = _descend(space, context, start, lambda candidate: float(sum(candidate.arch.widths)))
+    assert found.arch.widths == (4, 4)
 
 
 def test_an_infeasible_sample_keeps_its_reason(tiny: Space, task: Task) -> None:

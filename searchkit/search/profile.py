@@ -84,6 +84,8 @@ def _descend(space: Space, ctx: Context, start: Candidate, weigh: Weigh, *, at_m
     while improved and n_built < at_most:
         improved = False
         for name in sorted(n for n in best.params if not n.startswith("train.")):
+            if name not in best.params:
+                continue  # a change before it has closed the branch that asks for it
             for value in grid_values(best.distributions[name]):
                 if value == best.params.get(name):
                     continue
@@ -99,7 +101,7 @@ def _descend(space: Space, ctx: Context, start: Candidate, weigh: Weigh, *, at_m
                 weight = weigh(trial)
                 if weight < least:
                     best, least, improved = trial, weight, True
-            if n_built >= at_most or name not in best.params:
+            if n_built >= at_most:
                 break
     return best
 
