@@ -69,12 +69,19 @@ class Infeasible(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output of a network. `shape` leaves out the batch axis; None marks an axis that varies."""
+    """An input or output of a network. `shape` leaves out the axis of the examples; None marks an axis that varies.
+
+    How examples lie in it (see `searchkit.layout`): one entry each along `axis`; or, where `counted_by` names another
+    port (shape (), int64), as many as that says, one example after the other; or, not batched, all share all of it. An
+    output has one entry an example along its first axis.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str = "float32"
     batched: bool = True
+    axis: int = 0
+    counted_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +303,7 @@ class Task(Protocol):
         """Row indices by split, ascending, in the order of the source: what a run keeps of how the data were split."""
 
     def raw(self, split: Split) -> Arrays:
-        """Raw inputs by port name, all examples of the split."""
+        """Raw inputs by port name, all examples of the split, laid out as the ports say."""
 
     def batches(self, split: Split, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
         """One epoch. train: shuffled by `seed`, augmented, smoothed, mixed as `training` says; val: in order, plain."""
