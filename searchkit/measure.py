@@ -155,8 +155,8 @@ _DTYPES = {
 def draw_inputs(path: Path, *, seed: int | None = 0) -> Arrays:
     """One example of the right shapes and types: normal numbers, and ones for whole numbers, which may be lengths,
     tokens or numbers of other entries; zeros and ones where seed is None. Varying axes are 1, but 2 where they are
-    counted by another input or all examples share them, so that there is an entry of number 1. Raises BadInput on a type
-    that cannot be drawn."""
+    counted by another input or all examples share them, so that there is an entry of number 1. Raises BadInput on a
+    type that cannot be drawn."""
     rng = np.random.default_rng(seed)
     drawn = {}
     opened = session(path)
@@ -216,8 +216,8 @@ def latency(
 ) -> dict[str, Latency]:
     """Time the files against the first of them, at batch 1 on one thread.
 
-    example: inputs by name; the first example of them is used. processes: fresh ones, one after the other, for evidence; 0
-    times in this process (about rounds × files × 4 ms), for decisions within a search or a stage."""
+    example: inputs by name; the first of their examples is used. processes: fresh ones, one after the other, for
+    evidence; 0 times in this process (about rounds × files × 4 ms), for decisions within a search or a stage."""
     return _compare(paths, [example] * len(paths), processes=processes, rounds=rounds, seed=seed)
 
 
@@ -267,7 +267,8 @@ def interval(ratios: Sequence[np.ndarray], *, seed: int, resamples: int = 2000) 
 
 
 def time_blocks(files: Sequence[Path], feeds: Sequence[Arrays], *, rounds: int) -> Timings:
-    """Time the files in turns, in this process, on the first example of what each is fed: each round has one block of calls of every file, in rotating order."""
+    """Time the files in turns, in this process, on the first example of what each is fed: each round has one block of
+    calls of every file, in rotating order."""
     sessions = [session(path) for path in files]
     inputs = [layout.take(ports(opened), feed, slice(0, 1)) for opened, feed in zip(sessions, feeds, strict=True)]
     blocks = np.empty((rounds, len(files)))

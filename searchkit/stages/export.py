@@ -22,7 +22,7 @@ import jinja2
 import numpy as np
 
 from searchkit import __version__, layout, onnxfile
-from searchkit.types import JSON, Arrays, Artifact, BadInput, GateFailed, Port, freeze
+from searchkit.types import JSON, Arrays, Artifact, BadInput, GateFailed, Port, freeze, thaw
 
 if TYPE_CHECKING:
     from searchkit.run import Context, Run
@@ -132,6 +132,8 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
     row = next((one for one in found["models"] if one["id"] == manifest["artifact"]), None)
     if row is None:
         return  # the evidence is of another line than the one that wrote this bundle
+    for side in ("inputs", "outputs"):  # of a bundle that an earlier version wrote: what it left out is as it was
+        manifest[side] = [_port(thaw(Port, port)) for port in manifest[side]]
     manifest["metric"]["test"] = freeze(row["metric"])
     manifest["latency"] = freeze(row["latency"])
     write_bundle(
