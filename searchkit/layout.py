@@ -3,8 +3,8 @@
 Three ways, said by each `Port`. One entry an example along `axis` (pictures, rows, series). As many as another port
 counts, one example after the other (the nodes and edges of many graphs at once): whatever such an entry refers to is
 numbered within its own example, so that to put examples together is to put their entries in a row. And not batched:
-all examples share all of it (the graph that questions about its nodes are asked of). Everything that takes some examples
-out of others is here; arrays and tensors alike.
+all examples share all of it (the graph that questions about its nodes are asked of). Everything that takes some
+examples out of others is here; arrays and tensors alike.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def count(ports: Sequence[Port], values: Mapping[str, Any]) -> int | None:
             have, wanted = int(values[port.name].shape[port.axis]), int(counts.sum())
             if have != wanted or (counts < 0).any():
                 raise BadInput(
-                    f"'{port.name}' has {have:,} entries and '{port.counted_by}' counts {wanted:,}; give as many entries "
-                    "as are counted, one example after the other."
+                    f"'{port.name}' has {have:,} entries and '{port.counted_by}' counts {wanted:,}; give as many "
+                    "entries as are counted, one example after the other."
                 )
     return next(iter(found.values()))
 
@@ -67,6 +67,21 @@ def fullest(ports: Sequence[Port], values: Mapping[str, np.ndarray], n: int) -> 
         return np.arange(min(n, count(ports, values) or 0))
     most = np.minimum.reduce([values[name] for name in counters])
     return np.sort(np.argsort(-most, kind="stable")[:n])
+
+
+def keys(ports: Sequence[Port], values: Mapping[str, np.ndarray]) -> list[bytes]:
+    """The bytes of each example, for a look whether two are the same; what all share tells none from another."""
+    columns = []
+    for port in ports:
+        array = values[port.name]
+        if not port.batched:
+            continue
+        if port.counted_by is None:
+            parts = list(np.moveaxis(array, port.axis, 0))
+        else:
+            parts = np.split(array, np.cumsum(values[port.counted_by])[:-1], axis=port.axis)
+        columns.append([part.tobytes() for part in parts])
+    return [b"".join(key) for key in zip(*columns, strict=True)]
 
 
 def sizes(port: Port, found: tuple[int, ...]) -> tuple[int | None, ...]:
