@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from searchkit.types import JSON, BadInput, thaw
 
-MODALITIES = ("tabular", "image", "series", "tokens")
+MODALITIES = ("tabular", "image", "series", "tokens", "graph")
 KINDS = ("classification", "multilabel", "regression", "reconstruction")
 
 
@@ -19,7 +19,7 @@ class Source:
     data: str | None = None
     test_data: str | None = None  # a second table that is the test split
     target: str | None = None  # column name, or index as text: "c14", "14", "-1"
-    modality: str | None = None  # tabular, image, series, tokens
+    modality: str | None = None  # one of MODALITIES
     kind: str | None = None  # classification, multilabel, regression, reconstruction
     split_seed: int = 0
 
