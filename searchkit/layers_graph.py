@@ -10,6 +10,8 @@ Axes: N node, E edge, G graph, C channel, H head, K channel of a head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -163,7 +165,7 @@ class GraphAttention(Structured):
         blocks = self.heads if self.mean else 1
         return (*(Part(self, name, 0, blocks=blocks) for name in rows), Part(self, "bias", 0))
 
-    def cut_(self, side: Side, drop: list[int]) -> None:  # type: ignore[override]
+    def cut_(self, side: Side, drop: Sequence[int]) -> None:
         """Raises ValueError where a head would be cut in part."""
         gone, run = set(drop), self.out_run
         if side == "out" and any(len({u // run * run + k for k in range(run)} - gone) for u in gone):

@@ -39,7 +39,7 @@ def graphs_of(path: Path, arrays: Arrays) -> Found:
     nodes = _features(arrays, where)
     if "graph" in arrays:
         return _many(path, arrays, nodes, target)
-    unlabelled = np.flatnonzero(target < 0) if target.dtype.kind == "i" and target.ndim == 1 else ()
+    unlabelled = np.flatnonzero(target < 0) if target.dtype.kind == "i" and target.ndim == 1 else np.empty(0, np.int64)
     if len(unlabelled):
         raise BadInput(
             f"Node {unlabelled[0]} of {where} has the label {target[unlabelled[0]]}; labels are numbered from 0. Give "
