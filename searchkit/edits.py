@@ -314,32 +314,34 @@ def _coarsest(graph: Any, found: Any) -> Any:
 
 def _group(graph: Any, found: Any, names: dict[nn.Module, str]) -> Group:
     """One of torch-pruning's groups in our terms. It gives, a module, pairs: index at the root and index there."""
-    tied: list[tuple[int, list[tuple[int, int]], str, str]] = []
+    tied: list[tuple[int, int, list[tuple[int, int]], str, str]] = []
     for item in found:
         target, pairs = item.dep.target.module, list(zip(item.root_idxs, item.idxs, strict=True))
         if isinstance(target, nn.Parameter):
             axis = item.dep.target.pruning_dim
-            tied.append((1, pairs, graph._param_to_name[target], f"axis{axis}"))
+            tied.append((1, 1, pairs, graph._param_to_name[target], f"axis{axis}"))
         elif target in names:
             side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
             blocks = target.num_groups if isinstance(target, nn.GroupNorm) else 1
             if isinstance(target, _ConvNd) and not _depthwise(target):
                 blocks = target.groups
-            tied.append((units(target, side) // blocks, pairs, names[target], side))
-    size = max(root for _, pairs, _, _ in tied for root, _ in pairs) + 1
-    unit_of = _units(size, [(width, pairs) for width, pairs, _, _ in tied])
+            run = target.out_run if isinstance(target, Structured) and side == "out" else 1
+            tied.append((units(target, side) // blocks, run, pairs, names[target], side))
+    size = max(root for _, _, pairs, _, _ in tied for root, _ in pairs) + 1
+    unit_of = _units(size, [(width, run, pairs) for width, run, pairs, _, _ in tied])
     n_units = max(unit_of) + 1
     members: dict[tuple[str, str], list[set[int]]] = {}
-    for _, pairs, name, side in tied:
+    for _, _, pairs, name, side in tied:
         indices = members.setdefault((name, side), [set() for _ in range(n_units)])
         for root, index in pairs:
             indices[unit_of[root]].add(index)
     return Group(tuple(Member(n, s, tuple(tuple(sorted(u)) for u in ix)) for (n, s), ix in members.items()))
 
 
-def _units(size: int, tied: Iterable[tuple[int, Sequence[tuple[int, int]]]]) -> list[int]:
+def _units(size: int, tied: Iterable[tuple[int, int, Sequence[tuple[int, int]]]]) -> list[int]:
     """The unit of each root index. Two root indices are one unit where they meet in a module: at the same index (a
-    flattened channel), or at the same place of two groups of a grouped convolution or GroupNorm, `width` apart."""
+    flattened channel), at the same place of two groups of a grouped convolution or GroupNorm, `width` apart, or in the
+    same `run` of channels in a row (a head)."""
     parent = list(range(size))
 
     def find(i: int) -> int:
@@ -348,10 +350,10 @@ def _units(size: int, tied: Iterable[tuple[int, Sequence[tuple[int, int]]]]) -> 
             i = parent[i]
         return i
 
-    for width, pairs in tied:
+    for width, run, pairs in tied:
         first: dict[int, int] = {}
         for root, index in pairs:
-            place = index % width if width > 1 else index
+            place = (index % width if width > 1 else index) // run
             parent[find(root)] = find(first.setdefault(place, root))
     numbers: dict[int, int] = {}
     return [numbers.setdefault(find(i), len(numbers)) for i in range(size)]

@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 
+from searchkit import layout
 from searchkit.run import Context, Run
 from searchkit.types import JSON, Artifact, Evaluation, Goal, Task, derive_seed, freeze
 
@@ -237,7 +238,7 @@ def collect(
             run.write_json("evidence.json", kept)
         return dict(kept)
     scored = {artifact.id: _score(ctx, artifact, hashes[artifact.id]) for artifact in models}
-    example = {name: rows[:1] for name, rows in ctx.task.raw("val").items()}
+    example = layout.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
     order = [fp32.id, *(artifact.id for artifact in models if artifact.id != fp32.id)]
     paths = {artifact.id: ctx.model_path(artifact) for artifact in models}
     latency = measure.latency({id: paths[id] for id in order}, example)
@@ -256,7 +257,7 @@ def collect(
                 "params": network.metrics["params"],
                 "macs": network.metrics["macs"],
                 "size_bytes": measure.size_bytes(paths[artifact.id]),
-                "peak_activation_bytes": measure.peak_activation_bytes(paths[artifact.id]),
+                "peak_activation_bytes": measure.peak_activation_bytes(paths[artifact.id], example),
                 "latency": latency[artifact.id],
             }
         )

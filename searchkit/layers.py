@@ -115,10 +115,12 @@ class Structured(nn.Module):
 
     coupled: output channel i is input channel i (a sum, a pooling), so that both sides are cut at once.
     n_inner: units inside it that no other module sees (attention heads); 0 where there are none.
+    out_run: output channels in a row that can only be cut together (those of a head whose output others read).
     """
 
     coupled = False
     n_inner = 0
+    out_run = 1
 
     @property
     def in_channels(self) -> int:

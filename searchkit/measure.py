@@ -24,7 +24,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from searchkit.onnxfile import is_weight_only, load, session, session_options
+from searchkit import layout
+from searchkit.onnxfile import is_weight_only, load, ports, session, session_options
 from searchkit.types import Arrays, BadInput
 
 if TYPE_CHECKING:
@@ -80,9 +81,11 @@ def peak_activation_bytes(path: Path, example: Arrays | None = None) -> int:
     optimizer leaves it (int8 operators fused, weights folded).
 
     A value lives from the node that makes it to the last that reads it; reshapes share their input's memory; weights,
-    scratch memory of the operators and reuse in place are left out. example: batch axis 1; by default zeros, with
-    every varying axis at 1."""
-    feed = example or draw_inputs(path, seed=None)
+    scratch memory of the operators and reuse in place are left out. example: the first one of it passes; by default
+    zeros, as `draw_inputs` draws them."""
+    feed = draw_inputs(path, seed=None)
+    if example is not None:
+        feed = layout.take(ports(session(path)), example, slice(0, 1))
     model, values = _traced(path, feed)
     sizes = {name: value.nbytes for name, value in values.items()}
     home: dict[str, str] = {}
@@ -150,17 +153,23 @@ _DTYPES = {
 
 
 def draw_inputs(path: Path, *, seed: int | None = 0) -> Arrays:
-    """One example of the right shapes and types: normal numbers, and ones for whole numbers, which may be lengths or
-    tokens; zeros and ones where seed is None. Varying axes are 1. Raises BadInput on a type that cannot be drawn."""
+    """One example of the right shapes and types: normal numbers, and ones for whole numbers, which may be lengths,
+    tokens or numbers of other entries; zeros and ones where seed is None. Varying axes are 1, but 2 where they are
+    counted by another input or all examples share them, so that there is an entry of number 1. Raises BadInput on a
+    type that cannot be drawn."""
     rng = np.random.default_rng(seed)
     drawn = {}
-    for value in session(path).get_inputs():
+    opened = session(path)
+    taken = ports(opened)
+    counters = {port.counted_by for port in taken}
+    for value, port in zip(opened.get_inputs(), taken, strict=True):
         if value.type not in _DTYPES:
             raise BadInput(f"{path} takes '{value.name}' as {value.type}; inputs are drawn for {', '.join(_DTYPES)}.")
-        shape = tuple(size if isinstance(size, int) else 1 for size in value.shape)
+        varying = 1 if port.batched and port.counted_by is None else 2
+        shape = tuple(size if isinstance(size, int) else varying for size in value.shape)
         dtype = np.dtype(_DTYPES[value.type])
         if dtype.kind != "f":
-            drawn[value.name] = np.ones(shape, dtype)
+            drawn[value.name] = np.full(shape, 2 if port.name in counters else 1).astype(dtype)
         else:
             drawn[value.name] = (np.zeros(shape) if seed is None else rng.standard_normal(shape)).astype(dtype)
     return drawn
@@ -207,10 +216,9 @@ def latency(
 ) -> dict[str, Latency]:
     """Time the files against the first of them, at batch 1 on one thread.
 
-    example: inputs by name; the first row of each is used. processes: fresh ones, one after the other, for evidence; 0
-    times in this process (about rounds × files × 4 ms), for decisions within a search or a stage."""
-    feeds = [{name: array[:1] for name, array in example.items()} for _ in paths]
-    return _compare(paths, feeds, processes=processes, rounds=rounds, seed=seed)
+    example: inputs by name; the first of their examples is used. processes: fresh ones, one after the other, for
+    evidence; 0 times in this process (about rounds × files × 4 ms), for decisions within a search or a stage."""
+    return _compare(paths, [example] * len(paths), processes=processes, rounds=rounds, seed=seed)
 
 
 def bench(paths: Sequence[Path], *, processes: int = 5, rounds: int = 24, seed: int = 0) -> dict[str, Latency]:
@@ -259,12 +267,10 @@ def interval(ratios: Sequence[np.ndarray], *, seed: int, resamples: int = 2000) 
 
 
 def time_blocks(files: Sequence[Path], feeds: Sequence[Arrays], *, rounds: int) -> Timings:
-    """Time the files in turns, in this process: each round has one block of calls of every file, in rotating order."""
+    """Time the files in turns, in this process, on the first example of what each is fed: each round has one block of
+    calls of every file, in rotating order."""
     sessions = [session(path) for path in files]
-    inputs = [
-        {value.name: feed[value.name] for value in opened.get_inputs()}
-        for opened, feed in zip(sessions, feeds, strict=True)
-    ]
+    inputs = [layout.take(ports(opened), feed, slice(0, 1)) for opened, feed in zip(sessions, feeds, strict=True)]
     blocks = np.empty((rounds, len(files)))
     calls: list[list[np.ndarray]] = [[] for _ in files]
     with _one_core():

@@ -28,6 +28,7 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
+from searchkit import layout
 from searchkit.types import Arrays, BadInput, Port, Predict
 
 if TYPE_CHECKING:
@@ -118,6 +119,22 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
+def ports(opened: ort.InferenceSession) -> tuple[Port, ...]:
+    """The inputs of a file, and how examples lie in them, from the names of its axes: see `_name_axes`. In a file of
+    another maker, an input is batched where its first axis is called batch."""
+    counters = {value.name for value in opened.get_inputs() if value.shape == ["batch"]}
+    found = []
+    for value in opened.get_inputs():
+        shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+        port = Port(value.name, shape, batched=False)
+        for axis, size in enumerate(value.shape):
+            if size == "batch" or size in counters:
+                rest = shape[:axis] + shape[axis + 1 :]
+                port = Port(value.name, rest, axis=axis, counted_by=None if size == "batch" else size)
+        found.append(port)
+    return tuple(found)
+
+
 def op_counts(path: Path) -> dict[str, int]:
     """Operators of the graph, its subgraphs included, most frequent first."""
     counts = Counter(node.op_type for graph in _graphs(load(path).graph) for node in graph.node)
@@ -148,15 +165,14 @@ def export(
 ) -> int:
     """Write `module` (raw features in, answers out) to `path`; the size in bytes.
 
-    example: by port name, at least one row; only shapes and dtypes matter. The batch axis is dynamic, and so is every
-    axis that a port leaves None. What the exporter cannot express raises torch.onnx.OnnxExporterError."""
+    example: by port name, at least one example; only shapes and dtypes matter. The axis of the examples is dynamic, and
+    so is every axis that a port leaves None. What the exporter cannot express raises torch.onnx.OnnxExporterError."""
     import torch
 
     from searchkit.layers import onnx_translations
 
-    arguments = tuple(
-        torch.from_numpy(_two_rows(example[port.name]) if port.batched else example[port.name]) for port in inputs
-    )
+    two = _two_examples(inputs, example)
+    arguments = tuple(torch.from_numpy(two[port.name]) for port in inputs)
     with _at_rest(module), _quick_and_quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
@@ -199,29 +215,36 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     return small
 
 
-def _two_rows(array: np.ndarray) -> np.ndarray:
-    # torch.export takes a batch of one for a constant.
-    return np.ascontiguousarray(np.resize(array[:2], (2, *array.shape[1:])))
+def _two_examples(ports: tuple[Port, ...], example: Arrays) -> Arrays:
+    # torch.export takes an axis of one for a constant.
+    n = layout.count(ports, example) or 1
+    two = layout.take(ports, example, np.arange(2) % n)
+    return {name: np.ascontiguousarray(array) for name, array in two.items()}
+
+
+def _axes(port: Port) -> list[int | None]:
+    """The sizes of all axes, that of the examples included."""
+    return [*port.shape[: port.axis], None, *port.shape[port.axis :]] if port.batched else list(port.shape)
 
 
 def _dynamic_axes(port: Port) -> dict[int, Any]:
     from torch.export import Dim
 
-    offset = int(port.batched)
-    axes = {axis + offset: Dim.DYNAMIC for axis, size in enumerate(port.shape) if size is None}
-    return {0: Dim.DYNAMIC, **axes} if port.batched else axes
+    return {axis: Dim.DYNAMIC for axis, size in enumerate(_axes(port)) if size is None}
 
 
 def _name_axes(model: onnx.ModelProto, inputs: tuple[Port, ...], answers: tuple[Port, ...]) -> None:
-    """Call the dynamic axes batch and length instead of s77; the numbers of axes that are fixed stay."""
+    """Call the dynamic axes by what they are instead of s77: batch, or the name of the input that counts them, so that
+    the file tells how examples lie in it (`ports` reads it); else length. The numbers of axes that are fixed stay."""
     values = {value.name: value for value in [*model.graph.input, *model.graph.output]}
     for port in [*inputs, *answers]:
         dims = values[port.name].type.tensor_type.shape.dim
         for axis, dim in enumerate(dims):
             if dim.HasField("dim_param") or not dim.HasField("dim_value"):
-                dim.dim_param = (
-                    "batch" if port.batched and axis == 0 else "length" if axis == len(dims) - 1 else (f"length{axis}")
-                )
+                if port.batched and axis == port.axis:
+                    dim.dim_param = port.counted_by or "batch"
+                else:
+                    dim.dim_param = "length" if axis == len(dims) - 1 else f"length{axis}"
 
 
 @contextmanager

@@ -355,9 +355,12 @@ class Context:
     def training(self, artifact: Artifact) -> Training:
         return thaw(Training, artifact.training)
 
-    def example(self) -> Arrays:
-        """Two rows of val: enough to trace a network with."""
-        return {name: rows[:2] for name, rows in self.task.raw("val").items()}
+    def example(self, n: int = 2) -> Arrays:
+        """n examples of val, the fullest where they differ in size. Two are enough to trace a network with."""
+        from searchkit import layout
+
+        ports, raw = self.task.inputs, self.task.raw("val")
+        return layout.take(ports, raw, layout.fullest(ports, raw, n))
 
     # ── from a network to an artifact ───────────────────────────────────────────────────────────────────────────────
 
@@ -433,14 +436,12 @@ class Context:
         return measure.macs(net, self.model_inputs(1))
 
     def model_inputs(self, n: int) -> tuple[Tensor, ...]:
-        """The first n rows of val as the network sees them, after the frontend."""
+        """n examples of val, as `example` takes them, as the network sees them: after the frontend."""
         import torch
 
-        raw = self.task.raw("val")
+        raw = self.example(n)
         with torch.no_grad():
-            out = self.task.frontend()(
-                *(torch.from_numpy(np.ascontiguousarray(raw[p.name][:n])) for p in self.task.inputs)
-            )
+            out = self.task.frontend()(*(torch.from_numpy(np.ascontiguousarray(raw[p.name])) for p in self.task.inputs))
         return out if isinstance(out, tuple) else (out,)
 
     # ── training inside a stage ─────────────────────────────────────────────────────────────────────────────────────

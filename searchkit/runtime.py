@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from searchkit import layout, onnxfile
 from searchkit.onnxfile import session as session
 from searchkit.types import Arrays, BadInput, Port
 
@@ -58,7 +59,7 @@ class TorchPredictor:
         modes = [(part, part.training) for part in self.module.modules()]
         self.module.eval()
         parts = []
-        for batch in _slices(inputs, {port.name for port in self.inputs if port.batched}, self.batch_size):
+        for batch in layout.batches(self.inputs, inputs, self.batch_size):
             arguments = [torch.from_numpy(np.ascontiguousarray(batch[port.name])) for port in self.inputs]
             out = self.module(*(argument.to(self.device) for argument in arguments))
             parts.append([answer.float().cpu().numpy() for answer in (out if isinstance(out, tuple) else (out,))])
@@ -74,32 +75,14 @@ class OnnxPredictor:
         self.session = session(path, threads)
         self.batch_size = batch_size
         self.names = [value.name for value in self.session.get_outputs()]
-        self.takes = [value.name for value in self.session.get_inputs()]
-        # A batched axis is dynamic and called batch: see onnxfile.export.
-        self.batched = {value.name for value in self.session.get_inputs() if value.shape[:1] == ["batch"]}
+        self.inputs = onnxfile.ports(self.session)
 
     def __call__(self, inputs: Arrays) -> Arrays:
-        missing = [name for name in self.takes if name not in inputs]
+        missing = [port.name for port in self.inputs if port.name not in inputs]
         if missing:
             raise BadInput(f"The model takes '{missing[0]}', which is not given; given are {', '.join(inputs)}.")
-        parts = [
-            self.session.run(self.names, {name: batch[name] for name in self.takes})
-            for batch in _slices(inputs, self.batched, self.batch_size)
-        ]
+        parts = [self.session.run(self.names, batch) for batch in layout.batches(self.inputs, inputs, self.batch_size)]
         return _joined(self.names, parts)
-
-
-def _slices(inputs: Arrays, batched: set[str], size: int) -> list[Arrays]:
-    """Views of `size` rows of the batched arrays; the others whole. One part where nothing is batched."""
-    lengths = {len(inputs[name]) for name in batched}
-    if not lengths:
-        return [inputs]
-    if len(lengths) > 1:
-        raise BadInput(f"The inputs differ in their number of rows: {sorted(lengths)}; give one row each an example.")
-    return [
-        {name: array[start : start + size] if name in batched else array for name, array in inputs.items()}
-        for start in range(0, lengths.pop(), size)
-    ]
 
 
 def _joined(names: list[str], parts: list[list[np.ndarray]]) -> Arrays:

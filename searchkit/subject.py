@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from searchkit import measure
+from searchkit import layout, measure
 from searchkit.pipeline import apply
 from searchkit.run import Context, Run
 from searchkit.runtime import TorchPredictor
@@ -79,10 +79,15 @@ class Subject:
         """The first rows of train, plain."""
         plain = replace(self.space.training.default, augment=(), mixup=0.0, label_smoothing=0.0)
         first = next(iter(self.task.batches("train", plain, seed=0, device="cpu")))
-        return Batch(tuple(x[:ROWS] for x in first.inputs), first.target[:ROWS])
+        return Batch(self._taken(first, 0, ROWS), first.target[:ROWS])
 
     def rows(self, start: int, stop: int) -> tuple[Tensor, ...]:
-        return tuple(x[start:stop] for x in self.batch.inputs)
+        return self._taken(self.batch, start, stop)
+
+    def _taken(self, batch: Batch, start: int, stop: int) -> tuple[Tensor, ...]:
+        ports = self.task.spec.inputs
+        by_name = {port.name: values for port, values in zip(ports, batch.inputs, strict=True)}
+        return tuple(layout.take(ports, by_name, slice(start, stop)).values())
 
     # ── for the stages ──────────────────────────────────────────────────────────────────────────────────────────────
 

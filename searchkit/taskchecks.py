@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from searchkit import tasks
+from searchkit import layout, tasks
+from searchkit.layers_graph import owners, segment_sum
 from searchkit.runtime import Deployed, TorchPredictor
 from searchkit.subject import CheckFailed, require
 from searchkit.train import make_optimizer
@@ -25,15 +26,21 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Linear(nn.Module):
-    """The smallest network that fits the spec of a task with one input of fixed size: (B, …) -> the spec's output."""
+    """The smallest network that fits the spec of a task with one input of fixed size, (B, …) -> the spec's output; and
+    of a graph, where it sees the node that is asked for, or the sum of the nodes."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
         features = math.prod(size for size in task.spec.inputs[0].shape if size is not None)
+        self.counted = task.spec.inputs[0].counted_by is not None
         self.shape = tuple(size for size in task.spec.outputs[0].shape if size is not None)
         self.linear = nn.Linear(features, math.prod(self.shape))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor | None = None, *rest: Tensor) -> Tensor:
+        if self.counted:
+            x = segment_sum(x, owners(rest[0], x.shape[0]), rest[0].shape[0])
+        elif edges is not None:
+            x = x[rest[0]]
         out: Tensor = self.linear(x.flatten(1).float()).unflatten(1, self.shape)
         return out
 
@@ -53,22 +60,16 @@ def check_splits_are_apart(task: Task) -> None:
     for split in SPLITS:
         n = task.n_examples(split)
         require(n > 0, f"the {split} split is empty")
-        for name, array in task.raw(split).items():
-            require(len(array) == n, f"the {split} split has {n} examples and {len(array)} rows of {name}")
+        found = layout.count(task.inputs, task.raw(split))
+        require(found == n, f"the {split} split has {n} examples and its arrays have {found}")
     rows = task.splits()
     for one, other in combinations(SPLITS, 2):
         both = np.intersect1d(rows[one], rows[other])
         require(len(both) == 0, f"{len(both)} rows are in {one} and in {other}")
-    known = set(_examples(task, "train"))
-    shared = sum(example in known for example in _examples(task, "test"))
+    known = set(layout.keys(task.inputs, task.raw("train")))
+    shared = sum(example in known for example in layout.keys(task.inputs, task.raw("test")))
     counted = int(task.summary()["in_train_and_test"])  # of train and val together
     require(shared <= counted, f"{shared} examples of test stand in train too, and the summary counts {counted}")
-
-
-def _examples(task: Task, split: Split) -> list[bytes]:
-    return [
-        b"".join(parts) for parts in zip(*([r.tobytes() for r in a] for a in task.raw(split).values()), strict=True)
-    ]
 
 
 def check_splits_are_alike(task: Task) -> None:
@@ -93,7 +94,8 @@ def _targets(task: Task, split: Split) -> np.ndarray:
     """The truth, as `evaluate` gives it whatever the answers."""
 
     def zeros(inputs: Arrays) -> Arrays:
-        n = len(next(iter(inputs.values())))
+        n = layout.count(task.inputs, inputs)
+        assert n is not None
         shapes = {p.name: tuple(1 if size is None else size for size in p.shape) for p in task.answers}
         return {name: np.zeros((n, *shape), np.float32) for name, shape in shapes.items()}
 
@@ -117,15 +119,13 @@ def check_batches_follow_the_seed(task: Task) -> None:
         return list(task.batches("train", PLAIN, seed=seed, device="cpu"))
 
     a, b, c = stream(1), stream(1), stream(2)
-    same = all(
-        torch.equal(x.inputs[0], y.inputs[0]) and torch.equal(x.target, y.target) for x, y in zip(a, b, strict=True)
-    )
+
+    def equal(x: Batch, y: Batch) -> bool:
+        return all(torch.equal(one, other) for one, other in zip(x.inputs, y.inputs, strict=True))
+
+    same = all(equal(x, y) and torch.equal(x.target, y.target) for x, y in zip(a, b, strict=True))
     require(same, "the same seed gives other batches")
-    differ = any(
-        x.inputs[0].shape != y.inputs[0].shape or not torch.equal(x.inputs[0], y.inputs[0])
-        for x, y in zip(a, c, strict=False)
-    )
-    require(differ, "another seed gives the same batches")
+    require(not all(equal(x, y) for x, y in zip(a, c, strict=False)), "another seed gives the same batches")
 
 
 def check_loss_falls(task: Task) -> None:
@@ -179,7 +179,7 @@ def check_pack_round_trip(task: Task) -> None:
             )
     a, b = first_batch(task), first_batch(other)
     require(
-        torch.equal(a.inputs[0], b.inputs[0]) and torch.equal(a.target, b.target),
+        all(torch.equal(x, y) for x, y in zip((*a.inputs, a.target), (*b.inputs, b.target), strict=True)),
         "the unpacked task has other batches",
     )
 

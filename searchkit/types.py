@@ -69,21 +69,31 @@ class Infeasible(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output of a network. `shape` leaves out the batch axis; None marks an axis that varies."""
+    """An input or output of a network. `shape` leaves out the axis of the examples; None marks an axis that varies.
+
+    How examples lie in it (see `searchkit.layout`): one entry each along `axis`; or, where `counted_by` names another
+    port (shape (), int64), as many as that says, one example after the other; or, not batched, all share all of it. An
+    output has one entry an example along its first axis.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str = "float32"
     batched: bool = True
+    axis: int = 0
+    counted_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
     """All that a space may know of the data: what the network takes (after the task's frontend) and what it gives.
 
-    modality is "tabular" (features,), "image" (C, H, W), "series" (C, L) or "tokens" (L,) int64. A series or token
-    input whose rows differ in length is followed by a second port `lengths`, shape (), int64: the valid steps of each
-    row. The one output is "logits" (n_classes,), "values" (n_targets,), or "reconstruction", of the input's shape.
+    modality is "tabular" (features,), "image" (C, H, W), "series" (C, L), "tokens" (L,) int64 or "graph". A series or
+    token input whose rows differ in length is followed by a second port `lengths`, shape (), int64: the valid steps of
+    each row. A graph is `nodes`, (N, features), and `edges`, (2, E) int64, from the first row's nodes to the second's.
+    Either all examples share one, and each is the node that is asked for, `query`, (); or each example has its own,
+    with nodes numbered from 0, and `n_nodes` and `n_edges`, (), count them. The one output is "logits"
+    (n_classes,), "values" (n_targets,), or "reconstruction", of the input's shape.
     augmentations: those that such data have; a training asks for some of them.
     """
 
@@ -296,7 +306,7 @@ class Task(Protocol):
         """Row indices by split, ascending, in the order of the source: what a run keeps of how the data were split."""
 
     def raw(self, split: Split) -> Arrays:
-        """Raw inputs by port name, all examples of the split."""
+        """Raw inputs by port name, all examples of the split, laid out as the ports say."""
 
     def batches(self, split: Split, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
         """One epoch. train: shuffled by `seed`, augmented, smoothed, mixed as `training` says; val: in order, plain."""

@@ -14,7 +14,7 @@ from torch import nn
 from searchkit import int8, measure, onnxfile
 from searchkit.layers import Attention, Recurrent
 from searchkit.stages.quantize import calibration
-from searchkit.types import BadInput
+from searchkit.types import BadInput, Port
 
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -74,7 +74,7 @@ def test_the_peak_of_activations_is_what_is_alive_at_once(tmp_path):
 def test_the_peak_of_an_int8_file_counts_bytes(tmp_path):
     torch.manual_seed(0)
     export(deployed(Residual()), (1, 8, 8), tmp_path / "m.onnx")
-    int8.static(tmp_path / "m.onnx", tmp_path / "q.onnx", calibration(rows((1, 8, 8)), 64))
+    int8.static(tmp_path / "m.onnx", tmp_path / "q.onnx", calibration((Port("image", (1, 8, 8)),), rows((1, 8, 8)), 64))
     whole = measure.peak_activation_bytes(tmp_path / "m.onnx")
     assert whole >= 2 * 16 * 64 * 4
     assert measure.peak_activation_bytes(tmp_path / "q.onnx") <= 0.5 * whole

@@ -16,7 +16,7 @@ from searchkit.onnxfile import parity
 from searchkit.runtime import OnnxPredictor
 from searchkit.stages import quantize
 from searchkit.stages.quantize import Candidate, Quantize, choose, slower_because
-from searchkit.types import BadInput, Evaluation, Goal, Inapplicable, Limits, NothingFeasible, Tolerance
+from searchkit.types import BadInput, Evaluation, Goal, Inapplicable, Limits, NothingFeasible, Port, Tolerance
 
 ACCURACY = Tolerance(Goal("accuracy", "maximize"), max_drop=0.005, max_rise=0.02)
 ERROR = Tolerance(Goal("rmse", "minimize", root=True), max_drop=0.005, max_rise=0.02)
@@ -153,9 +153,13 @@ NETS = {
 }
 
 
+def batched(arrays):
+    return tuple(Port(name, array.shape[1:], array.dtype.name) for name, array in arrays.items())
+
+
 def make(method, source, target, arrays):
     if method == "static":
-        return int8.static(source, target, quantize.calibration(arrays, 64))
+        return int8.static(source, target, quantize.calibration(batched(arrays), arrays, 64))
     return int8.dynamic(source, target) if method == "dynamic" else onnxfile.weight_only(source, target)
 
 
@@ -206,11 +210,11 @@ def test_static_keeps_the_scaling_of_features_and_answers_in_fp32(exported, tmp_
 
 def test_calibration_streams_rows_spread_over_all(tmp_path):
     arrays = {"image": np.arange(1000)[:, None]}
-    batches = list(quantize.calibration(arrays, 100))
+    batches = list(quantize.calibration(batched(arrays), arrays, 100))
     assert max(len(batch["image"]) for batch in batches) <= quantize.ROWS_A_BATCH
     seen = np.concatenate([batch["image"] for batch in batches]).ravel()
     assert len(seen) == 100 and seen[0] == 0 and seen[-1] == 999 and np.diff(seen).max() <= 11
-    assert sum(len(b["image"]) for b in quantize.calibration({"image": np.zeros((7, 1))}, 100)) == 7
+    assert sum(len(b["image"]) for b in quantize.calibration(batched(arrays), {"image": np.zeros((7, 1))}, 100)) == 7
 
 
 def test_the_bytes_of_each_way_are_the_same_when_made_again(exported, tmp_path):

@@ -71,7 +71,7 @@ def test_parameter_names_are_golden(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_published_points_build(name: str) -> None:
+def test_published_points_build(name: str, subjects: dict[str, Subject]) -> None:
     space = family(name)
     spec = task(space.task).spec
     large = image(3, 32) if space.accepts(image(3, 32)) is None else spec
@@ -80,7 +80,8 @@ def test_published_points_build(name: str) -> None:
         chosen = image(1, 28) if arch == family("cnn").points["lenet-5"] else large
         net = space.build(arch, chosen).eval()
         shape = tuple(size for size in chosen.inputs[0].shape if size is not None)
-        assert net(torch.zeros(2, *shape)).shape[1:] == torch.Size(chosen.outputs[0].shape)
+        inputs = subjects[name].rows(0, 2) if chosen is spec else (torch.zeros(2, *shape),)
+        assert net(*inputs).shape == (2, *chosen.outputs[0].shape)
 
 
 def image(channels: int, size: int) -> DataSpec:

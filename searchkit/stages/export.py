@@ -21,8 +21,8 @@ from zipfile import BadZipFile
 import jinja2
 import numpy as np
 
-from searchkit import __version__, onnxfile
-from searchkit.types import JSON, Arrays, Artifact, BadInput, GateFailed, Port, freeze
+from searchkit import __version__, layout, onnxfile
+from searchkit.types import JSON, Arrays, Artifact, BadInput, GateFailed, Port, freeze, thaw
 
 if TYPE_CHECKING:
     from searchkit.run import Context, Run
@@ -50,7 +50,7 @@ class Export:
         source = ctx.source(artifact)
         model, fp32 = ctx.model_path(artifact), ctx.model_path(source)
         proof = _prove(source, fp32, ctx)
-        raw = {name: array[: self.rows] for name, array in ctx.task.raw("val").items()}
+        raw = layout.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, self.rows))
         golden = {f"input.{name}": array for name, array in raw.items()}
         golden |= {f"output.{name}": array for name, array in OnnxPredictor(model)(raw).items()}
         draft = ctx.child(artifact, self)
@@ -111,7 +111,8 @@ def _describe(draft: Artifact, parent: Artifact, source: Artifact, ctx: Context)
 
 
 def _port(port: Port) -> dict[str, JSON]:
-    return {"name": port.name, "shape": list(port.shape), "dtype": port.dtype}
+    plain: dict[str, JSON] = freeze(port)
+    return plain
 
 
 def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
@@ -131,6 +132,8 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
     row = next((one for one in found["models"] if one["id"] == manifest["artifact"]), None)
     if row is None:
         return  # the evidence is of another line than the one that wrote this bundle
+    for side in ("inputs", "outputs"):  # of a bundle that an earlier version wrote: what it left out is as it was
+        manifest[side] = [_port(thaw(Port, port)) for port in manifest[side]]
     manifest["metric"]["test"] = freeze(row["metric"])
     manifest["latency"] = freeze(row["latency"])
     write_bundle(

@@ -14,10 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from searchkit import int8, measure, onnxfile
+from searchkit import int8, layout, measure, onnxfile
 from searchkit.run import Context
 from searchkit.runtime import OnnxPredictor
-from searchkit.types import Arrays, Artifact, BadInput, Evaluation, Inapplicable, Limits, NothingFeasible, Tolerance
+from searchkit.types import (
+    Arrays,
+    Artifact,
+    BadInput,
+    Evaluation,
+    Inapplicable,
+    Limits,
+    NothingFeasible,
+    Port,
+    Tolerance,
+)
 
 METHODS = ("static", "dynamic", "weight-only")
 
@@ -46,7 +56,7 @@ class Quantize:
     def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
         """As `choose`, and whatever `Context.save` raises."""
         fp32 = ctx.model_path(artifact)
-        example = {name: array[:1] for name, array in ctx.task.raw("val").items()}
+        example = layout.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
         with tempfile.TemporaryDirectory() as folder:
             paths = {method: Path(folder) / f"{method}.onnx" for method in self.methods}
             for method, path in paths.items():
@@ -66,19 +76,23 @@ class Quantize:
 
     def _write(self, method: str, source: Path, target: Path, ctx: Context) -> None:
         if method == "static":
-            int8.static(source, target, calibration(ctx.task.raw("train"), self.calibration_rows))
+            arrays = calibration(ctx.task.inputs, ctx.task.raw("train"), self.calibration_rows)
+            int8.static(source, target, arrays)
         elif method == "dynamic":
             int8.dynamic(source, target)
         else:
             onnxfile.weight_only(source, target)
 
 
-def calibration(arrays: Arrays, n_rows: int) -> Iterator[Arrays]:
-    """`n_rows` rows spread evenly over `arrays`, a batch at a time."""
-    total = min(len(array) for array in arrays.values())
+def calibration(ports: Sequence[Port], arrays: Arrays, n_rows: int) -> Iterator[Arrays]:
+    """`n_rows` examples spread evenly over `arrays`, a batch at a time."""
+    total = layout.count(ports, arrays)
+    if total is None:
+        yield arrays
+        return
     rows = np.unique(np.linspace(0, total - 1, min(n_rows, total)).astype(int))
     for start in range(0, len(rows), ROWS_A_BATCH):
-        yield {name: array[rows[start : start + ROWS_A_BATCH]] for name, array in arrays.items()}
+        yield layout.take(ports, arrays, rows[start : start + ROWS_A_BATCH])
 
 
 # ── Measuring ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from searchkit import layout
 from searchkit.types import (
     JSON,
     Arrays,
@@ -108,7 +110,7 @@ class ArrayTask:
         return dict(self.data.rows)
 
     def raw(self, split: Split) -> Arrays:
-        return self.data.of(split)
+        return layout.take(self.inputs, self.data.inputs, self.data.rows[split])
 
     def batches(self, split: Split, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
         """Raises BadInput on an augmentation that the data do not have, Infeasible on mixed tokens."""
@@ -128,6 +130,10 @@ class ArrayTask:
             raise BadInput(f"No augmentation '{unknown[0]}' for {self.spec.modality} data; allowed: {allowed}.")
         if training.mixup > 0 and self.spec.vocabulary:
             raise Infeasible("tokens cannot be mixed; set mixup to 0")
+        if training.mixup > 0 and not all(port.batched and port.counted_by is None for port in self.inputs):
+            raise Infeasible(
+                "examples of different sizes, or with parts that they share, cannot be mixed; set mixup to 0"
+            )
         generator = torch.Generator(device).manual_seed(seed)
         mixing = np.random.default_rng(derive_seed("mixup", seed))
         order = torch.randperm(self.n_examples("train"), generator=generator, device=device)
@@ -159,13 +165,15 @@ class ArrayTask:
     def _examples(self, split: Split, rows: Tensor, device: str) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """Model inputs and encoded targets of some rows of a split."""
         inputs, target, is_scaled = self._resident(split, device)
-        chosen = tuple(values[rows] for values in inputs)
+        by_name = {port.name: values for port, values in zip(self.inputs, inputs, strict=True)}
+        chosen = tuple(layout.take(self.inputs, by_name, rows).values())
         return chosen if is_scaled else self._scale(chosen), None if target is None else target[rows]
 
     def _resident(self, split: Split, device: str) -> tuple[tuple[Tensor, ...], Tensor | None, bool]:
         """A split on the device, after the frontend where that is small; kept from then on."""
         if (split, device) not in self._on_device:
-            inputs = tuple(torch.from_numpy(values).to(device) for values in self.raw(split).values())
+            raw = self.raw(split)
+            inputs = tuple(torch.from_numpy(raw[port.name]).to(device) for port in self.inputs)
             scaled_bytes = 4 * self.n_examples(split) * int(np.prod([n or 1 for n in self.spec.inputs[0].shape]))
             is_scaled = scaled_bytes <= CACHED_BYTES
             if is_scaled:
@@ -184,10 +192,14 @@ class ArrayTask:
 
     def _model_ports(self) -> tuple[Port, ...]:
         """The shapes that the frontend gives for one training example."""
-        first = self.data.rows["train"][:1]
-        scaled = self._scale(tuple(torch.from_numpy(values[first]) for values in self.data.inputs.values()))
+        first = layout.take(self.inputs, self.data.inputs, self.data.rows["train"][:1])
+        scaled = self._scale(tuple(torch.from_numpy(first[port.name]) for port in self.inputs))
         return tuple(
-            Port(port.name, tuple(values.shape[1:]), str(values.dtype).removeprefix("torch."))
+            replace(
+                port,
+                shape=layout.sizes(port, tuple(values.shape)),
+                dtype=str(values.dtype).removeprefix("torch."),
+            )
             for port, values in zip(self.inputs, scaled, strict=True)
         )
 

@@ -31,8 +31,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Found:
-    """Examples as they were found. x: (n, …). target: (n,) of any type, (n, n_targets), or None. given: rows by split
-    where the source says which they are. where: the words that an error names it by. modality: None to be guessed."""
+    """Examples as they were found. x: (n, …). target: (n,) of any type, (n, n_targets), or None. more: what else
+    belongs to the examples, by the name of its port. given: rows by split where the source says which they are; where
+    it does so of train, rows that it names nowhere are in no split. where: the words that an error names it by.
+    modality: None to be guessed."""
 
     name: str
     x: np.ndarray
@@ -40,6 +42,7 @@ class Found:
     where: str
     modality: str | None = None
     lengths: np.ndarray | None = None
+    more: Mapping[str, np.ndarray] = field(default_factory=dict)
     given: Mapping[str, np.ndarray] = field(default_factory=dict)
     columns: tuple[Column, ...] = ()
     labels: tuple[str, ...] = ()  # class names in order of index, where the source has names
@@ -52,7 +55,8 @@ class Found:
 class Data:
     """Checked examples and their splits.
 
-    inputs: by port name, (n, …). target: (n,) int64 class indices, (n, k) float32, or None for reconstruction.
+    inputs: by port name, (n, …), or laid out as the modality's ports say. target: (n,) int64 class indices, (n, k)
+    float32, or None for reconstruction.
     rows: indices into them by split, ascending; no example is in two splits.
     """
 

@@ -1,4 +1,5 @@
-"""NumPy archives: x and y, or x_train, y_train, x_test, y_test; x_val, y_val and lengths where given. Never pickled.
+"""NumPy archives: x and y, or x_train, y_train, x_test, y_test; x_val, y_val and lengths where given; or a graph, which
+`files_graphs` knows. Never pickled.
 
 The names of MedMNIST (Yang et al. 2023), train_images and train_labels, are taken for x_train and y_train. An archive
 with `shape` holds its x as bits, those of `numpy.packbits` of each example.
@@ -16,6 +17,7 @@ import numpy as np
 from searchkit.types import Arrays, BadInput
 
 from .data import Found
+from .files_graphs import graphs_of
 
 LAYOUT = "x and optionally y, or x_train, x_test and optionally y_train, y_test, x_val, y_val; lengths go with each x"
 ALIASES = {
@@ -27,7 +29,10 @@ ALIASES = {
 
 def read_npz(path: Path) -> Found:
     """Raises BadInput."""
-    arrays = {ALIASES.get(name, name): values for name, values in _read(path).items()}
+    arrays = _read(path)
+    if "edges" in arrays:
+        return graphs_of(path, arrays)
+    arrays = {ALIASES.get(name, name): values for name, values in arrays.items()}
     packed_shape = arrays.pop("shape", None)
     known = {f"{part}{split}" for part in ("x", "y", "lengths") for split in ("", "_train", "_val", "_test")}
     unknown = sorted(set(arrays) - known)
@@ -77,7 +82,7 @@ def _read(path: Path) -> Arrays:
     for name, values in arrays.items():
         if not isinstance(values, np.ndarray):
             raise BadInput(f"'{path}' holds '{name}', which is no array; save plain arrays with numpy.savez.")
-        if values.ndim == 0 or len(values) == 0:
+        if (values.ndim == 0 or len(values) == 0) and name != "edges":
             raise BadInput(f"'{name}' of '{path}' is empty or a single number; its first axis must be the examples.")
     return arrays
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from searchkit.types import JSON, BadInput, thaw
 
-MODALITIES = ("tabular", "image", "series", "tokens", "voxels")
+MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 KINDS = ("classification", "multilabel", "regression", "reconstruction")
 
 

@@ -15,15 +15,17 @@ VAL_SHARE = 0.15  # of what test leaves
 def split_rows(
     n: int, strata: np.ndarray | None, *, given: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, np.ndarray]:
-    """Ascending row indices by split. strata: (n,) int, what to keep the shares of. given: val and
-    test rows that are kept as they are."""
+    """Ascending row indices by split. strata: (n,) int, what to keep the shares of. given: rows that are kept as they
+    are; the rest is shared out among the splits that are not given, and in none where all are."""
     rows = {split: np.sort(chosen).astype(np.int64) for split, chosen in given.items()}
     rest = np.setdiff1d(np.arange(n), np.concatenate([*rows.values(), np.empty(0, np.int64)]))
+    if "train" in rows and {"val", "test"} - set(rows):  # what is missing is held out from the given training rows
+        rest = rows.pop("train")
     for split, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
         if split not in rows:
             rows[split] = _take(rest, strata, share, seed=derive_seed("split", split, seed))
             rest = np.setdiff1d(rest, rows[split])
-    return {"train": rest, "val": rows["val"], "test": rows["test"]}
+    return {"train": rows.get("train", rest), "val": rows["val"], "test": rows["test"]}
 
 
 def _take(rows: np.ndarray, strata: np.ndarray | None, share: float, *, seed: int) -> np.ndarray:

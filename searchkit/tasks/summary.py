@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from searchkit import layout
 from searchkit.types import JSON, Port, freeze
 
 from .data import Data
 
 
 def summarise(data: Data, ports: tuple[Port, ...]) -> dict[str, JSON]:
-    repeated, shared = duplicates(data)
+    repeated, shared = duplicates(data, ports)
     x = data.inputs[data.main]
     missing = int(np.isnan(x).sum()) if x.dtype.kind == "f" else 0
     return {
@@ -21,7 +22,7 @@ def summarise(data: Data, ports: tuple[Port, ...]) -> dict[str, JSON]:
         "modality": data.modality,
         "kind": data.kind,
         "rows": {split: len(rows) for split, rows in data.rows.items()},
-        "inputs": [{"name": port.name, "shape": list(port.shape), "dtype": port.dtype} for port in ports],
+        "inputs": [freeze(port) for port in ports],
         "classes": _class_counts(data),
         "targets": list(data.targets),
         "columns": [freeze(column) for column in data.columns],
@@ -37,10 +38,10 @@ def summarise(data: Data, ports: tuple[Port, ...]) -> dict[str, JSON]:
     }
 
 
-def duplicates(data: Data) -> tuple[int, int]:
+def duplicates(data: Data, ports: tuple[Port, ...]) -> tuple[int, int]:
     """Rows whose inputs repeat those of an earlier row of the same split, and test rows whose inputs stand in train or
     val too. Targets are not compared."""
-    keys = [b"".join(parts) for parts in zip(*(_row_bytes(values) for values in data.inputs.values()), strict=True)]
+    keys = layout.keys(ports, data.inputs)
     seen = {split: {keys[row] for row in rows} for split, rows in data.rows.items()}
     repeated = sum(len(rows) - len(seen[split]) for split, rows in data.rows.items())
     known = seen["train"] | seen["val"]
@@ -81,8 +82,9 @@ def describe(summary: Mapping[str, JSON]) -> dict[str, str]:
 
 
 def _shape(port: Mapping[str, JSON]) -> str:
-    sizes = " × ".join("any length" if size is None else f"{size:,}" for size in port["shape"]) or "1"
-    return f"{port['name']}, {sizes} of {port['dtype']}"
+    sizes = " × ".join("any number" if size is None else f"{size:,}" for size in port["shape"]) or "1"
+    counted = f", as many as {port['counted_by']}" if port.get("counted_by") else ""
+    return f"{port['name']}, {sizes} of {port['dtype']}{counted}" + ("" if port.get("batched", True) else ", shared")
 
 
 def _columns(columns: Sequence[Mapping[str, JSON]], kind: str) -> str:
@@ -101,10 +103,6 @@ def _some(names: Sequence[str]) -> str:
 
 def _count(n: int, what: str) -> str:
     return f"{n:,} {what}" + ("" if n == 1 else "s")
-
-
-def _row_bytes(values: np.ndarray) -> list[bytes]:
-    return [row.tobytes() for row in np.ascontiguousarray(values)]
 
 
 def _class_counts(data: Data) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Run the model: raw features in, answers out. Put your own rows in `inputs`, by name, the row first."""
+"""Run the model: raw features in, answers out. Put your own rows in `inputs`, by name, as README.md says."""
 import json
 import pathlib
 

@@ -45,10 +45,36 @@ def open_model(manifest):
     return onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
 
 
+def rows_in(ports, inputs):
+    """How many there are. One entry a row, or as many as another input counts, or none: then all rows share it."""
+    n = [inputs[p["name"]].shape[p["axis"]] for p in ports if p["batched"] and p["counted_by"] is None]
+    for port in ports:
+        if port["counted_by"] is not None:
+            counted, have = int(inputs[port["counted_by"]].sum()), inputs[port["name"]].shape[port["axis"]]
+            if counted != have:
+                raise Wrong(f"'{port['name']}' has {have} entries, and '{port['counted_by']}' counts {counted}")
+    if len(set(n)) != 1:
+        raise Wrong(f"the inputs differ in their number of rows: {n}")
+    return n[0]
+
+
+def take(ports, inputs, start, stop):
+    """Some rows: see rows_in."""
+    taken = {}
+    for port in ports:
+        array, first, last = inputs[port["name"]], start, stop
+        if port["counted_by"] is not None:
+            ends = np.concatenate([[0], np.cumsum(inputs[port["counted_by"]])])
+            first, last = ends[start], ends[min(stop, len(ends) - 1)]
+        part = (slice(None),) * port["axis"] + (slice(first, last),)
+        taken[port["name"]] = array[part] if port["batched"] else array
+    return taken
+
+
 def run(session, manifest, inputs, batch=256):
-    n = len(next(iter(inputs.values())))
+    n = rows_in(manifest["inputs"], inputs)
     names = [port["name"] for port in manifest["outputs"]]
-    parts = [session.run(names, {k: v[i : i + batch] for k, v in inputs.items()}) for i in range(0, n, batch)]
+    parts = [session.run(names, take(manifest["inputs"], inputs, i, i + batch)) for i in range(0, n, batch)]
     return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
 
 
@@ -82,7 +108,9 @@ def read_data(path, manifest):
         if key is None:
             raise Wrong(f"{path} has no array '{name}'; it has {', '.join(data) or 'none'}")
         array = data[key].astype(port["dtype"])
-        fixed = [len(array), *(-1 if size is None else size for size in port["shape"])]
+        fixed = [-1 if size is None else size for size in port["shape"]]
+        if port["batched"]:
+            fixed.insert(port["axis"], len(array))
         try:
             inputs[name] = array if array.ndim == len(fixed) else array.reshape(fixed)
         except ValueError as error:

@@ -1,0 +1,236 @@
+"""Network over graphs: GCN, GraphSAGE, GAT or GIN, for the nodes of one graph and for whole graphs.
+
+Kipf & Welling 2017, arXiv:1609.02907; Hamilton, Ying & Leskovec 2017, arXiv:1706.02216; Velickovic et al. 2018,
+arXiv:1710.10903; Xu et al. 2019, arXiv:1810.00826 (GIN-0). Where a graph has a label, its nodes are pooled; where nodes
+have labels, the whole graph goes in and those that are asked for are answered. Layers may be read all at once (jumping
+knowledge, Xu et al. 2018, arXiv:1806.03536). Not to be confused with a transformer: nodes see their neighbours alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from searchkit.layers_graph import (
+    GraphAttention,
+    GraphConvolution,
+    degrees,
+    disjoint,
+    neighbours_sum,
+    pool_nodes,
+    segment_max,
+)
+from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
+from spaces._layers import initialise_, initialise_head_, n_outputs, plain_answer
+
+
+@dataclass(frozen=True)
+class Arch:
+    """conv: gcn, sage, gat or gin. width: channels of a hidden layer, depth: convolutions. aggregate: of sage's
+    neighbours, mean or max. heads: of gat; the width is shared out among them. head: linear, or conv: one more
+    convolution gives the answers, as in the papers, for nodes. answer_heads: of that one, whose mean is taken. pooling:
+    of the nodes of a graph, mean, sum or max. jump: the answer reads every layer. dropout: of each layer's input; for
+    gat of the attention too. input_dropout: of the features."""
+
+    conv: str = "gcn"
+    width: int = 32
+    depth: int = 2
+    aggregate: str = "mean"
+    heads: int = 4
+    head: str = "linear"
+    answer_heads: int = 1
+    pooling: str = "mean"
+    jump: bool = False
+    residual: bool = False
+    batch_norm: bool = False
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+
+
+class Sage(nn.Module):
+    """A matrix for the node, another for the mean of its neighbours, or for the largest of each channel of theirs
+    after a layer of their own: (N, C) -> (N, D)."""
+
+    def __init__(self, inputs: int, outputs: int, *, aggregate: str) -> None:
+        super().__init__()
+        self.own = nn.Linear(inputs, outputs)
+        # no bias: it would come in with each neighbour
+        self.others = nn.Linear(outputs if aggregate == "max" else inputs, outputs, bias=False)
+        self.pool = nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU()) if aggregate == "max" else None
+
+    def forward(self, x: Tensor, edges: Tensor, degree: Tensor) -> Tensor:
+        own: Tensor = self.own(x)
+        if self.pool is None:
+            return own + neighbours_sum(self.others(x), edges) / degree.clamp(min=1.0)
+        pooled = self.pool(x)
+        largest = segment_max(pooled.index_select(0, edges[0]), edges[1], torch.zeros_like(pooled))
+        out: Tensor = own + self.others(largest)
+        return out
+
+
+class Isomorphism(nn.Module):
+    """A perceptron of two layers over the sum of a node and its neighbours: (N, C) -> (N, D). The first matrix goes
+    before the sum, which is the same and costs less where it is the narrower."""
+
+    def __init__(self, inputs: int, outputs: int, *, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, width, bias=False)
+        self.norm = nn.BatchNorm1d(width)
+        self.relu = nn.ReLU()
+        self.second = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor, edges: Tensor, degree: Tensor) -> Tensor:
+        y = self.first(x)
+        out: Tensor = self.second(self.relu(self.norm(y + neighbours_sum(y, edges))))
+        return out
+
+
+class GraphNet(nn.Module):
+    """For nodes: features (N, C), edges (2, E), the nodes that are asked for (Q,) -> (Q, outputs). For graphs: features
+    and edges of all of them, how many nodes and edges each has, (G,) -> (G, outputs)."""
+
+    def __init__(
+        self,
+        layers: Sequence[nn.Module],
+        norms: Sequence[nn.Module],
+        *,
+        last: nn.Module | None,
+        head: nn.Linear | None,
+        pooling: str | None,
+        jump: bool,
+        residual: bool,
+        dropout: tuple[float, float],
+    ) -> None:
+        super().__init__()
+        self.layers, self.norms = nn.ModuleList(layers), nn.ModuleList(norms)
+        self.last, self.head = last, head
+        self.pooling, self.jump, self.residual = pooling, jump, residual
+        self.relu = nn.ReLU()
+        self.input_dropout, self.dropout = (nn.Dropout(p) if p > 0 else nn.Identity() for p in dropout)
+
+    def forward(self, x: Tensor, edges: Tensor, *rest: Tensor) -> Tensor:
+        if self.pooling is None:
+            (query,) = rest
+        else:
+            n_nodes, n_edges = rest
+            edges, graph = disjoint(edges, n_nodes, n_edges, x.shape[0])
+        degree = degrees(edges, x)
+        x, seen = self.input_dropout(x), []
+        for index, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            y = self.relu(norm(layer(self.dropout(x) if index else x, edges, degree)))
+            x = x + y if self.residual and index else y
+            seen.append(x)
+        if self.last is not None:
+            answers: Tensor = self.last(self.dropout(x), edges, degree)
+            return answers.index_select(0, query)
+        read = seen if self.jump else seen[-1:]
+        if self.pooling is None:
+            found = [y.index_select(0, query) for y in read]
+        else:
+            found = [pool_nodes(y, graph, n_nodes, self.pooling) for y in read]
+        assert self.head is not None
+        out: Tensor = self.head(self.dropout(torch.cat(found, 1) if len(found) > 1 else found[0]))
+        return out
+
+
+def asks_for_nodes(spec: DataSpec) -> bool:
+    return any(port.name == "query" for port in spec.inputs)
+
+
+def accepts(spec: DataSpec) -> str | None:
+    if spec.modality != "graph":
+        return "it takes graphs: nodes with features, and edges"
+    return plain_answer(spec)
+
+
+def sample(trial: Trial, spec: DataSpec) -> Arch:
+    conv = trial.suggest_categorical("conv", ["gcn", "sage", "gat", "gin"])
+    nodes = asks_for_nodes(spec)
+    head = trial.suggest_categorical("head", ["linear", "conv"]) if nodes else "linear"
+    depth = trial.suggest_int("depth", 1, 3 if nodes else 4)
+    return Arch(
+        conv=conv,
+        width=8 * trial.suggest_int("width_by_8", 2, 16, log=True),
+        depth=depth,
+        aggregate=trial.suggest_categorical("aggregate", ["mean", "max"]) if conv == "sage" else "mean",
+        heads=trial.suggest_categorical("heads", [4, 2, 8]) if conv == "gat" else 4,
+        head=head,
+        pooling="mean" if nodes else trial.suggest_categorical("pooling", ["sum", "mean", "max"]),
+        jump=trial.suggest_categorical("jump", [False, True]) if head == "linear" and depth > 1 else False,
+        residual=trial.suggest_categorical("residual", [False, True]) if depth > 1 else False,
+        batch_norm=trial.suggest_categorical("batch_norm", [True, False]),
+        dropout=trial.suggest_categorical("dropout", [0.2, 0.0, 0.5]),
+        input_dropout=trial.suggest_categorical("input_dropout", [0.0, 0.2, 0.5]) if nodes else 0.0,
+    )
+
+
+def build(arch: Arch, spec: DataSpec) -> nn.Module:
+    """Raises Infeasible where the width cannot be shared out among the heads."""
+    features = spec.inputs[0].shape[-1]
+    assert features is not None
+    if arch.conv == "gat" and arch.width % arch.heads:
+        raise Infeasible(f"a width of {arch.width} cannot be shared out among {arch.heads} heads")
+    widths = [features, *[arch.width] * arch.depth]
+    layers = [_layer(arch, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    norms = [nn.BatchNorm1d(arch.width) if arch.batch_norm else nn.Identity() for _ in layers]
+    ends_in_conv = arch.head == "conv" and asks_for_nodes(spec)
+    n_read = arch.depth if arch.jump else 1
+    head = None if ends_in_conv else nn.Linear(n_read * arch.width, n_outputs(spec))
+    net = GraphNet(
+        layers,
+        norms,
+        last=_layer(arch, arch.width, n_outputs(spec), answers=True) if ends_in_conv else None,
+        head=head,
+        pooling=None if asks_for_nodes(spec) else arch.pooling,
+        jump=arch.jump,
+        residual=arch.residual,
+        dropout=(arch.input_dropout, arch.dropout),
+    )
+    initialise_(net, "relu")
+    if head is not None:
+        initialise_head_(head)
+    return net
+
+
+def _layer(arch: Arch, inputs: int, outputs: int, *, answers: bool = False) -> nn.Module:
+    match arch.conv:
+        case "gcn":
+            return GraphConvolution(inputs, outputs)
+        case "sage":
+            return Sage(inputs, outputs, aggregate=arch.aggregate)
+        case "gat":
+            heads = arch.answer_heads if answers else arch.heads
+            width = outputs if answers else outputs // heads
+            return GraphAttention(inputs, width, heads=heads, mean=answers, dropout=arch.dropout)
+        case "gin":
+            return Isomorphism(inputs, outputs, width=max(arch.width, outputs))
+    raise ValueError(f"no convolution named '{arch.conv}'; they are gcn, sage, gat, gin")
+
+
+SPACE = Space(
+    name="gnn",
+    arch=Arch,
+    accepts=accepts,
+    sample=sample,
+    build=build,
+    training=TrainingSpace(
+        default=Training(lr=1e-2, epochs=40, batch_size=32, weight_decay=0.02, ema=0.98),
+        ranges={
+            "lr": Between(2e-3, 2e-2, log=True),
+            "weight_decay": Between(1e-3, 0.3, log=True),
+            "batch_size": Choice((32, 64)),
+        },
+    ),
+    task="graph-shapes",
+    budget=Budget(trials=16, epochs=40, rungs=3, eta=3),
+    paper="Kipf & Welling 2017, arXiv:1609.02907; Xu et al. 2019, arXiv:1810.00826",
+    points={
+        "gcn": Arch(conv="gcn", width=16, depth=1, head="conv", dropout=0.5, input_dropout=0.5),
+        "gat": Arch(conv="gat", width=64, depth=1, heads=8, head="conv", dropout=0.6, input_dropout=0.6),
+        "gin-0": Arch(conv="gin", width=32, depth=5, pooling="sum", jump=True, batch_norm=True, dropout=0.5),
+        "graphsage-mean": Arch(conv="sage", width=128, depth=2),
+    },
+)
