@@ -315,7 +315,9 @@ def _files(folder: Path) -> dict[str, tuple[int, int]]:
 Check = Callable[[Subject], None]
 
 CHECKS: dict[str, Check] = {
-    name.removeprefix("check_"): function for name, function in list(globals().items()) if name.startswith("check_")
+    name.removeprefix("check_"): function
+    for name, function in list(globals().items())
+    if name.startswith("check_") and function.__module__ == __name__
 }
 """Every check of this module by name, in order."""
 
