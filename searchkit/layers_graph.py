@@ -179,7 +179,7 @@ class GraphAttention(Structured):
         """context: edges (2, E)."""
         edges, n = context[0], x.shape[0]
         assert edges is not None
-        h_NHK = F.linear(x, self.weight).float().unflatten(1, (self.heads, -1))
+        h_NHK = F.linear(x, self.weight).float().view(n, self.heads, -1)
         source_NH = (h_NHK * self.from_source.view(self.heads, -1)).sum(2)
         target_NH = (h_NHK * self.from_target.view(self.heads, -1)).sum(2)
         along_EH = source_NH.index_select(0, edges[0]) + target_NH.index_select(0, edges[1])
@@ -191,9 +191,10 @@ class GraphAttention(Structured):
         if self.dropout > 0 and self.training:
             along_EH, own_NH = F.dropout(along_EH, self.dropout), F.dropout(own_NH, self.dropout)
         messages_EHK = along_EH[:, :, None] * h_NHK.index_select(0, edges[0])
-        summed_NHK = segment_sum(messages_EHK.flatten(1), edges[1], n).unflatten(1, (self.heads, -1))
+        summed_NHK = segment_sum(messages_EHK.flatten(1), edges[1], n).view(n, self.heads, -1)
         y_NHK = (summed_NHK + own_NH[:, :, None] * h_NHK) / total_NH1
-        return (y_NHK.mean(1) if self.mean else y_NHK.flatten(1)) + self.bias
+        y: Tensor = (y_NHK.mean(1) if self.mean else y_NHK.flatten(1)) + self.bias
+        return y
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.head_width}, heads={self.heads}, mean={self.mean}"

@@ -65,8 +65,10 @@ class _Parts:
     ) -> nn.Sequential:  # fmt: skip
         """Convolution, batch norm, activation."""
         arch = self.arch
-        padding = tuple(size // 2 if arch.padding == "same" else 0 for size in kernel)
-        layers: list[nn.Module] = [nn.Conv3d(inputs, width, kernel, stride, padding, bias=not arch.batch_norm)]
+        depth, height, width_ = (size // 2 if arch.padding == "same" else 0 for size in kernel)
+        layers: list[nn.Module] = [
+            nn.Conv3d(inputs, width, kernel, stride, (depth, height, width_), bias=not arch.batch_norm)
+        ]
         if arch.batch_norm:
             layers.append(nn.BatchNorm3d(width))
         if active:

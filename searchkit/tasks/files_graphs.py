@@ -47,7 +47,9 @@ def graphs_of(path: Path, arrays: Arrays) -> Found:
         )
     n = len(target) if nodes is None else len(nodes)
     nodes = np.ones((n, 1), np.uint8) if nodes is None else nodes
-    given = {split: _rows(arrays[split], split, n, where) for split in ("train", "val", "test") if split in arrays}
+    given: dict[str, np.ndarray] = {
+        split: _rows(arrays[split], split, n, where) for split in ("train", "val", "test") if split in arrays
+    }
     _require_apart(given, where)
     return node_graph(path.stem, nodes, arrays["edges"], target, where, given=given)
 
