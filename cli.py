@@ -122,7 +122,7 @@ def search(
     data: Annotated[Path | None, typer.Option(help="CSV, Parquet, .npz, idx folder, or image folder.")] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict, for tables.")] = None,
     test_data: Annotated[Path | None, typer.Option(help="A second table: the test split.")] = None,
-    modality: Annotated[str | None, typer.Option(help="tabular, image, series, tokens or graph.")] = None,
+    modality: Annotated[str | None, typer.Option(help="tabular, image, series, tokens, voxels or graph.")] = None,
     kind: Annotated[
         str | None,
         typer.Option(help="classification, multilabel, regression or reconstruction."),
