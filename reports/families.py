@@ -55,11 +55,11 @@ def main() -> None:
         print("| " + " | ".join(row) + " |", flush=True)
     about = (
         f"Measured {date.today()} on {os.cpu_count()} cores, Python {platform.python_version()}, seed {given.seed}. "
-        f"Command: `python reports/families.py {given.out} --seed {given.seed}`."
+        f"Command: `python reports/families.py {given.out} --seed {given.seed} --families {' '.join(given.families)}`."
     )
     head = "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
     body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    given.out.write_text(f"# Five families, default task each\n\n{about}\n\n{head}\n{body}\n")
+    given.out.write_text(f"# Families from search to bundle, default task each\n\n{about}\n\n{head}\n{body}\n")
 
 
 def one(family: str, seed: int, work: Path, python: Path) -> list[str]:
