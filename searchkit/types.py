@@ -81,9 +81,10 @@ class Port:
 class DataSpec:
     """All that a space may know of the data: what the network takes (after the task's frontend) and what it gives.
 
-    modality is "tabular" (features,), "image" (C, H, W), "series" (C, L) or "tokens" (L,) int64. A series or token
-    input whose rows differ in length is followed by a second port `lengths`, shape (), int64: the valid steps of each
-    row. The one output is "logits" (n_classes,), "values" (n_targets,), or "reconstruction", of the input's shape.
+    modality is "tabular" (features,), "image" (C, H, W), "voxels" (C, D, H, W), "series" (C, L) or "tokens" (L,) int64.
+    A series or token input whose rows differ in length is followed by a second port `lengths`, shape (), int64: the
+    valid steps of each row. The one output is "logits" (n_classes,), "values" (n_targets,), or "reconstruction", of the
+    input's shape.
     augmentations: those that such data have; a training asks for some of them.
     """
 
