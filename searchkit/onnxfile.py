@@ -378,8 +378,10 @@ def _shorten_names(model: onnx.ModelProto) -> None:
     fresh = ("".join(letters) for n in range(1, 5) for letters in product(string.ascii_letters, repeat=n))
     unused = (name for name in fresh if name not in ports)
     # The most used get the shortest; ties by order of appearance, which Counter keeps: the bytes stay deterministic.
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    marked = {name for name in initializers if name.startswith(("frontend.", FRONTEND))}
     short = {
-        name: (FRONTEND if name.startswith(("frontend.", FRONTEND)) else "") + next(unused)
+        name: (FRONTEND if name in marked else "") + next(unused)
         for name, _ in used.most_common()
         if name and name not in ports
     }
