@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from searchkit import int8, onnxfile, tasks
+from searchkit.measure import draw_inputs
 from searchkit.runtime import Deployed, OnnxPredictor, TorchPredictor
 from searchkit.taskchecks import TASK_CHECKS
 from searchkit.tasks.arrays import ArrayTask
@@ -186,6 +187,10 @@ def test_the_exported_graph_takes_samples(tmp_path: Path, steps: int | None) -> 
     ours = TorchPredictor(deployed, task.inputs, task.answers)(raw)["probabilities"]
     theirs = OnnxPredictor(tmp_path / "m.onnx")(raw)["probabilities"]
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
+    drawn = draw_inputs(tmp_path / "m.onnx")  # what latency is measured with
+    assert {name: (v.dtype, v.shape) for name, v in drawn.items()} == {
+        name: (v.dtype, (1, *v.shape[1:])) for name, v in raw.items()
+    }
 
 
 def test_int8_leaves_the_spectrogram_as_it_is(tmp_path: Path) -> None:
