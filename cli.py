@@ -119,13 +119,24 @@ def search(
     flow: typer.Context,
     space: Annotated[str, typer.Option(help="A family's name (see `spaces`), or the path of your own.")] = "",
     task: Annotated[str | None, typer.Option(help="An embedded task (see `tasks`).")] = None,
-    data: Annotated[Path | None, typer.Option(help="CSV, Parquet, .npz, idx folder, or image folder.")] = None,
+    data: Annotated[Path | None, typer.Option(help="CSV, Parquet, .npz, .ts; idx, image or wav folder.")] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict, for tables.")] = None,
-    test_data: Annotated[Path | None, typer.Option(help="A second table: the test split.")] = None,
+    test_data: Annotated[
+        Path | None, typer.Option(help="The test split: a second table or .ts file, or numbers of graphs.")
+    ] = None,
+    test_files: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="In a wav folder, the files of test, such as '*_[0-4].wav'.")
+    ] = None,
     modality: Annotated[str | None, typer.Option(help="tabular, image, series, tokens, voxels or graph.")] = None,
     kind: Annotated[
         str | None,
         typer.Option(help="classification, multilabel, regression or reconstruction."),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Of sounds: raw samples, or logmel, computed in the exported graph.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Cut or pad every series of wav and .ts files to so many.")
     ] = None,
     trials: Annotated[int | None, typer.Option(parser=whole_number, help="How many networks to train.")] = None,
     epochs: Annotated[

@@ -36,9 +36,12 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
         "task": None if given["data"] is not None and given["task"] is None else task,
         "data": None if given["data"] is None else str(given["data"].resolve()),
         "test_data": None if given["test_data"] is None else str(given["test_data"].resolve()),
+        "test_files": given["test_files"],
         "target": given["target"],
         "modality": given["modality"],
         "kind": given["kind"],
+        "features": given["features"],
+        "steps": given["steps"],
         "split_seed": given["split_seed"] or None,
     }
     limits = Limits(

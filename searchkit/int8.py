@@ -80,7 +80,7 @@ def dynamic(source: Path, target: Path) -> int:
             op_types_to_quantize=["MatMul", "Gemm", "LSTM"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=_by_vectors(model),
+            nodes_to_exclude=[*_by_vectors(model), *_of_frontend(model)],
         )
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -131,21 +131,29 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _outside(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that no weighted operator feeds, or that feed none, the weighted ones themselves left out."""
+    """Names of the nodes that no weighted operator of the network feeds, or that feed none, those themselves left out.
+    A frontend's own products (a spectrogram's bands) are not the network's: 8 bits do not hold a power's range."""
     nodes = list(model.graph.node)
+    works = {node.name for node in nodes if node.op_type in WEIGHTED} - _of_frontend(model)
     after: set[str] = set()
     for node in nodes:
-        if node.op_type in WEIGHTED or after.intersection(node.input):
+        if node.name in works or after.intersection(node.input):
             after.update(node.output)
     before: set[str] = set()
     for node in reversed(nodes):
-        if node.op_type in WEIGHTED or before.intersection(node.output):
+        if node.name in works or before.intersection(node.output):
             before.update(node.input)
     return [
         node.name
         for node in nodes
-        if node.op_type not in WEIGHTED and not (after.intersection(node.input) and before.intersection(node.output))
+        if node.name not in works and not (after.intersection(node.input) and before.intersection(node.output))
     ]
+
+
+def _of_frontend(model: onnx.ModelProto) -> set[str]:
+    """Names of the nodes that read a number of the frontend."""
+    its = {tensor.name for tensor in model.graph.initializer if tensor.name.startswith(onnxfile.FRONTEND)}
+    return {node.name for node in model.graph.node if its.intersection(node.input)}
 
 
 def _drop_zero_points(model: onnx.ModelProto) -> None:

@@ -42,6 +42,10 @@ MARK = "searchkit.qdq"
 """Key in the model's metadata; the value "weight-only" asks for sessions with `session.disable_quant_qdq`."""
 
 
+FRONTEND = "_"
+"""What the names of a frontend's own numbers begin with: its features are of too wide a range for 8 bits."""
+
+
 # ── Reading and running ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -374,7 +378,13 @@ def _shorten_names(model: onnx.ModelProto) -> None:
     fresh = ("".join(letters) for n in range(1, 5) for letters in product(string.ascii_letters, repeat=n))
     unused = (name for name in fresh if name not in ports)
     # The most used get the shortest; ties by order of appearance, which Counter keeps: the bytes stay deterministic.
-    short = {name: next(unused) for name, _ in used.most_common() if name and name not in ports}
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    marked = {name for name in initializers if name.startswith(("frontend.", FRONTEND))}
+    short = {
+        name: (FRONTEND if name in marked else "") + next(unused)
+        for name, _ in used.most_common()
+        if name and name not in ports
+    }
     for graph in _graphs(model.graph):
         for named in [*graph.initializer, *graph.input, *graph.output]:
             named.name = short.get(named.name, named.name)
@@ -388,7 +398,8 @@ def _shorten_names(model: onnx.ModelProto) -> None:
 
 def weight_only(source: Path, target: Path) -> int:
     """Store the large weights as int8 with one scale a channel (symmetric, ±127) behind DequantizeLinear: free of data,
-    for any operator. Arithmetic stays fp32. The size of `target` in bytes."""
+    for any operator; of a frontend only what int8 holds exactly. Arithmetic stays fp32. The size of `target` in
+    bytes."""
     model = load(source)
     graph = model.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}
@@ -404,6 +415,9 @@ def weight_only(source: Path, target: Path) -> int:
         if weight.dtype != np.float32 or 3 * weight.size < 4 * weight.shape[axis] + _NODE_BYTES:
             continue
         quantized, scale = _symmetric(weight, axis)
+        shape = [-1 if other == axis else 1 for other in range(weight.ndim)]
+        if name.startswith(FRONTEND) and not np.array_equal(quantized * scale.reshape(shape), weight):
+            continue
         tensor.CopyFrom(numpy_helper.from_array(quantized, f"{name}:q"))
         graph.initializer.append(numpy_helper.from_array(scale, f"{name}:s"))
         nodes.append(onnx.helper.make_node("DequantizeLinear", [f"{name}:q", f"{name}:s"], [name], axis=axis))

@@ -88,12 +88,12 @@ class Port:
 class DataSpec:
     """All that a space may know of the data: what the network takes (after the task's frontend) and what it gives.
 
-    modality is "tabular" (features,), "image" (C, H, W), "series" (C, L), "tokens" (L,) int64 or "graph". A series or
-    token input whose rows differ in length is followed by a second port `lengths`, shape (), int64: the valid steps of
-    each row. A graph is `nodes`, (N, features), and `edges`, (2, E) int64, from the first row's nodes to the second's.
-    Either all examples share one, and each is the node that is asked for, `query`, (); or each example has its own,
-    with nodes numbered from 0, and `n_nodes` and `n_edges`, (), count them. The one output is "logits"
-    (n_classes,), "values" (n_targets,), or "reconstruction", of the input's shape.
+    modality is "tabular" (features,), "image" (C, H, W), "voxels" (C, D, H, W), "series" (C, L), "tokens" (L,) int64 or
+    "graph". A series or token input whose rows differ in length is followed by a second port `lengths`, shape (),
+    int64: the valid steps of each row. A graph is `nodes`, (N, features), and `edges`, (2, E) int64, from the first
+    row's nodes to the second's. Either all examples share one, and each is the node that is asked for, `query`, (); or
+    each example has its own, with nodes numbered from 0, and `n_nodes` and `n_edges`, (), count them. The one output is
+    "logits" (n_classes,), "values" (n_targets,), or "reconstruction", of the input's shape.
     augmentations: those that such data have; a training asks for some of them.
     """
 

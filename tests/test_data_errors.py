@@ -5,6 +5,7 @@ import io
 import re
 import struct
 import sys
+import wave
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -513,6 +514,322 @@ def sixteen_bit_png(folder: Path) -> Source:
 @refused("has 4 rows", "at least 10")
 def too_few_images(folder: Path) -> Source:
     return image_folder(folder, n=2)
+
+
+# ── Volumes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@refused(r"shape \(40, 5, 6, 7, 2\)", "1, 3 or 4 channels", "second or the last")
+def voxels_of_two_channels(folder: Path) -> Source:
+    return archive(folder, x=np.zeros((40, 5, 6, 7, 2)), y=Y)
+
+
+@refused(r"shape \(40, 8, 8\)", r"voxels are \(n, D, H, W\)")
+def pictures_for_voxels(folder: Path) -> Source:
+    return archive(folder, x=np.zeros((40, 8, 8)), y=Y) | {"modality": "voxels"}
+
+
+@refused(r"shape \(40, 63\)", "bits of no cube", r"shape=\(D, H, W\)")
+def bits_of_no_cube(folder: Path) -> Source:
+    return archive(folder, x=np.zeros((40, 63), np.uint8), y=Y) | {"modality": "voxels"}
+
+
+@refused(r"'shape' \(5, 6, 7\) says \(n, 27\)", r"numpy\.packbits")
+def bits_that_do_not_fill_their_shape(folder: Path) -> Source:
+    return archive(folder, x=np.zeros((40, 26), np.uint8), y=Y, shape=np.array([5, 6, 7]))
+
+
+@refused(r"'shape' .* is \[5, 0, 7\]", "whole sizes")
+def bits_of_an_empty_shape(folder: Path) -> Source:
+    return archive(folder, x=np.zeros((40, 26), np.uint8), y=Y, shape=np.array([5, 0, 7]))
+
+
+@refused("Example 3 .* holds inf", "finite")
+def infinite_voxel(folder: Path) -> Source:
+    x = np.zeros((40, 4, 4, 4))
+    x[3, 1, 2, 3] = np.inf
+    return archive(folder, x=x, y=Y) | {"modality": "voxels"}
+
+
+# ── Sounds ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def wav(path: Path, *, channels: int = 1, width: int = 2, rate: int = 8000, n: int = 400) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((channels, width, rate, n, "NONE", ""))
+        file.writeframes(bytes(k % 251 for k in range(n * channels * width)))
+    return path
+
+
+def sounds(folder: Path, **source: Any) -> Source:
+    for k in range(24):
+        wav(folder / "wav" / f"{'ab'[k % 2]}_{k}.wav", n=300 + 10 * k)
+    return {"data": str(folder / "wav"), **source}
+
+
+@refused("a_7.wav' is stereo", "mix it down")
+def stereo_wav(folder: Path) -> Source:
+    wav(folder / "wav" / "a_7.wav", channels=2)
+    return sounds(folder)
+
+
+@refused("a_70.wav' has 24-bit samples", "16-bit")
+def wav_of_24_bits(folder: Path) -> Source:
+    wav(folder / "wav" / "a_70.wav", width=3)
+    return sounds(folder)
+
+
+@refused("a_70.wav' has 8-bit samples", "16-bit")
+def wav_of_8_bits(folder: Path) -> Source:
+    wav(folder / "wav" / "a_70.wav", width=1)
+    return sounds(folder)
+
+
+@refused("b_71.wav' holds no samples", "take it away")
+def wav_without_samples(folder: Path) -> Source:
+    source = sounds(folder)
+    with wave.open(str(folder / "wav" / "b_71.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+    return source
+
+
+@refused("b_71.wav' is no whole 16-bit PCM wav file", "ends too early")
+def wav_of_no_bytes(folder: Path) -> Source:
+    source = sounds(folder)
+    (folder / "wav" / "b_71.wav").touch()
+    return source
+
+
+@refused("b_71.wav' is no whole 16-bit PCM wav file", "RIFF")
+def text_called_wav(folder: Path) -> Source:
+    source = sounds(folder)
+    (folder / "wav" / "b_71.wav").write_text("this is no sound at all")
+    return source
+
+
+@refused("b_71.wav' is no whole 16-bit PCM wav file", "unknown format: 3")
+def wav_of_floats(folder: Path) -> Source:
+    source = sounds(folder)
+    blob = bytearray(wav(folder / "wav" / "b_71.wav").read_bytes())
+    blob[20] = 3
+    (folder / "wav" / "b_71.wav").write_bytes(blob)
+    return source
+
+
+@refused("b_71.wav' says that it has 400 samples and holds 350")
+def wav_cut_short(folder: Path) -> Source:
+    source = sounds(folder)
+    path = wav(folder / "wav" / "b_71.wav")
+    path.write_bytes(path.read_bytes()[:-100])
+    return source
+
+
+@refused("b_71.wav' has 16000 samples a second and .*a_0.wav' has 8000", "resample")
+def wavs_of_mixed_rates(folder: Path) -> Source:
+    wav(folder / "wav" / "b_71.wav", rate=16000)
+    return sounds(folder)
+
+
+@refused("hello.wav' does not say its class", "CLASS_anything.wav")
+def wav_without_a_class(folder: Path) -> Source:
+    wav(folder / "wav" / "hello.wav")
+    return sounds(folder)
+
+
+@refused("notes.txt' is no wav file")
+def text_among_sounds(folder: Path) -> Source:
+    source = sounds(folder)
+    (folder / "wav" / "notes.txt").write_text("hello")
+    return source
+
+
+@refused("a_0.wav' lies beside the class folders")
+def wav_beside_the_classes(folder: Path) -> Source:
+    wav(folder / "wav" / "c" / "1.wav")
+    return sounds(folder)
+
+
+@refused("folder .*c' is empty")
+def empty_folder_of_sounds(folder: Path) -> Source:
+    source = {"data": str(folder)}
+    for k in range(24):
+        wav(folder / "ab"[k % 2] / f"{k}.wav")
+    (folder / "c").mkdir()
+    return source
+
+
+@refused(r"--test-files '\*_99.wav' fits 0 of the 24 files", "some and not all")
+def names_of_test_that_are_not_there(folder: Path) -> Source:
+    return sounds(folder, test_files="*_99.wav")
+
+
+@refused("folder test, and --test-files", "leave one out")
+def names_of_test_beside_a_test_folder(folder: Path) -> Source:
+    for k in range(24):
+        wav(folder / ("test" if k > 20 else "train") / f"{'ab'[k % 2]}_{k}.wav")
+    return {"data": str(folder), "test_files": "*_1.wav"}
+
+
+@refused("differ in length", "at most 530 samples", "--steps N")
+def spectrogram_pictures_of_unequal_sounds(folder: Path) -> Source:
+    return sounds(folder, features="logmel", modality="image")
+
+
+@refused("holds sounds", "--modality image", "--features logmel")
+def pictures_of_raw_samples(folder: Path) -> Source:
+    return sounds(folder, modality="image")
+
+
+@refused("--features logmel is for sounds", "no sounds", "leave it out")
+def spectrogram_of_a_table(folder: Path) -> Source:
+    return archive(folder, x=X, y=Y) | {"features": "logmel"}
+
+
+@refused("No features named 'mfcc'", "raw, logmel")
+def unknown_features(folder: Path) -> Source:
+    return sounds(folder, features="mfcc")
+
+
+@refused("--steps 0 leaves nothing", "from 1 on")
+def no_steps(folder: Path) -> Source:
+    return sounds(folder, steps=0)
+
+
+@refused("--steps '50' is for wav and .ts files", "leave it out")
+def steps_of_an_archive(folder: Path) -> Source:
+    return archive(folder, x=X, y=Y) | {"steps": 50}
+
+
+@refused("task 'tones' brings its own test split and length", "--steps")
+def steps_of_a_task(folder: Path) -> Source:
+    return {"task": "tones", "steps": 50}
+
+
+# ── Series in .ts files ──────────────────────────────────────────────────────────────────────────────────────────────
+
+TRUE = ("@univariate true", "@equalLength true", "@seriesLength 4", "@classLabel true a b")
+TS_ROWS = [f"{k},{k % 3}.5,-{k},1e-3:{'ab'[k % 2]}" for k in range(24)]
+
+
+def ts(folder: Path, says: tuple[str, ...] = TRUE, rows: list[str] = TS_ROWS, name: str = "X_TRAIN.ts") -> Source:
+    (folder / name).write_text("\n".join(["# made up", *says, "@data", *rows]) + "\n", encoding="utf-8")
+    return {"data": str(folder / name)}
+
+
+@refused("Line 7 of .*X_TRAIN.ts' has 2 channels and the header says 1")
+def ts_that_is_not_univariate(folder: Path) -> Source:
+    return ts(folder, rows=["1,2,3,4:5,6,7,8:a", *TS_ROWS])
+
+
+@refused("says @univariate true and @dimensions 3")
+def ts_of_three_univariate_channels(folder: Path) -> Source:
+    return ts(folder, ("@univariate true", "@dimensions 3", "@classLabel true a b"))
+
+
+@refused("has 1 channels and the header says 3")
+def ts_of_other_dimensions(folder: Path) -> Source:
+    return ts(folder, ("@dimensions 3", "@classLabel true a b"))
+
+
+@refused("Line 31 .* has 3 values a channel and @seriesLength says 4")
+def ts_of_another_length(folder: Path) -> Source:
+    return ts(folder, rows=[*TS_ROWS, "1,2,3:a"])
+
+
+@refused("has 3 values a channel and @equalLength says true")
+def ts_of_unequal_equal_lengths(folder: Path) -> Source:
+    return ts(folder, ("@equalLength true", "@classLabel true a b"), rows=[*TS_ROWS, "1,2,3:a"])
+
+
+@refused("of the class 'c', which @classLabel does not name", r"\(a b\)")
+def ts_of_an_unnamed_class(folder: Path) -> Source:
+    return ts(folder, rows=[*TS_ROWS, "1,2,3,4:c"])
+
+
+@refused("names the class 'c', which no row has")
+def ts_of_a_class_without_rows(folder: Path) -> Source:
+    return ts(folder, (*TRUE[:3], "@classLabel true a b c"))
+
+
+@refused("Line 7 .* holds a missing value", "fill it in")
+def ts_with_a_missing_value(folder: Path) -> Source:
+    return ts(folder, rows=["1,?,3,4:a", *TS_ROWS])
+
+
+@refused("Line 7 .* holds 'x2'", "finite number")
+def ts_with_a_word_for_a_value(folder: Path) -> Source:
+    return ts(folder, rows=["1,x2,3,4:a", *TS_ROWS])
+
+
+@refused("channels of 3 and of 4 values")
+def ts_of_ragged_channels(folder: Path) -> Source:
+    return ts(folder, ("@dimensions 2", "@classLabel true a b"), rows=["1,2,3,4:5,6,7:a"])
+
+
+@refused("has 2 channels and line 6 has 1", "as many")
+def ts_of_ragged_rows(folder: Path) -> Source:
+    return ts(folder, ("@equalLength true", "@classLabel true a b", "@missing false"), ["1,2:a", "1,2:3,4:a", *TS_ROWS])
+
+
+@refused("no line @data")
+def ts_without_data(folder: Path) -> Source:
+    (folder / "X.ts").write_text("@univariate true\n")
+    return {"data": str(folder / "X.ts")}
+
+
+@refused("no rows after @data")
+def ts_without_rows(folder: Path) -> Source:
+    return ts(folder, rows=[])
+
+
+@refused("Line 2 .* is '1,2,3,4:a'", "before @data")
+def ts_without_a_header(folder: Path) -> Source:
+    (folder / "X.ts").write_text("# rows\n1,2,3,4:a\n")
+    return {"data": str(folder / "X.ts")}
+
+
+@refused("time stamps, which are not read")
+def ts_with_time_stamps(folder: Path) -> Source:
+    return ts(folder, ("@timeStamps true", *TRUE))
+
+
+@refused("@univariate of .* is 'maybe'", "true or false")
+def ts_of_a_flag_that_is_none(folder: Path) -> Source:
+    return ts(folder, ("@univariate maybe", *TRUE[1:]))
+
+
+@refused("@seriesLength", "is 'long'", "whole number")
+def ts_of_a_length_that_is_none(folder: Path) -> Source:
+    return ts(folder, ("@seriesLength long", "@classLabel true a b"))
+
+
+@refused("says true and names no class")
+def ts_of_no_named_class(folder: Path) -> Source:
+    return ts(folder, ("@classLabel true",))
+
+
+@refused("X_TEST.ts' has the classes a c and .*X_TRAIN.ts' has a b", "the same")
+def ts_of_other_classes_in_test(folder: Path) -> Source:
+    ts(folder, (*TRUE[:3], "@classLabel true a c"), ["1,2,3,4:a", "1,2,3,4:c"], "X_TEST.ts")
+    return ts(folder)
+
+
+@refused("X_TEST.ts' has 2 channels and .*X_TRAIN.ts' has 1", "the same")
+def ts_of_other_channels_in_test(folder: Path) -> Source:
+    ts(folder, ("@dimensions 2", TRUE[3]), ["1,2,3,4:1,2,3,4:a"], "X_TEST.ts")
+    return ts(folder)
+
+
+@refused("no text in UTF-8")
+def ts_in_another_encoding(folder: Path) -> Source:
+    (folder / "X.ts").write_bytes(b"# caf\xe9\n@data\n")
+    return {"data": str(folder / "X.ts")}
+
+
+@refused("--target 'y' is for tables")
+def target_of_a_ts_file(folder: Path) -> Source:
+    return ts(folder) | {"target": "y"}
 
 
 # ── The test ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -61,7 +61,7 @@ def cost(name: str, value: float) -> str:
 
 
 def metric_name(name: str) -> str:
-    return {"macro_f1": "macro-F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²"}.get(
+    return {"macro_f1": "macro-F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²"}.get(
         name, name.replace("_", " ")
     )
 

@@ -79,7 +79,7 @@ class ArrayTask:
         self.goal = self._kind.goal
         self.answers: tuple[Port, ...] = (self._kind.answers,)
         self.spec = DataSpec(
-            modality=data.modality,
+            modality=self._modality.form,
             inputs=ports,
             outputs=(self._kind.output,),
             n_classes=self._kind.n_classes,

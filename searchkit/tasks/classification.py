@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from searchkit.types import Evaluation, Goal, Port
 
 from .data import Data, Modality
-from .metrics import macro_f1, macro_f1_labels
+from .metrics import macro_f1, macro_f1_labels, roc_auc
 
 
 class Softmax(nn.Module):
@@ -36,7 +36,11 @@ def judge_classes(answers: np.ndarray, truth: np.ndarray) -> Evaluation:
     """answers: (n, n_classes) probabilities. An answer that is not finite decides for no class, -1, and is wrong."""
     decisions = np.where(np.isfinite(answers).all(axis=1), answers.argmax(axis=1), -1)
     scores = (decisions == truth).astype(np.float64)
-    metrics = {"accuracy": float(scores.mean()), "macro_f1": macro_f1(truth, decisions)}
+    metrics = {
+        "accuracy": float(scores.mean()),
+        "macro_f1": macro_f1(truth, decisions),
+        "roc_auc": roc_auc(truth, answers),
+    }
     return Evaluation(metrics, scores, decisions, truth)
 
 

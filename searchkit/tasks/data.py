@@ -48,6 +48,7 @@ class Found:
     labels: tuple[str, ...] = ()  # class names in order of index, where the source has names
     targets: tuple[str, ...] = ()  # names of the target columns
     kind: str | None = None  # what the source is known to be; None to be guessed
+    rate: int = 0  # samples a second, where the examples are sounds
     about: str = ""
 
 
@@ -71,6 +72,7 @@ class Data:
     targets: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     split_seed: int = 0
+    rate: int = 0  # samples a second, where the examples are sounds
 
     def of(self, split: Split) -> Arrays:
         return {name: values[self.rows[split]] for name, values in self.inputs.items()}
@@ -86,7 +88,8 @@ class Data:
 
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 of all values and splits."""
-        hasher = hashlib.sha256(f"{self.modality} {self.kind} {self.labels}".encode())
+        rate = f" {self.rate}" if self.rate else ""
+        hasher = hashlib.sha256(f"{self.modality} {self.kind} {self.labels}{rate}".encode())
         for name, values in self.pack()[1].items():
             hasher.update(f"{name} {values.dtype.str} {values.shape}".encode())
             hasher.update(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
@@ -110,12 +113,15 @@ class Data:
         return cls(inputs=group("input."), target=arrays.get("target"), rows=group("rows."), **cast(Any, plain))
 
 
-_WORDS = ("name", "modality", "kind", "where", "labels", "targets", "columns", "split_seed")
+_WORDS = ("name", "modality", "kind", "where", "labels", "targets", "columns", "split_seed", "rate")
 
 
 class Modality(Protocol):
-    """What is particular to one form of input. A module of this folder offers its own in MODALITIES, by name."""
+    """What is particular to one form of input. A module of this folder offers its own in MODALITIES, by name.
 
+    form: what families are told that they take, `DataSpec.modality`: a spectrogram of a series may be a picture."""
+
+    form: str
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]]  # on model inputs, a batch at a time
     corrupts: frozenset[str]  # those whose clean input stays the target of a reconstruction
 

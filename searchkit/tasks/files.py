@@ -10,16 +10,25 @@ from .data import Found
 from .files_csv import read_table
 from .files_graphs import graph_text_in, is_graph_text, read_graph_text
 from .files_idx import is_idx, read_idx_folder
-from .files_images import read_image_folder
+from .files_images import FORMATS, read_image_folder
 from .files_npz import read_npz
+from .files_ts import read_ts
+from .files_wav import is_wav_folder, read_wav_folder
 from .prepare import make_task
 from .source import Source
 
 TABLES = (".csv", ".tsv", ".txt", ".data", ".parquet")
 ALLOWED = (
-    "a .csv or .parquet table, an .npz archive, a folder of idx files, one sub-folder of images a class, or a text of "
-    "graphs"
+    "a .csv or .parquet table, an .npz archive, a .ts file, a folder of idx files, one sub-folder of images a class, "
+    "a folder of wav files, or a text of graphs"
 )
+TAKEN_BY = {
+    "target": "tables",
+    "test_data": "tables, .ts files and texts of graphs",
+    "test_files": "folders of wav files",
+    "steps": "wav and .ts files",
+}
+"""The options that only some readers look at."""
 
 
 def load(source: Source) -> Task:
@@ -35,18 +44,21 @@ def find(source: Source) -> Found:
             raise BadInput(f"There is no file or folder '{path}'; --data takes {ALLOWED}.")
         text = graph_text_in(path) if path.is_dir() else path
         if text is not None and text.is_file() and text.suffix.lower() == ".txt" and is_graph_text(text):
-            _refuse_table_options(source, path, but="--test-data")
+            _refuse_others(source, path, "test_data")
             return read_graph_text(text, source.test_data)
         if path.is_dir():
-            _refuse_table_options(source, path)
-            return read_idx_folder(path) if is_idx(path) else read_image_folder(path)
+            return _read_folder(path, source)
         if path.stat().st_size == 0:
             raise BadInput(f"The file '{path}' is empty; --data takes {ALLOWED}.")
         if path.suffix.lower() in TABLES:
+            _refuse_others(source, path, "target", "test_data")
             return read_table(path, source)
         if path.suffix.lower() == ".npz":
-            _refuse_table_options(source, path)
+            _refuse_others(source, path)
             return read_npz(path)
+        if path.suffix.lower() == ".ts":
+            _refuse_others(source, path, "test_data", "steps")
+            return read_ts(path, source)
     except PermissionError as error:
         raise BadInput(
             f"'{error.filename}' may not be read: permission denied; change its permissions or copy it."
@@ -54,7 +66,18 @@ def find(source: Source) -> Found:
     raise BadInput(f"'{path}' is of a kind that no reader knows; --data takes {ALLOWED}.")
 
 
-def _refuse_table_options(source: Source, path: Path, *, but: str = "") -> None:
-    for flag, value in (("--target", source.target), ("--test-data", source.test_data)):
-        if value is not None and flag != but:
-            raise BadInput(f"{flag} '{value}' is for tables, and '{path}' is none; leave it out.")
+def _read_folder(path: Path, source: Source) -> Found:
+    if not is_idx(path) and is_wav_folder(path, tuple(FORMATS)):
+        _refuse_others(source, path, "test_files", "steps")
+        return read_wav_folder(path, source)
+    _refuse_others(source, path)
+    return read_idx_folder(path) if is_idx(path) else read_image_folder(path)
+
+
+def _refuse_others(source: Source, path: Path, *taken: str) -> None:
+    """Raises BadInput on an option that the reader of `path` does not look at."""
+    for name, readers in TAKEN_BY.items():
+        value = getattr(source, name)
+        if value is not None and name not in taken:
+            flag = "--" + name.replace("_", "-")
+            raise BadInput(f"{flag} '{value}' is for {readers}, and '{path}' is none; leave it out.")

@@ -149,6 +149,7 @@ class ScaleNodes(nn.Module):
 class Graph:
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=dict)
     corrupts: frozenset[str] = frozenset()
+    form = "graph"
 
     def arrange(self, found: Found) -> Arrays:
         if "edges" not in found.more:

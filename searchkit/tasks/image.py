@@ -113,6 +113,7 @@ class Image:
         default_factory=lambda: {"crop": crop, "flip": flip, "cutout": cutout}
     )
     corrupts: frozenset[str] = frozenset({"cutout"})
+    form = "image"
 
     def arrange(self, found: Found) -> Arrays:
         x = found.x

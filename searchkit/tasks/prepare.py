@@ -27,7 +27,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
         raise BadInput(
             f"{found.where} has {_rows(len(found.x))}; at least {MIN_ROWS} are needed for train, val and test."
         )
-    name = source.modality or found.modality or guess_modality(found)
+    name = choose_modality(found, source)
     words = [column.name for column in found.columns if column.kind == "categorical"]
     if name != "tabular" and words:
         raise BadInput(f"Column '{words[0]}' of {found.where} holds words, which {name} data cannot; use tabular.")
@@ -58,8 +58,28 @@ def make_task(found: Found, source: Source) -> ArrayTask:
             targets=found.targets,
             columns=found.columns if name == "tabular" else (),
             split_seed=source.split_seed,
+            rate=found.rate,
         )
     )
+
+
+def choose_modality(found: Found, source: Source) -> str:
+    """As the user said, else as the source is known to be, else by the shape; with the features that were asked for."""
+    name = source.modality or found.modality or guess_modality(found)
+    if source.features in (None, "raw"):
+        if found.rate and name != "series":
+            raise BadInput(
+                f"{found.where} holds sounds, which are series; --modality {name} is not for their raw samples"
+                + ("; add --features logmel." if name == "image" else ", so leave it out.")
+            )
+        return name
+    if not found.rate or name not in ("series", "image"):
+        what = f"taken for {name}" if found.rate else "no sounds"
+        raise BadInput(
+            f"--features {source.features} is for sounds, as series or image, and {found.where} is {what}; leave it "
+            "out."
+        )
+    return f"{source.features} {name}"
 
 
 def guess_modality(found: Found) -> str:

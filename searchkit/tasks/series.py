@@ -114,6 +114,7 @@ class Series:
         default_factory=lambda: {"jitter": jitter, "scale": scale, "shift": shift}
     )
     corrupts: frozenset[str] = frozenset({"jitter"})
+    form = "series"
 
     def arrange(self, found: Found) -> Arrays:
         x = found.x[:, None, :] if found.x.ndim == 2 else found.x
@@ -146,6 +147,7 @@ class Series:
 class Tokens:
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=dict)
     corrupts: frozenset[str] = frozenset()
+    form = "tokens"
 
     def arrange(self, found: Found) -> Arrays:
         x = found.x

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from searchkit.types import JSON, BadInput, thaw
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
+FEATURES = ("raw", "logmel")
 KINDS = ("classification", "multilabel", "regression", "reconstruction")
 
 
@@ -17,10 +18,13 @@ class Source:
 
     task: str | None = None
     data: str | None = None
-    test_data: str | None = None  # a second table that is the test split
+    test_data: str | None = None  # a second table, or .ts file, that is the test split
+    test_files: str | None = None  # in a folder, the names of the files that are the test split: "*_[0-4].wav"
     target: str | None = None  # column name, or index as text: "c14", "14", "-1"
     modality: str | None = None  # one of MODALITIES
     kind: str | None = None  # classification, multilabel, regression, reconstruction
+    features: str | None = None  # what a network sees of a sound: raw samples, or logmel, a spectrogram
+    steps: int | None = None  # the one length that every series is cut or padded to; None keeps lengths
     split_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -29,16 +33,26 @@ class Source:
             raise BadInput(
                 f"The data come from a task or from a path, and {given} was given; give --task NAME or --data PATH."
             )
-        for what, value, allowed in (("modality", self.modality, MODALITIES), ("kind", self.kind, KINDS)):
+        known = (
+            ("modality", self.modality, MODALITIES),
+            ("kind", self.kind, KINDS),
+            ("features", self.features, FEATURES),
+        )
+        for what, value, allowed in known:
             if value is not None and value not in allowed:
                 raise BadInput(
                     f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the "
                     "data."
                 )
-        if self.task is not None and (self.target is not None or self.test_data is not None):
+        own = (self.target, self.test_data, self.test_files, self.steps)
+        if self.task is not None and any(value is not None for value in own):
             raise BadInput(
                 f"The task '{self.task}' brings its own target and test split; leave out --target and --test-data."
+                if self.target is not None or self.test_data is not None
+                else f"The task '{self.task}' brings its own test split and length; leave out --test-files and --steps."
             )
+        if self.steps is not None and self.steps < 1:
+            raise BadInput(f"--steps {self.steps} leaves nothing of a series; it is a whole number from 1 on.")
 
     @classmethod
     def parse(cls, plain: Mapping[str, JSON]) -> Source:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
 
 import numpy as np
 
-from searchkit.types import derive_seed
+from searchkit.types import BadInput, derive_seed
 
 TEST_SHARE = 0.20
 VAL_SHARE = 0.15  # of what test leaves
@@ -41,6 +43,18 @@ def _take(rows: np.ndarray, strata: np.ndarray | None, share: float, *, seed: in
             counts[stratum] += 1
     chosen = [generator.permutation(np.flatnonzero(member == k))[:count] for k, count in enumerate(counts)]
     return np.sort(rows[np.concatenate(chosen)])
+
+
+def rows_named(files: Sequence[Path], pattern: str, where: str) -> np.ndarray:
+    """The rows whose file has a name like `pattern`, with the wildcards of a shell. Raises BadInput where none has, or
+    all have."""
+    rows = np.array([row for row, file in enumerate(files) if fnmatchcase(file.name, pattern)], dtype=np.int64)
+    if len(rows) in (0, len(files)):
+        raise BadInput(
+            f"--test-files '{pattern}' fits {len(rows)} of the {len(files)} files of {where}, such as "
+            f"'{files[0].name}'; it must fit some and not all."
+        )
+    return rows
 
 
 def quantile_strata(values: np.ndarray, bins: int = 10) -> np.ndarray:

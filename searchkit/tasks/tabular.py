@@ -98,6 +98,7 @@ def _statistics(train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class Tabular:
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=dict)
     corrupts: frozenset[str] = frozenset()
+    form = "tabular"
 
     def arrange(self, found: Found) -> Arrays:
         x = found.x
