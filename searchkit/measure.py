@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from searchkit.onnxfile import is_weight_only, load, session, session_options
+from searchkit.onnxfile import PAST, feed, is_weight_only, load, session, session_options
 from searchkit.types import Arrays, BadInput
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def peak_activation_bytes(path: Path, example: Arrays | None = None) -> int:
     A value lives from the node that makes it to the last that reads it; reshapes share their input's memory; weights,
     scratch memory of the operators and reuse in place are left out. example: batch axis 1; by default zeros, with
     every varying axis at 1."""
-    feed = example or draw_inputs(path, seed=None)
-    model, values = _traced(path, feed)
+    model, values = _traced(path, example or draw_inputs(path, seed=None))
     sizes = {name: value.nbytes for name, value in values.items()}
     home: dict[str, str] = {}
     last: dict[str, int] = {}
@@ -109,7 +108,7 @@ def trace(path: Path, example: Arrays) -> tuple[onnx.ModelProto, dict[str, tuple
     return model, shapes | {name: value.shape for name, value in values.items()}
 
 
-def _traced(path: Path, feed: Arrays) -> tuple[onnx.ModelProto, Arrays]:
+def _traced(path: Path, example: Arrays) -> tuple[onnx.ModelProto, Arrays]:
     """The optimized graph and the value of everything in it that depends on the input, the inputs included."""
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(1, weight_only=is_weight_only(load(path)))
@@ -131,7 +130,7 @@ def _traced(path: Path, feed: Arrays) -> tuple[onnx.ModelProto, Arrays]:
     options = session_options(1, weight_only=False)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     opened = ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    taken = {value.name: feed[value.name] for value in opened.get_inputs()}
+    taken = feed(opened, example)
     return model, taken | dict(zip(names, opened.run(names, taken), strict=True))
 
 
@@ -151,13 +150,14 @@ _DTYPES = {
 
 def draw_inputs(path: Path, *, seed: int | None = 0) -> Arrays:
     """One example of the right shapes and types: normal numbers, and ones for whole numbers, which may be lengths or
-    tokens; zeros and ones where seed is None. Varying axes are 1. Raises BadInput on a type that cannot be drawn."""
+    tokens; zeros and ones where seed is None. Varying axes are 1, and a past is empty. Raises BadInput on a type that
+    cannot be drawn."""
     rng = np.random.default_rng(seed)
     drawn = {}
     for value in session(path).get_inputs():
         if value.type not in _DTYPES:
             raise BadInput(f"{path} takes '{value.name}' as {value.type}; inputs are drawn for {', '.join(_DTYPES)}.")
-        shape = tuple(size if isinstance(size, int) else 1 for size in value.shape)
+        shape = tuple(size if isinstance(size, int) else 0 if size == PAST else 1 for size in value.shape)
         dtype = np.dtype(_DTYPES[value.type])
         if dtype.kind != "f":
             drawn[value.name] = np.ones(shape, dtype)
@@ -261,14 +261,11 @@ def interval(ratios: Sequence[np.ndarray], *, seed: int, resamples: int = 2000) 
 def time_blocks(files: Sequence[Path], feeds: Sequence[Arrays], *, rounds: int) -> Timings:
     """Time the files in turns, in this process: each round has one block of calls of every file, in rotating order."""
     sessions = [session(path) for path in files]
-    inputs = [
-        {value.name: feed[value.name] for value in opened.get_inputs()}
-        for opened, feed in zip(sessions, feeds, strict=True)
-    ]
+    inputs = [feed(opened, given) for opened, given in zip(sessions, feeds, strict=True)]
     blocks = np.empty((rounds, len(files)))
     calls: list[list[np.ndarray]] = [[] for _ in files]
     with _one_core():
-        counts = [_calls_a_block(opened, feed) for opened, feed in zip(sessions, inputs, strict=True)]
+        counts = [_calls_a_block(opened, given) for opened, given in zip(sessions, inputs, strict=True)]
         for turn in range(rounds):
             for step in range(len(files)):
                 i = (turn + step) % len(files)
@@ -278,20 +275,20 @@ def time_blocks(files: Sequence[Path], feeds: Sequence[Arrays], *, rounds: int) 
     return Timings(blocks, tuple(np.concatenate(one) for one in calls))
 
 
-def _time_calls(opened: ort.InferenceSession, feed: Arrays, n_calls: int) -> np.ndarray:
+def _time_calls(opened: ort.InferenceSession, given: Arrays, n_calls: int) -> np.ndarray:
     """Milliseconds of each call: (n_calls,). The first call of a block, on cold caches, is made and not counted."""
-    opened.run(None, feed)
+    opened.run(None, given)
     taken = np.empty(n_calls)
     for i in range(n_calls):
         start = time.perf_counter_ns()
-        opened.run(None, feed)
+        opened.run(None, given)
         taken[i] = (time.perf_counter_ns() - start) / 1e6
     return taken
 
 
-def _calls_a_block(opened: ort.InferenceSession, feed: Arrays) -> int:
-    _time_calls(opened, feed, 3)
-    one_ms = float(np.median(_time_calls(opened, feed, 5)))
+def _calls_a_block(opened: ort.InferenceSession, given: Arrays) -> int:
+    _time_calls(opened, given, 3)
+    one_ms = float(np.median(_time_calls(opened, given, 5)))
     return int(np.clip(BLOCK_SECONDS * 1e3 / one_ms, 1, 200))
 
 
@@ -311,7 +308,7 @@ def _one_core() -> Iterator[None]:
 
 def _in_fresh_process(files: list[Path], feeds: list[Arrays], rounds: int) -> Timings:
     with tempfile.TemporaryDirectory() as folder:
-        _store(Path(folder) / "feeds.npz", {f"{i}:{k}": v for i, feed in enumerate(feeds) for k, v in feed.items()})
+        _store(Path(folder) / "feeds.npz", {f"{i}:{k}": v for i, given in enumerate(feeds) for k, v in given.items()})
         names = [str(path.resolve()) for path in files]
         (Path(folder) / "wanted.json").write_text(json.dumps({"files": names, "rounds": rounds}))
         done = subprocess.run(

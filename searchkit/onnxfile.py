@@ -28,7 +28,7 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
-from searchkit.types import Arrays, BadInput, Port, Predict
+from searchkit.types import Arrays, BadInput, Port, Predict, Resumable
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 OPSET = 20
 """The newest that the exporter writes without converting."""
+
+PAST, MEMORY = "past", "memory"
+"""What a resumable file takes and gives beside its inputs and answers (types.Resumable). The axis of the steps that are
+past is called past too; it may be empty."""
 
 MARK = "searchkit.qdq"
 """Key in the model's metadata; the value "weight-only" asks for sessions with `session.disable_quant_qdq`."""
@@ -94,6 +98,22 @@ def session(path: Path, threads: int = 1) -> ort.InferenceSession:
         raise BadInput(f"ONNX Runtime cannot open {path}: {str(error).splitlines()[0]}") from error
 
 
+def is_resumable(opened: ort.InferenceSession) -> bool:
+    return any(value.shape[1:2] == [PAST] for value in opened.get_inputs())
+
+
+def feed(opened: ort.InferenceSession, arrays: Arrays) -> Arrays:
+    """What the session takes of `arrays`; where it can go on from a past and none is given, an empty one."""
+    taken: Arrays = {}
+    for value in opened.get_inputs():
+        if value.shape[1:2] == [PAST] and value.name not in arrays:
+            rows = len(next(iter(arrays.values())))
+            taken[value.name] = np.zeros((rows, 0, *value.shape[2:]), np.float32)
+        else:
+            taken[value.name] = arrays[value.name]
+    return taken
+
+
 def session_options(threads: int, *, weight_only: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -149,11 +169,17 @@ def export(
     """Write `module` (raw features in, answers out) to `path`; the size in bytes.
 
     example: by port name, at least one row; only shapes and dtypes matter. The batch axis is dynamic, and so is every
-    axis that a port leaves None. What the exporter cannot express raises torch.onnx.OnnxExporterError."""
+    axis that a port leaves None. A Resumable module is exported with its past and its memory. What the exporter cannot
+    express raises torch.onnx.OnnxExporterError."""
     import torch
 
     from searchkit.layers import onnx_translations
 
+    if isinstance(module, Resumable):
+        example = {**example, PAST: np.zeros((2, 3, module.memory), np.float32)}
+        inputs = (*inputs, Port(PAST, (None, module.memory)))
+        answers = (*answers, Port(MEMORY, (None, module.memory)))
+        module = _resuming(module)
     arguments = tuple(
         torch.from_numpy(_two_rows(example[port.name]) if port.batched else example[port.name]) for port in inputs
     )
@@ -199,6 +225,21 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     return small
 
 
+def _resuming(module: Resumable) -> torch.nn.Module:
+    """A module whose forward is the other's `resume`."""
+    import torch
+
+    class Resuming(torch.nn.Module):
+        def __init__(self, inner: Resumable) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, *raw_and_past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.inner.resume(*raw_and_past)
+
+    return Resuming(module)
+
+
 def _two_rows(array: np.ndarray) -> np.ndarray:
     # torch.export takes a batch of one for a constant.
     return np.ascontiguousarray(np.resize(array[:2], (2, *array.shape[1:])))
@@ -219,9 +260,15 @@ def _name_axes(model: onnx.ModelProto, inputs: tuple[Port, ...], answers: tuple[
         dims = values[port.name].type.tensor_type.shape.dim
         for axis, dim in enumerate(dims):
             if dim.HasField("dim_param") or not dim.HasField("dim_value"):
-                dim.dim_param = (
-                    "batch" if port.batched and axis == 0 else "length" if axis == len(dims) - 1 else (f"length{axis}")
-                )
+                dim.dim_param = _axis_name(port, axis, len(dims))
+
+
+def _axis_name(port: Port, axis: int, n_axes: int) -> str:
+    if port.batched and axis == 0:
+        return "batch"
+    if port.name == PAST:
+        return PAST
+    return "length" if axis == n_axes - 1 or port.shape.count(None) == 1 else f"length{axis}"
 
 
 @contextmanager
@@ -459,6 +506,26 @@ def parity(a: Predict, b: Predict, arrays: Arrays, *, atol: float = 1e-4, rtol: 
         worst=worst.worst,
         agrees=all(one.agrees for one in found),
     )
+
+
+def resumption(path: Path, arrays: Arrays) -> Parity:
+    """A resumable file on some rows at once, against the same rows in two calls, the second of which goes on from the
+    memory of the first. The steps are the second axis of every input and of the answers."""
+    opened = session(path)
+    names = [value.name for value in opened.get_outputs() if value.name != MEMORY]
+    half = next(iter(arrays.values())).shape[1] // 2
+    early, late = ({name: rows[:, part] for name, rows in arrays.items()} for part in (slice(half), slice(half, None)))
+    *first, memory = opened.run([*names, MEMORY], feed(opened, early))
+    second = opened.run(names, feed(opened, {**late, PAST: memory}))
+
+    def whole(rows: Arrays) -> Arrays:
+        return dict(zip(names, opened.run(names, feed(opened, rows)), strict=True))
+
+    def in_two(rows: Arrays) -> Arrays:
+        parts = zip(first, second, strict=True)
+        return {name: np.concatenate(both, 1) for name, both in zip(names, parts, strict=True)}
+
+    return parity(in_two, whole, arrays)
 
 
 def _compare(a: np.ndarray, b: np.ndarray, atol: float, rtol: float) -> Parity:

@@ -326,6 +326,22 @@ class Penalised(Protocol):
     def penalty(self) -> Tensor: ...
 
 
+@runtime_checkable
+class Resumable(Protocol):
+    """A network that goes on where an earlier call stopped (a decoder with its keys and values), so that a loop outside
+    the exported graph gives it one step at a time. Its first input has the steps on its second axis.
+
+    The exported file then takes `past`, (B, P, memory), the memories of the P ≥ 0 steps before, and gives `memory`,
+    (B, L, memory), those of its own steps: with no past it computes what `forward` does."""
+
+    @property
+    def memory(self) -> int:
+        """Numbers that a step leaves behind."""
+
+    def resume(self, *inputs_and_past: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives for these steps after those of the past, and their memory."""
+
+
 # ── Spaces ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -45,10 +45,19 @@ def open_model(manifest):
     return onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
 
 
+def pasts(session):
+    """The inputs that hold what earlier calls left behind."""
+    return [port for port in session.get_inputs() if port.shape[1:2] == ["past"]]
+
+
 def run(session, manifest, inputs, batch=256):
     n = len(next(iter(inputs.values())))
     names = [port["name"] for port in manifest["outputs"]]
-    parts = [session.run(names, {k: v[i : i + batch] for k, v in inputs.items()}) for i in range(0, n, batch)]
+    parts = []
+    for i in range(0, n, batch):
+        given = {k: v[i : i + batch] for k, v in inputs.items()}
+        given |= {p.name: np.zeros((min(batch, n - i), 0, *p.shape[2:]), np.float32) for p in pasts(session)}
+        parts.append(session.run(names, given))
     return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
 
 
@@ -66,6 +75,25 @@ def check_golden(session, manifest):
     if worst > share:
         raise Wrong(f"golden outputs differ by {worst:.2g} of the largest answer; allowed is {share:g}")
     return f"golden outputs differ by {worst:.2g} of the largest answer (allowed {share:g})"
+
+
+def check_memory(session, manifest):
+    """In two calls, of which the second goes on from what the first left behind, the answers are those of one call."""
+    golden = np.load(HERE / "golden.npz", allow_pickle=False)
+    inputs = {port["name"]: golden["input." + port["name"]] for port in manifest["inputs"]}
+    names = [port["name"] for port in manifest["outputs"]]
+    half = next(iter(inputs.values())).shape[1] // 2
+    (past,) = pasts(session)
+    empty = np.zeros((len(next(iter(inputs.values()))), 0, *past.shape[2:]), np.float32)
+    *first, memory = session.run([*names, "memory"], {k: v[:, :half] for k, v in inputs.items()} | {past.name: empty})
+    second = session.run(names, {k: v[:, half:] for k, v in inputs.items()} | {past.name: memory})
+    worst = 0.0
+    for name, early, late, whole in zip(names, first, second, run(session, manifest, inputs).values()):
+        found = np.concatenate([early, late], 1)
+        worst = max(worst, float(np.sqrt(np.mean((found - whole) ** 2) / max(np.mean(whole**2), 1e-12))))
+    if not worst <= manifest["golden_tolerance"]:
+        raise Wrong(f"in two calls the answers differ by {worst:.2g} (root mean square) from those in one")
+    return f"it goes on from its memory: in two calls the answers differ by {worst:.2g} (root mean square)"
 
 
 def read_data(path, manifest):
@@ -137,6 +165,8 @@ def main():
         print("ok   ", check_hashes(manifest))
         session = open_model(manifest)
         print("ok   ", check_golden(session, manifest))
+        if pasts(session):
+            print("ok   ", check_memory(session, manifest))
         if wanted.data:
             print("ok   ", check_metric(session, manifest, wanted.data))
     except (Wrong, OSError, KeyError, ValueError, TypeError) as wrong:
