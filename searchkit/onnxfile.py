@@ -216,6 +216,7 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     for graph in _graphs(small.graph):
         _scrub(graph)
     _merge_twins(small.graph)
+    _merge_transposed(small.graph)
     _shorten_names(small)
     small.graph.name = "g"
     used = {node.domain for graph in _graphs(small.graph) for node in graph.node}
@@ -385,6 +386,31 @@ def _merge_twins(graph: onnx.GraphProto) -> None:
         for node in part.node:
             for position, name in enumerate(node.input):
                 node.input[position] = twins.get(name, name)
+
+
+def _merge_transposed(graph: onnx.GraphProto) -> None:
+    """A matrix that is another one transposed (an embedding that is the last layer too) is stored once. ONNX Runtime
+    transposes it when it opens the file."""
+    outputs = {value.name for value in graph.output}
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    kept, nodes = [], []
+    for tensor in graph.initializer:
+        if len(tensor.dims) != 2 or len(tensor.raw_data) < _NODE_BYTES or min(tensor.dims) == 1:
+            kept.append(tensor)
+            continue
+        turned = np.ascontiguousarray(numpy_helper.to_array(tensor).T)
+        key = (tensor.data_type, turned.shape, turned.tobytes())
+        if key in first and tensor.name not in outputs:
+            nodes.append(onnx.helper.make_node("Transpose", [first[key]], [tensor.name], perm=[1, 0]))
+        else:
+            first[(tensor.data_type, tuple(tensor.dims), tensor.raw_data)] = tensor.name
+            kept.append(tensor)
+    if nodes:
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+        nodes += graph.node
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def _shorten_names(model: onnx.ModelProto) -> None:
