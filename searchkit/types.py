@@ -83,7 +83,8 @@ class DataSpec:
 
     modality is "tabular" (features,), "image" (C, H, W), "series" (C, L) or "tokens" (L,) int64. A series or token
     input whose rows differ in length is followed by a second port `lengths`, shape (), int64: the valid steps of each
-    row. The one output is "logits" (n_classes,), "values" (n_targets,), or "reconstruction", of the input's shape.
+    row. The one output is "logits" (n_classes,), or (L, n_classes) where every step is answered, "values" (n_targets,),
+    or "reconstruction", of the input's shape.
     augmentations: those that such data have; a training asks for some of them.
     """
 
@@ -97,6 +98,11 @@ class DataSpec:
     @property
     def reconstructs(self) -> bool:
         return self.outputs[0].name == "reconstruction"
+
+    @property
+    def by_step(self) -> bool:
+        """Whether there is an answer for each step, (L, n_classes), instead of one a row."""
+        return self.outputs[0].name == "logits" and len(self.outputs[0].shape) == 2
 
     @property
     def varies_in_length(self) -> bool:
