@@ -326,6 +326,15 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class Equipped(Protocol):
+    """A task whose bundle needs more than the model to take what a person has: a tokenizer, a loop around the graph."""
+
+    def equipment(self) -> dict[str, str]:
+        """Files of the bundle, name to text, beside those that every bundle has, or in place of its run.py. Scripts
+        import numpy, onnxruntime and each other alone."""
+
+
+@runtime_checkable
 class Penalised(Protocol):
     """A network with a loss term of its own (a VAE's KL): read once after each forward pass in training mode."""
 
