@@ -25,7 +25,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Linear(nn.Module):
-    """The smallest network that fits the spec of a task with one input of fixed size: (B, …) -> the spec's output."""
+    """The smallest network that fits the spec of a task whose first input has one size: (B, …) -> the spec's output."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Linear(nn.Module):
         self.shape = tuple(size for size in task.spec.outputs[0].shape if size is not None)
         self.linear = nn.Linear(features, math.prod(self.shape))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
         out: Tensor = self.linear(x.flatten(1).float()).unflatten(1, self.shape)
         return out
 

@@ -138,10 +138,14 @@ def metric(name, answers, inputs, target, labels):
         return float(((answers > 0.5) == (target > 0.5)).mean())
     if name == "accuracy":
         return float((answers.argmax(1) == as_indices(target.reshape(-1), labels)).mean())
+    if name == "nats_per_character":
+        tokens = json.loads((HERE / "tokenizer.json").read_text(encoding="utf-8"))["tokens"]
+        characters = sum(max(1, len(tokens[token])) for token in target.reshape(-1))
+        return float(-np.take_along_axis(answers, target[..., None], 2).astype(float).sum() / characters)
     if name in ("rmse", "mse"):
         error = float(((answers.astype(float) - target.reshape(answers.shape)) ** 2).mean())
         return error**0.5 if name == "rmse" else error
-    raise Wrong(f"the metric {name} of this model is not one that this script computes (accuracy, rmse, mse)")
+    raise Wrong(f"the metric {name} of this model is not one that this script computes (accuracy, rmse, mse, nats_per_character)")
 
 
 def check_metric(session, manifest, path):
