@@ -80,7 +80,8 @@ def test_published_points_build(name: str) -> None:
         chosen = image(1, 28) if arch == family("cnn").points["lenet-5"] else large
         net = space.build(arch, chosen).eval()
         shape = tuple(size for size in chosen.inputs[0].shape if size is not None)
-        assert net(torch.zeros(2, *shape)).shape[1:] == torch.Size(chosen.outputs[0].shape)
+        example = torch.zeros(2, *shape, dtype=getattr(torch, chosen.inputs[0].dtype))
+        assert net(example).shape[1:] == torch.Size(chosen.outputs[0].shape)
 
 
 def image(channels: int, size: int) -> DataSpec:
