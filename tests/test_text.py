@@ -332,7 +332,7 @@ def a_label_that_only_test_has(folder: Path) -> Source:
 
 
 @refused("--test-data 'other.txt' does not go with the folder")
-def test_data_for_a_folder(folder: Path) -> Source:
+def a_test_file_beside_a_folder(folder: Path) -> Source:
     written(folder, "\n".join(lines()), name="a.train")
     return {"data": str(folder), "test_data": "other.txt"}
 
