@@ -467,7 +467,7 @@ class Attention(Structured):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool) -> Tensor:
         """q: (B, L, N·K). k, v: (B, S, N·K). mask: (…, L, S), True where a step may attend."""
-        q_BNLK, k_BNSK, v_BNSK = (x.unflatten(2, (-1, self.head_width)).transpose(1, 2) for x in (q, k, v))
+        q_BNLK, k_BNSK, v_BNSK = (torch.unflatten(x, 2, (-1, self.head_width)).transpose(1, 2) for x in (q, k, v))
         dropout = self.dropout if self.training else 0.0
         y_BNLK = F.scaled_dot_product_attention(
             q_BNLK, k_BNSK, v_BNSK, attn_mask=mask, dropout_p=dropout, is_causal=is_causal

@@ -544,10 +544,10 @@ def resumption(path: Path, arrays: Arrays) -> Parity:
     *first, memory = opened.run([*names, MEMORY], feed(opened, early))
     second = opened.run(names, feed(opened, {**late, PAST: memory}))
 
-    def whole(rows: Arrays) -> Arrays:
-        return dict(zip(names, opened.run(names, feed(opened, rows)), strict=True))
+    def whole(inputs: Arrays) -> Arrays:
+        return dict(zip(names, opened.run(names, feed(opened, inputs)), strict=True))
 
-    def in_two(rows: Arrays) -> Arrays:
+    def in_two(inputs: Arrays) -> Arrays:
         parts = zip(first, second, strict=True)
         return {name: np.concatenate(both, 1) for name, both in zip(names, parts, strict=True)}
 

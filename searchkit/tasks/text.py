@@ -159,7 +159,9 @@ def _find_folder(folder: Path, source: Source) -> Found:
             raise BadInput(
                 f"{flag} '{value}' does not go with the folder '{folder}', whose files say it; leave it out."
             )
-    parts = {split: read_lines(files[split], source) for split in ("train", "val", "test") if split in files}
+    parts: dict[str, Lines] = {
+        split: read_lines(files[split], source) for split in ("train", "val", "test") if split in files
+    }
     return from_lines(parts, folder.name, f"'{folder}'", source)
 
 
