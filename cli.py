@@ -119,13 +119,21 @@ def search(
     flow: typer.Context,
     space: Annotated[str, typer.Option(help="A family's name (see `spaces`), or the path of your own.")] = "",
     task: Annotated[str | None, typer.Option(help="An embedded task (see `tasks`).")] = None,
-    data: Annotated[Path | None, typer.Option(help="CSV, Parquet, .npz, idx folder, or image folder.")] = None,
+    data: Annotated[Path | None, typer.Option(help="CSV, Parquet, .npz, text, or a folder of these.")] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict, for tables.")] = None,
-    test_data: Annotated[Path | None, typer.Option(help="A second table: the test split.")] = None,
-    modality: Annotated[str | None, typer.Option(help="tabular, image, series, tokens or graph.")] = None,
+    test_data: Annotated[Path | None, typer.Option(help="A second file: the test split.")] = None,
+    modality: Annotated[str | None, typer.Option(help="tabular, image, series, tokens, voxels or graph.")] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help="classification, multilabel, regression or reconstruction."),
+        typer.Option(help="classification, multilabel, regression, reconstruction or language."),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of text, such as latin-1.  [default: utf-8]")] = None,
+    vocabulary: Annotated[
+        int | None,
+        typer.Option(parser=whole_number, help="Of text: tokens.  [default: characters; for lines, 2000 byte pairs]"),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Of a text to continue, in tokens.  [default: 64]")
     ] = None,
     trials: Annotated[int | None, typer.Option(parser=whole_number, help="How many networks to train.")] = None,
     epochs: Annotated[

@@ -40,6 +40,9 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
         "modality": given["modality"],
         "kind": given["kind"],
         "split_seed": given["split_seed"] or None,
+        "encoding": given["encoding"],
+        "vocabulary": given["vocabulary"],
+        "window": given["window"],
     }
     limits = Limits(
         size_bytes=whole("size", "max_size"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from searchkit.types import JSON, BadInput, thaw
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
-KINDS = ("classification", "multilabel", "regression", "reconstruction")
+KINDS = ("classification", "multilabel", "regression", "reconstruction", "language")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,11 @@ class Source:
     test_data: str | None = None  # a second table that is the test split
     target: str | None = None  # column name, or index as text: "c14", "14", "-1"
     modality: str | None = None  # one of MODALITIES
-    kind: str | None = None  # classification, multilabel, regression, reconstruction
+    kind: str | None = None  # one of KINDS
     split_seed: int = 0
+    encoding: str | None = None  # of text; None is UTF-8
+    vocabulary: int | None = None  # of text: tokens of byte pairs; None is characters, or 2,000 for lines
+    window: int | None = None  # of a text to be continued: tokens that the network sees at once
 
     def __post_init__(self) -> None:
         if (self.task is None) == (self.data is None):
@@ -35,6 +38,9 @@ class Source:
                     f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the "
                     "data."
                 )
+        for flag, number, least in (("vocabulary", self.vocabulary, 2), ("window", self.window, 8)):
+            if number is not None and number < least:
+                raise BadInput(f"A {flag} of {number} tokens is too small; give at least {least}.")
         if self.task is not None and (self.target is not None or self.test_data is not None):
             raise BadInput(
                 f"The task '{self.task}' brings its own target and test split; leave out --target and --test-data."
