@@ -290,7 +290,9 @@ def _axis_name(port: Port, axis: int, n_axes: int) -> str:
         return port.counted_by or "batch"
     if port.name == PAST:
         return PAST
-    return "length" if axis == n_axes - 1 or port.shape.count(None) == 1 else f"length{axis}"
+    # What each example has of one length, its steps, is so of input and answers; what all share has lengths of its own.
+    is_steps = port.batched and port.shape.count(None) == 1
+    return "length" if is_steps or axis == n_axes - 1 else f"length{axis}"
 
 
 @contextmanager
