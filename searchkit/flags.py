@@ -43,6 +43,9 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
         "features": given["features"],
         "steps": given["steps"],
         "split_seed": given["split_seed"] or None,
+        "encoding": given["encoding"],
+        "vocabulary": given["vocabulary"],
+        "window": given["window"],
     }
     limits = Limits(
         size_bytes=whole("size", "max_size"),

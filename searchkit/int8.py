@@ -49,12 +49,13 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     batches: raw inputs, read one at a time, so that memory does not grow with their number. The graph before the first
     and after the last weighted operator, which scales features and answers, stays fp32."""
     model = _named(onnxfile.load(source))
-    excluded = _outside(model)
+    excluded = [*_outside(model), *_joining_the_past(model)]
+    opened = onnxfile.session(source)
     raw = _quantized(
         lambda folder: ort_quantize_static(
             model,
             folder / "q.onnx",
-            _Batches(batches),
+            _Batches(onnxfile.feed(opened, batch) for batch in batches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -154,6 +155,21 @@ def _of_frontend(model: onnx.ModelProto) -> set[str]:
     """Names of the nodes that read a number of the frontend."""
     its = {tensor.name for tensor in model.graph.initializer if tensor.name.startswith(onnxfile.FRONTEND)}
     return {node.name for node in model.graph.node if its.intersection(node.input)}
+
+
+def _joining_the_past(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that join what earlier calls left behind to what this one has. Calibration begins without a
+    past and sees no range of it; after the join it has that of what is joined to it."""
+    past = {onnxfile.PAST}.intersection(value.name for value in model.graph.input)
+    joining = []
+    for node in model.graph.node:
+        if node.op_type == "Shape" or not past.intersection(node.input):
+            continue
+        if node.op_type == "Concat":
+            joining.append(node.name)
+        else:
+            past.update(node.output)
+    return joining
 
 
 def _drop_zero_points(model: onnx.ModelProto) -> None:

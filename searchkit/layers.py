@@ -468,14 +468,15 @@ class AttentionPool(Structured):
 
 class Attention(Structured):
     """Multi-head self-attention: (B, L, D) -> (B, L, D). Vaswani et al., 2017. Heads are cut whole; the width of a head
-    stays, so that the scale of its scores does."""
+    stays, so that the scale of its scores does. causal: a step attends to itself and to those before it."""
 
-    def __init__(self, width: int, *, heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, *, heads: int, dropout: float = 0.0, causal: bool = False) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"A width of {width} cannot be split into {heads} heads.")
         self.head_width = width // heads
         self.dropout = dropout
+        self.causal = causal
         self.q = nn.Linear(width, width)
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
@@ -510,17 +511,45 @@ class Attention(Structured):
     def run(self, x: Tensor, *context: Tensor | None) -> Tensor:
         """context: keep_BL, bool, False at keys that nothing may attend to, or None."""
         keep_BL = context[0] if context else None
-        q_BNLK, k_BNLK, v_BNLK = (
-            linear(x).unflatten(2, (-1, self.head_width)).transpose(1, 2) for linear in (self.q, self.k, self.v)
-        )
         mask = None if keep_BL is None else keep_BL[:, None, None, :]
+        if mask is not None and self.causal:
+            mask = mask & _causal(x.shape[1], x.shape[1], x.device)
+        return self._attend(self.q(x), self.k(x), self.v(x), mask, is_causal=self.causal and mask is None)
+
+    @property
+    def memory(self) -> int:
+        """Numbers that a step leaves behind for the steps after it: its keys and values."""
+        return 2 * self.k.weight.shape[0]
+
+    def resume(self, x: Tensor, past_BPM: Tensor) -> tuple[Tensor, Tensor]:
+        """The steps x that follow P others, causally: (B, L, D), and their own memory, (B, L, M).
+
+        past_BPM: the memories of the steps before, P ≥ 0 of them."""
+        assert self.causal, "what later steps change cannot be gone on from"
+        memory_BLM = torch.cat([self.k(x), self.v(x)], 2)
+        k, v = torch.cat([past_BPM, memory_BLM], 1).chunk(2, 2)
+        # bool, though the graph then guards against rows that see nothing: an added −inf breaks static int8's range
+        mask = _causal(x.shape[1], k.shape[1], x.device)
+        return self._attend(self.q(x), k, v, mask, is_causal=False), memory_BLM
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool) -> Tensor:
+        """q: (B, L, N·K). k, v: (B, S, N·K). mask: (…, L, S), True where a step may attend."""
+        q_BNLK, k_BNSK, v_BNSK = (torch.unflatten(x, 2, (-1, self.head_width)).transpose(1, 2) for x in (q, k, v))
         dropout = self.dropout if self.training else 0.0
-        y_BNLK = F.scaled_dot_product_attention(q_BNLK, k_BNLK, v_BNLK, attn_mask=mask, dropout_p=dropout)
+        y_BNLK = F.scaled_dot_product_attention(
+            q_BNLK, k_BNSK, v_BNSK, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
+        )
         out: Tensor = self.proj(y_BNLK.transpose(1, 2).flatten(2))
         return out
 
     def extra_repr(self) -> str:
-        return f"{self.in_channels}, heads={self.n_inner}"
+        return f"{self.in_channels}, heads={self.n_inner}" + (", causal" if self.causal else "")
+
+
+def _causal(steps: int, seen: int, device: torch.device) -> Tensor:
+    """(steps, seen) bool: step i is the one at seen − steps + i, and sees those up to itself."""
+    at = torch.arange(steps, device=device) + (seen - steps)
+    return torch.arange(seen, device=device)[None, :] <= at[:, None]
 
 
 class Positions(Structured):
@@ -553,7 +582,12 @@ class Positions(Structured):
         return (Part(self, "table", 1),)
 
     def run(self, x: Tensor, *context: Tensor | None) -> Tensor:
-        return x + self.table[: x.shape[1]]
+        """context: steps_L, int64, where the steps stand; or None where they stand at 0, 1, …"""
+        steps_L = context[0] if context else None
+        if steps_L is None and isinstance(x.shape[1], torch.SymInt):
+            # exported at any length: the bound of a slice would make the length of the example the only one
+            steps_L = torch.arange(x.shape[1], device=x.device)
+        return x + (self.table[: x.shape[1]] if steps_L is None else F.embedding(steps_L, self.table))
 
 
 def _sinusoids(length: int, width: int) -> Tensor:
@@ -563,3 +597,37 @@ def _sinusoids(length: int, width: int) -> Tensor:
     table[:, 0::2] = torch.sin(angle)
     table[:, 1::2] = torch.cos(angle)[:, : width // 2]
     return table
+
+
+class Unembedding(Structured):
+    """From a step to one number a token by the embedding's own rows: (B, L, D) -> (B, L, V). Press and Wolf, 2017,
+    arXiv:1608.05859. It has no tensor of its own: where the embedding loses a channel, it has lost it too."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self._embedding = (embedding,)  # in a tuple: as a module of this one too, its weights would be stored twice
+        self._width = embedding.embedding_dim
+
+    @property
+    def in_channels(self) -> int:
+        return self._width
+
+    @property
+    def out_channels(self) -> int:
+        return self._embedding[0].num_embeddings
+
+    def parts(self, side: Side) -> tuple[Part, ...]:
+        if side == "in":
+            return ()
+        raise ValueError("The tokens of an Unembedding cannot be cut; they are those of its embedding.")
+
+    def cut_(self, side: Side, drop: Sequence[int]) -> None:
+        assert side == "in", "the tokens are those of the embedding"
+        self._width -= len(set(drop))
+
+    def run(self, x: Tensor, *context: Tensor | None) -> Tensor:
+        out: Tensor = F.linear(x, self._embedding[0].weight)
+        return out
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}"

@@ -85,11 +85,13 @@ def keys(ports: Sequence[Port], values: Mapping[str, np.ndarray]) -> list[bytes]
 
 
 def sizes(port: Port, found: tuple[int, ...]) -> tuple[int | None, ...]:
-    """What a port's `shape` says of an array of shape `found`, where None is kept for axes that vary in `port`."""
-    rest = found[: port.axis] + found[port.axis + 1 :] if port.batched else found
-    if len(rest) != len(port.shape):
-        return rest
-    return tuple(None if size is None else now for size, now in zip(port.shape, rest, strict=True))
+    """The `shape` of a port of which there is an array of shape `found`: of what all examples share, None is kept for
+    the axes that vary in `port`; of what each has, the sizes are those found, for all examples here have them."""
+    if port.batched:
+        return found[: port.axis] + found[port.axis + 1 :]
+    if len(found) != len(port.shape):
+        return found
+    return tuple(None if size is None else now for size, now in zip(port.shape, found, strict=True))
 
 
 def _take(port: Port, values: Mapping[str, Values], rows: Rows) -> Values:

@@ -25,7 +25,7 @@ import onnx
 import onnxruntime as ort
 
 from searchkit import layout
-from searchkit.onnxfile import is_weight_only, load, ports, session, session_options
+from searchkit.onnxfile import PAST, feed, is_weight_only, load, ports, session, session_options
 from searchkit.types import Arrays, BadInput
 
 if TYPE_CHECKING:
@@ -83,10 +83,8 @@ def peak_activation_bytes(path: Path, example: Arrays | None = None) -> int:
     A value lives from the node that makes it to the last that reads it; reshapes share their input's memory; weights,
     scratch memory of the operators and reuse in place are left out. example: the first one of it passes; by default
     zeros, as `draw_inputs` draws them."""
-    feed = draw_inputs(path, seed=None)
-    if example is not None:
-        feed = layout.take(ports(session(path)), example, slice(0, 1))
-    model, values = _traced(path, feed)
+    given = draw_inputs(path, seed=None) if example is None else _first(session(path), example)
+    model, values = _traced(path, given)
     sizes = {name: value.nbytes for name, value in values.items()}
     home: dict[str, str] = {}
     last: dict[str, int] = {}
@@ -112,7 +110,7 @@ def trace(path: Path, example: Arrays) -> tuple[onnx.ModelProto, dict[str, tuple
     return model, shapes | {name: value.shape for name, value in values.items()}
 
 
-def _traced(path: Path, feed: Arrays) -> tuple[onnx.ModelProto, Arrays]:
+def _traced(path: Path, example: Arrays) -> tuple[onnx.ModelProto, Arrays]:
     """The optimized graph and the value of everything in it that depends on the input, the inputs included."""
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(1, weight_only=is_weight_only(load(path)))
@@ -134,8 +132,13 @@ def _traced(path: Path, feed: Arrays) -> tuple[onnx.ModelProto, Arrays]:
     options = session_options(1, weight_only=False)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     opened = ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    taken = {value.name: feed[value.name] for value in opened.get_inputs()}
+    taken = feed(opened, example)
     return model, taken | dict(zip(names, opened.run(names, taken), strict=True))
+
+
+def _first(opened: ort.InferenceSession, examples: Arrays) -> Arrays:
+    """What the session takes of the first of the examples."""
+    return layout.take(ports(opened), feed(opened, examples), slice(0, 1))
 
 
 # ── Inputs for a file that says nothing of its data ──────────────────────────────────────────────────────────────────
@@ -156,8 +159,8 @@ _DTYPES = {
 def draw_inputs(path: Path, *, seed: int | None = 0) -> Arrays:
     """One example of the right shapes and types: normal numbers, and ones for whole numbers, which may be lengths,
     tokens or numbers of other entries; zeros and ones where seed is None. Varying axes are 1, but 2 where they are
-    counted by another input or all examples share them, so that there is an entry of number 1. Raises BadInput on a
-    type that cannot be drawn."""
+    counted by another input or all examples share them, so that there is an entry of number 1; and a past is empty.
+    Raises BadInput on a type that cannot be drawn."""
     rng = np.random.default_rng(seed)
     drawn = {}
     opened = session(path)
@@ -167,7 +170,7 @@ def draw_inputs(path: Path, *, seed: int | None = 0) -> Arrays:
         if value.type not in _DTYPES:
             raise BadInput(f"{path} takes '{value.name}' as {value.type}; inputs are drawn for {', '.join(_DTYPES)}.")
         varying = 1 if port.batched and port.counted_by is None else 2
-        shape = tuple(size if isinstance(size, int) else varying for size in value.shape)
+        shape = tuple(size if isinstance(size, int) else 0 if size == PAST else varying for size in value.shape)
         dtype = np.dtype(_DTYPES[value.type])
         if dtype.kind != "f":
             drawn[value.name] = np.full(shape, 2 if port.name in counters else 1).astype(dtype)
@@ -271,11 +274,11 @@ def time_blocks(files: Sequence[Path], feeds: Sequence[Arrays], *, rounds: int) 
     """Time the files in turns, in this process, on the first example of what each is fed: each round has one block of
     calls of every file, in rotating order."""
     sessions = [session(path) for path in files]
-    inputs = [layout.take(ports(opened), feed, slice(0, 1)) for opened, feed in zip(sessions, feeds, strict=True)]
+    inputs = [_first(opened, given) for opened, given in zip(sessions, feeds, strict=True)]
     blocks = np.empty((rounds, len(files)))
     calls: list[list[np.ndarray]] = [[] for _ in files]
     with _one_core():
-        counts = [_calls_a_block(opened, feed) for opened, feed in zip(sessions, inputs, strict=True)]
+        counts = [_calls_a_block(opened, given) for opened, given in zip(sessions, inputs, strict=True)]
         for turn in range(rounds):
             for step in range(len(files)):
                 i = (turn + step) % len(files)
@@ -285,20 +288,20 @@ def time_blocks(files: Sequence[Path], feeds: Sequence[Arrays], *, rounds: int) 
     return Timings(blocks, tuple(np.concatenate(one) for one in calls))
 
 
-def _time_calls(opened: ort.InferenceSession, feed: Arrays, n_calls: int) -> np.ndarray:
+def _time_calls(opened: ort.InferenceSession, given: Arrays, n_calls: int) -> np.ndarray:
     """Milliseconds of each call: (n_calls,). The first call of a block, on cold caches, is made and not counted."""
-    opened.run(None, feed)
+    opened.run(None, given)
     taken = np.empty(n_calls)
     for i in range(n_calls):
         start = time.perf_counter_ns()
-        opened.run(None, feed)
+        opened.run(None, given)
         taken[i] = (time.perf_counter_ns() - start) / 1e6
     return taken
 
 
-def _calls_a_block(opened: ort.InferenceSession, feed: Arrays) -> int:
-    _time_calls(opened, feed, 3)
-    one_ms = float(np.median(_time_calls(opened, feed, 5)))
+def _calls_a_block(opened: ort.InferenceSession, given: Arrays) -> int:
+    _time_calls(opened, given, 3)
+    one_ms = float(np.median(_time_calls(opened, given, 5)))
     return int(np.clip(BLOCK_SECONDS * 1e3 / one_ms, 1, 200))
 
 
@@ -318,7 +321,7 @@ def _one_core() -> Iterator[None]:
 
 def _in_fresh_process(files: list[Path], feeds: list[Arrays], rounds: int) -> Timings:
     with tempfile.TemporaryDirectory() as folder:
-        _store(Path(folder) / "feeds.npz", {f"{i}:{k}": v for i, feed in enumerate(feeds) for k, v in feed.items()})
+        _store(Path(folder) / "feeds.npz", {f"{i}:{k}": v for i, given in enumerate(feeds) for k, v in given.items()})
         names = [str(path.resolve()) for path in files]
         (Path(folder) / "wanted.json").write_text(json.dumps({"files": names, "rounds": rounds}))
         done = subprocess.run(

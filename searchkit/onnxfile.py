@@ -29,7 +29,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from searchkit import layout
-from searchkit.types import Arrays, BadInput, Port, Predict
+from searchkit.types import Arrays, BadInput, Port, Predict, Resumable
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 OPSET = 20
 """The newest that the exporter writes without converting."""
+
+PAST, MEMORY = "past", "memory"
+"""What a resumable file takes and gives beside its inputs and answers (types.Resumable). The axis of the steps that are
+past is called past too; it may be empty."""
 
 MARK = "searchkit.qdq"
 """Key in the model's metadata; the value "weight-only" asks for sessions with `session.disable_quant_qdq`."""
@@ -97,6 +101,21 @@ def session(path: Path, threads: int = 1) -> ort.InferenceSession:
         )
     except _ORT_ERRORS as error:
         raise BadInput(f"ONNX Runtime cannot open {path}: {str(error).splitlines()[0]}") from error
+
+
+def is_resumable(opened: ort.InferenceSession) -> bool:
+    return any(value.shape[1:2] == [PAST] for value in opened.get_inputs())
+
+
+def feed(opened: ort.InferenceSession, arrays: Arrays) -> Arrays:
+    """What the session takes of `arrays`; where it can go on from a past and none is given, an empty one."""
+    values = opened.get_inputs()
+    begun = {value.name for value in values if value.shape[1:2] == [PAST] and value.name not in arrays}
+    taken: Arrays = {value.name: arrays[value.name] for value in values if value.name not in begun}
+    if begun:
+        rows = layout.count([port for port in ports(opened) if port.name in taken], taken) or 1
+        taken |= {v.name: np.zeros((rows, 0, *v.shape[2:]), np.float32) for v in values if v.name in begun}
+    return taken
 
 
 def session_options(threads: int, *, weight_only: bool) -> ort.SessionOptions:
@@ -170,12 +189,18 @@ def export(
     """Write `module` (raw features in, answers out) to `path`; the size in bytes.
 
     example: by port name, at least one example; only shapes and dtypes matter. The axis of the examples is dynamic, and
-    so is every axis that a port leaves None. What the exporter cannot express raises torch.onnx.OnnxExporterError."""
+    so is every axis that a port leaves None. A Resumable module is exported with its past and its memory. What the
+    exporter cannot express raises torch.onnx.OnnxExporterError."""
     import torch
 
     from searchkit.layers import onnx_translations
 
     two = _two_examples(inputs, example)
+    if isinstance(module, Resumable):
+        two[PAST] = np.zeros((2, 3, module.memory), np.float32)
+        inputs = (*inputs, Port(PAST, (None, module.memory)))
+        answers = (*answers, Port(MEMORY, (None, module.memory)))
+        module = _resuming(module)
     arguments = tuple(torch.from_numpy(two[port.name]) for port in inputs)
     with _at_rest(module), _quick_and_quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -210,6 +235,7 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     for graph in _graphs(small.graph):
         _scrub(graph)
     _merge_twins(small.graph)
+    _merge_transposed(small.graph)
     _shorten_names(small)
     small.graph.name = "g"
     used = {node.domain for graph in _graphs(small.graph) for node in graph.node}
@@ -217,6 +243,21 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     del small.opset_import[:]
     small.opset_import.extend(imports)
     return small
+
+
+def _resuming(module: Resumable) -> torch.nn.Module:
+    """A module whose forward is the other's `resume`."""
+    import torch
+
+    class Resuming(torch.nn.Module):
+        def __init__(self, inner: Resumable) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, *raw_and_past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.inner.resume(*raw_and_past)
+
+    return Resuming(module)
 
 
 def _two_examples(ports: tuple[Port, ...], example: Arrays) -> Arrays:
@@ -245,10 +286,17 @@ def _name_axes(model: onnx.ModelProto, inputs: tuple[Port, ...], answers: tuple[
         dims = values[port.name].type.tensor_type.shape.dim
         for axis, dim in enumerate(dims):
             if dim.HasField("dim_param") or not dim.HasField("dim_value"):
-                if port.batched and axis == port.axis:
-                    dim.dim_param = port.counted_by or "batch"
-                else:
-                    dim.dim_param = "length" if axis == len(dims) - 1 else f"length{axis}"
+                dim.dim_param = _axis_name(port, axis, len(dims))
+
+
+def _axis_name(port: Port, axis: int, n_axes: int) -> str:
+    if port.batched and axis == port.axis:
+        return port.counted_by or "batch"
+    if port.name == PAST:
+        return PAST
+    # What each example has of one length, its steps, is so of input and answers; what all share has lengths of its own.
+    is_steps = port.batched and port.shape.count(None) == 1
+    return "length" if is_steps or axis == n_axes - 1 else f"length{axis}"
 
 
 @contextmanager
@@ -365,6 +413,31 @@ def _merge_twins(graph: onnx.GraphProto) -> None:
         for node in part.node:
             for position, name in enumerate(node.input):
                 node.input[position] = twins.get(name, name)
+
+
+def _merge_transposed(graph: onnx.GraphProto) -> None:
+    """A matrix that is another one transposed (an embedding that is the last layer too) is stored once. ONNX Runtime
+    transposes it when it opens the file."""
+    outputs = {value.name for value in graph.output}
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    kept, nodes = [], []
+    for tensor in graph.initializer:
+        if len(tensor.dims) != 2 or len(tensor.raw_data) < _NODE_BYTES or min(tensor.dims) == 1:
+            kept.append(tensor)
+            continue
+        turned = np.ascontiguousarray(numpy_helper.to_array(tensor).T)
+        key = (tensor.data_type, turned.shape, turned.tobytes())
+        if key in first and tensor.name not in outputs:
+            nodes.append(onnx.helper.make_node("Transpose", [first[key]], [tensor.name], perm=[1, 0]))
+        else:
+            first[(tensor.data_type, tuple(tensor.dims), tensor.raw_data)] = tensor.name
+            kept.append(tensor)
+    if nodes:
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+        nodes += graph.node
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def _shorten_names(model: onnx.ModelProto) -> None:
@@ -496,6 +569,26 @@ def parity(a: Predict, b: Predict, arrays: Arrays, *, atol: float = 1e-4, rtol: 
         worst=worst.worst,
         agrees=all(one.agrees for one in found),
     )
+
+
+def resumption(path: Path, arrays: Arrays) -> Parity:
+    """A resumable file on some rows at once, against the same rows in two calls, the second of which goes on from the
+    memory of the first. The steps are the second axis of every input and of the answers."""
+    opened = session(path)
+    names = [value.name for value in opened.get_outputs() if value.name != MEMORY]
+    half = next(iter(arrays.values())).shape[1] // 2
+    early, late = ({name: rows[:, part] for name, rows in arrays.items()} for part in (slice(half), slice(half, None)))
+    *first, memory = opened.run([*names, MEMORY], feed(opened, early))
+    second = opened.run(names, feed(opened, {**late, PAST: memory}))
+
+    def whole(inputs: Arrays) -> Arrays:
+        return dict(zip(names, opened.run(names, feed(opened, inputs)), strict=True))
+
+    def in_two(inputs: Arrays) -> Arrays:
+        parts = zip(first, second, strict=True)
+        return {name: np.concatenate(both, 1) for name, both in zip(names, parts, strict=True)}
+
+    return parity(in_two, whole, arrays)
 
 
 def _compare(a: np.ndarray, b: np.ndarray, atol: float, rtol: float) -> Parity:

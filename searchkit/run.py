@@ -30,6 +30,7 @@ from searchkit.types import (
     FitPlan,
     GateFailed,
     Limits,
+    Resumable,
     Space,
     Stage,
     Task,
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """The version of what is on disk. A run of another format is not resumed: an id does not include the code's version."""
+
+
+RESUMED_ROWS = 32
+"""Rows of val on which a file must go on from its memory."""
 
 
 class Run:
@@ -345,9 +350,9 @@ class Context:
         return artifact
 
     def deployed(self, net: nn.Module) -> Deployed:
-        from searchkit.runtime import Deployed
+        from searchkit.runtime import deploy
 
-        return Deployed(self.task.frontend(), net, self.task.answer()).eval()
+        return deploy(self.task.frontend(), net, self.task.answer())
 
     def model_path(self, artifact: Artifact) -> Path:
         return self.run.file(artifact, "model")
@@ -407,8 +412,9 @@ class Context:
             return self.run.save(whole, weights=weights, model=model, scores=evaluation.scores, log=log or ())
 
     def export(self, net: nn.Module, path: Path) -> dict[str, float]:
-        """Write `net` as one ONNX file and compare the two on every example of val. Raises GateFailed."""
-        from searchkit import onnxfile
+        """Write `net` as one ONNX file and compare the two on every example of val; a resumable file must also go on
+        from its memory as if it had not stopped. Raises GateFailed."""
+        from searchkit import layout, onnxfile
         from searchkit.runtime import OnnxPredictor, TorchPredictor
 
         deployed = self.deployed(net.cpu())
@@ -420,6 +426,14 @@ class Context:
                 f"The exported file disagrees with the network: the answers differ by up to {parity.max_abs:.3g} "
                 f"over {parity.n} examples of val. The file is not used."
             )
+        if isinstance(deployed, Resumable):
+            rows = layout.take(self.task.inputs, self.task.raw("val"), slice(0, RESUMED_ROWS))
+            resumed = onnxfile.resumption(path, rows)
+            if not resumed.agrees:
+                raise GateFailed(
+                    "The exported file cannot go on from its memory: in two calls the answers differ by up to "
+                    f"{resumed.max_abs:.3g} from those in one. The file is not used."
+                )
         return {"max_abs_diff": parity.max_abs}
 
     def scores(self, net: nn.Module) -> np.ndarray:

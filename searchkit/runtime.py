@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from searchkit import layout, onnxfile
+from searchkit import layout
+from searchkit.onnxfile import MEMORY, PAST, feed, is_resumable, ports
 from searchkit.onnxfile import session as session
-from searchkit.types import Arrays, BadInput, Port
+from searchkit.types import Arrays, BadInput, Port, Resumable
 
 
 class Deployed(nn.Module):
@@ -28,12 +29,36 @@ class Deployed(nn.Module):
 
     def forward(self, *raw: Tensor) -> Tensor | tuple[Tensor, ...]:
         """raw: as the task's `inputs`, in order. Returns the task's `answers`, in order."""
-        inputs = self.frontend(*raw)
-        outputs = self.net(*inputs) if isinstance(inputs, tuple) else self.net(inputs)
+        outputs = self.net(*self._model_inputs(raw))
         answers: Tensor | tuple[Tensor, ...] = (
             self.answer(*outputs) if isinstance(outputs, tuple) else (self.answer(outputs))
         )
         return answers
+
+    def _model_inputs(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        inputs = self.frontend(*raw)
+        return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+class DeployedResumable(Deployed):
+    """As Deployed, around a Resumable network, and Resumable itself: from raw features to answers."""
+
+    @property
+    def memory(self) -> int:
+        assert isinstance(self.net, Resumable)
+        return self.net.memory
+
+    def resume(self, *raw_and_past: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.net, Resumable)
+        *raw, past_BPM = raw_and_past
+        output, memory_BLM = self.net.resume(*self._model_inputs(tuple(raw)), past_BPM)
+        return self.answer(output), memory_BLM
+
+
+def deploy(frontend: nn.Module, net: nn.Module, answer: nn.Module) -> Deployed:
+    """What is exported of a network, in eval mode."""
+    kind = DeployedResumable if isinstance(net, Resumable) else Deployed
+    return kind(frontend, net, answer).eval()
 
 
 class TorchPredictor:
@@ -69,19 +94,24 @@ class TorchPredictor:
 
 
 class OnnxPredictor:
-    """An exported file as a predictor, on the CPU. Raises BadInput where the file cannot be opened."""
+    """An exported file as a predictor, on the CPU. A file that can go on from a past is asked from the beginning.
+    Raises BadInput where the file cannot be opened."""
 
     def __init__(self, path: Path, *, threads: int = 1, batch_size: int = 256) -> None:
         self.session = session(path, threads)
         self.batch_size = batch_size
-        self.names = [value.name for value in self.session.get_outputs()]
-        self.inputs = onnxfile.ports(self.session)
+        beside = {PAST, MEMORY} if is_resumable(self.session) else set()
+        self.names = [value.name for value in self.session.get_outputs() if value.name not in beside]
+        self.inputs = tuple(port for port in ports(self.session) if port.name not in beside)
 
     def __call__(self, inputs: Arrays) -> Arrays:
         missing = [port.name for port in self.inputs if port.name not in inputs]
         if missing:
             raise BadInput(f"The model takes '{missing[0]}', which is not given; given are {', '.join(inputs)}.")
-        parts = [self.session.run(self.names, batch) for batch in layout.batches(self.inputs, inputs, self.batch_size)]
+        parts = [
+            self.session.run(self.names, feed(self.session, batch))
+            for batch in layout.batches(self.inputs, inputs, self.batch_size)
+        ]
         return _joined(self.names, parts)
 
 

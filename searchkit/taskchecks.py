@@ -26,21 +26,22 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Linear(nn.Module):
-    """The smallest network that fits the spec of a task with one input of fixed size, (B, …) -> the spec's output; and
-    of a graph, where it sees the node that is asked for, or the sum of the nodes."""
+    """The smallest network that fits the spec of a task whose first input has one size, (B, …) -> the spec's output;
+    and of a graph, where it sees the node that is asked for, or the sum of the nodes."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
         features = math.prod(size for size in task.spec.inputs[0].shape if size is not None)
         self.counted = task.spec.inputs[0].counted_by is not None
+        self.shared = not task.spec.inputs[0].batched
         self.shape = tuple(size for size in task.spec.outputs[0].shape if size is not None)
         self.linear = nn.Linear(features, math.prod(self.shape))
 
-    def forward(self, x: Tensor, edges: Tensor | None = None, *rest: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
         if self.counted:
-            x = segment_sum(x, owners(rest[0], x.shape[0]), rest[0].shape[0])
-        elif edges is not None:
-            x = x[rest[0]]
+            x = segment_sum(x, owners(rest[1], x.shape[0]), rest[1].shape[0])
+        elif self.shared:
+            x = x[rest[1]]
         out: Tensor = self.linear(x.flatten(1).float()).unflatten(1, self.shape)
         return out
 

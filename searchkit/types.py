@@ -93,7 +93,8 @@ class DataSpec:
     int64: the valid steps of each row. A graph is `nodes`, (N, features), and `edges`, (2, E) int64, from the first
     row's nodes to the second's. Either all examples share one, and each is the node that is asked for, `query`, (); or
     each example has its own, with nodes numbered from 0, and `n_nodes` and `n_edges`, (), count them. The one output is
-    "logits" (n_classes,), "values" (n_targets,), or "reconstruction", of the input's shape.
+    "logits" (n_classes,), or (L, n_classes) where every step is answered, "values" (n_targets,), or "reconstruction",
+    of the input's shape.
     augmentations: those that such data have; a training asks for some of them.
     """
 
@@ -107,6 +108,11 @@ class DataSpec:
     @property
     def reconstructs(self) -> bool:
         return self.outputs[0].name == "reconstruction"
+
+    @property
+    def by_step(self) -> bool:
+        """Whether there is an answer for each step, (L, n_classes), instead of one a row."""
+        return self.outputs[0].name == "logits" and len(self.outputs[0].shape) == 2
 
     @property
     def varies_in_length(self) -> bool:
@@ -330,10 +336,35 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class Equipped(Protocol):
+    """A task whose bundle needs more than the model to take what a person has: a tokenizer, a loop around the graph."""
+
+    def equipment(self) -> dict[str, str]:
+        """Files of the bundle, name to text, beside those that every bundle has, or in place of its run.py. Scripts
+        import numpy, onnxruntime and each other alone."""
+
+
+@runtime_checkable
 class Penalised(Protocol):
     """A network with a loss term of its own (a VAE's KL): read once after each forward pass in training mode."""
 
     def penalty(self) -> Tensor: ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A network that goes on where an earlier call stopped (a decoder with its keys and values), so that a loop outside
+    the exported graph gives it one step at a time. Its first input has the steps on its second axis.
+
+    The exported file then takes `past`, (B, P, memory), the memories of the P ≥ 0 steps before, and gives `memory`,
+    (B, L, memory), those of its own steps: with no past it computes what `forward` does."""
+
+    @property
+    def memory(self) -> int:
+        """Numbers that a step leaves behind."""
+
+    def resume(self, *inputs_and_past: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives for these steps after those of the past, and their memory."""
 
 
 # ── Spaces ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -74,6 +74,12 @@ def test_the_fullest_examples_are_those_to_trace_with() -> None:
     assert layout.fullest((Port("x", ()),), {"x": np.zeros(5)}, 2).tolist() == [0, 1]
 
 
+def test_a_network_is_built_for_the_sizes_of_each_example_and_for_any_size_of_what_they_share() -> None:
+    assert layout.sizes(Port("tokens", (None,)), (9, 64)) == (64,)
+    assert layout.sizes(BAGS[1], (3, 17)) == (3,)
+    assert layout.sizes(Port("edges", (2, None), batched=False), (2, 40)) == (2, None)
+
+
 class Bags(nn.Module):
     """The sum of each bag's values, weighted by the table."""
 

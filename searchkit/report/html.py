@@ -95,6 +95,6 @@ def figures(found: Mapping[str, JSON]) -> dict[str, str]:
             for i, (points, name) in enumerate(zip(errors["points"][:4], named, strict=False))
         )
     elif "histogram" in errors:
-        unit = "mean squared error of an example"
+        unit = "mean squared error of an example" if metric == "mse" else f"{words.metric_name(metric)} of an example"
         drawn["errors"] = charts.histogram(errors["histogram"], errors["edges"], unit)
     return drawn

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
@@ -22,7 +23,7 @@ import jinja2
 import numpy as np
 
 from searchkit import __version__, layout, onnxfile
-from searchkit.types import JSON, Arrays, Artifact, BadInput, GateFailed, Port, freeze, thaw
+from searchkit.types import JSON, Arrays, Artifact, BadInput, Equipped, GateFailed, Port, freeze, thaw
 
 if TYPE_CHECKING:
     from searchkit.run import Context, Run
@@ -56,7 +57,8 @@ class Export:
         draft = ctx.child(artifact, self)
         manifest = _describe(draft, artifact, source, ctx) | {"parity": asdict(proof)}
         # The artifact comes last: what is killed before it is done again, bundle and all.
-        write_bundle(ctx.run.bundle, model=model, fp32=fp32, manifest=manifest, golden=golden)
+        equipment = ctx.task.equipment() if isinstance(ctx.task, Equipped) else {}
+        write_bundle(ctx.run.bundle, model=model, fp32=fp32, manifest=manifest, golden=golden, equipment=equipment)
         return ctx.save(draft, None, model=model, notes={"parity": asdict(proof)})
 
     def stands(self, id: str, ctx: Context) -> bool:
@@ -127,6 +129,7 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
         manifest = json.loads((run.bundle / "manifest.json").read_text(encoding="utf-8"))
         with np.load(run.bundle / "golden.npz", allow_pickle=False) as stored:
             golden = {name: stored[name] for name in stored.files}
+        equipment = {name: (run.bundle / name).read_text(encoding="utf-8") for name in manifest.get("equipment", ())}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise BadInput(f"The bundle {run.bundle} cannot be read ({error}); delete it and resume the run.") from error
     row = next((one for one in found["models"] if one["id"] == manifest["artifact"]), None)
@@ -142,6 +145,7 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
         fp32=run.bundle / "model_fp32.onnx",
         manifest=manifest,
         golden=golden,
+        equipment=equipment,
     )
 
 
@@ -149,19 +153,28 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
 
 
 def write_bundle(
-    directory: Path, *, model: Path, fp32: Path, manifest: Mapping[str, JSON], golden: Arrays
+    directory: Path,
+    *,
+    model: Path,
+    fp32: Path,
+    manifest: Mapping[str, JSON],
+    golden: Arrays,
+    equipment: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, JSON]:
     """Write the folder whole, in place of one that is there; the manifest as written.
 
     manifest: see `_describe`; sizes, hashes, versions, session options and the tolerance are added here. golden:
-    "input.<port>" and "output.<port>", a few rows each. Raises BadInput where the folder cannot be written."""
+    "input.<port>" and "output.<port>", a few rows each. equipment: as of `types.Equipped`. Raises
+    BadInput where the folder cannot be written."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     except OSError as error:
         raise BadInput(f"Cannot write the bundle {directory}: {error.strerror}; give a folder that can be.") from error
     try:
-        whole = _fill(building, model, fp32, dict(manifest), golden)
+        for name, text in equipment.items():
+            (building / name).write_text(text, encoding="utf-8")
+        whole = _fill(building, model, fp32, {**manifest, "equipment": sorted(equipment)}, golden)
         os.chmod(building, 0o755)
         _swap(building, directory)
     finally:
@@ -174,7 +187,8 @@ def _fill(folder: Path, model: Path, fp32: Path, manifest: dict[str, JSON], gold
     shutil.copyfile(fp32, folder / "model_fp32.onnx")
     np.savez_compressed(folder / "golden.npz", allow_pickle=False, **golden)
     for name in ("verify.py", "run.py"):
-        shutil.copyfile(TEMPLATES / name, folder / name)
+        if not (folder / name).exists():  # a task may bring its own run.py
+            shutil.copyfile(TEMPLATES / name, folder / name)
     exact = onnxfile.has_float_arithmetic(folder / "model.onnx")
     manifest |= {
         "format": FORMAT,

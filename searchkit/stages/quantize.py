@@ -138,7 +138,7 @@ def measured(fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context) 
                 latency_low=time.low,
                 latency_high=time.high,
                 latency_verdict=time.verdict,
-                agreement=agreement(evaluation, own, pooled=ctx.task.spec.reconstructs),
+                agreement=agreement(evaluation, own, pooled=ctx.task.spec.reconstructs, by_step=ctx.task.spec.by_step),
                 int8_share=where.int8_share,
                 stayed_fp32=where.fp32,
             )
@@ -146,10 +146,13 @@ def measured(fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context) 
     return found[0], found[1:]
 
 
-def agreement(own: Evaluation, reference: Evaluation, *, pooled: bool) -> float:
+def agreement(own: Evaluation, reference: Evaluation, *, pooled: bool, by_step: bool = False) -> float:
     """Share of examples answered alike: the same classes, or values that differ by no more than the reference errs, as
-    in `evidence.agreement`. pooled: one error over all values of an example, which share a unit; else one each."""
+    in `evidence.agreement`. pooled: one error over all values of an example, which share a unit; else one each.
+    by_step: the share of steps instead, each a class."""
     n, decisions = len(reference.decisions), reference.decisions
+    if by_step:
+        return float(np.mean(own.decisions == decisions))
     if decisions.dtype.kind in "iub":
         return float(np.mean((own.decisions == decisions).reshape(n, -1).all(axis=1)))
     gap = np.square(own.decisions - decisions, dtype=np.float64).reshape(n, -1)

@@ -124,16 +124,7 @@ class ArrayTask:
             yield Batch(inputs, inputs[0] if target is None else self._kind.soften(target, 0.0))
 
     def _train(self, training: Training, seed: int, device: str) -> Iterator[Batch]:
-        unknown = [name for name in training.augment if name not in self._modality.augmentations]
-        if unknown:
-            allowed = ", ".join(self._modality.augmentations) or "none"
-            raise BadInput(f"No augmentation '{unknown[0]}' for {self.spec.modality} data; allowed: {allowed}.")
-        if training.mixup > 0 and self.spec.vocabulary:
-            raise Infeasible("tokens cannot be mixed; set mixup to 0")
-        if training.mixup > 0 and not all(port.batched and port.counted_by is None for port in self.inputs):
-            raise Infeasible(
-                "examples of different sizes, or with parts that they share, cannot be mixed; set mixup to 0"
-            )
+        self._require_possible(training)
         generator = torch.Generator(device).manual_seed(seed)
         mixing = np.random.default_rng(derive_seed("mixup", seed))
         order = torch.randperm(self.n_examples("train"), generator=generator, device=device)
@@ -147,6 +138,18 @@ class ArrayTask:
                 share = float(mixing.beta(training.mixup, training.mixup))
                 inputs, target = _mix(inputs, target, share, generator)
             yield Batch(inputs, target)
+
+    def _require_possible(self, training: Training) -> None:
+        unknown = [name for name in training.augment if name not in self._modality.augmentations]
+        if unknown:
+            allowed = ", ".join(self._modality.augmentations) or "none"
+            raise BadInput(f"No augmentation '{unknown[0]}' for {self.spec.modality} data; allowed: {allowed}.")
+        if training.mixup > 0 and self.spec.vocabulary:
+            raise Infeasible("tokens cannot be mixed; set mixup to 0")
+        if training.mixup > 0 and not all(port.batched and port.counted_by is None for port in self.inputs):
+            raise Infeasible(
+                "examples of different sizes, or with parts that they share, cannot be mixed; set mixup to 0"
+            )
 
     def _augment(
         self, inputs: tuple[Tensor, ...], names: tuple[str, ...], generator: Generator
@@ -228,6 +231,12 @@ class ArrayTask:
 
     def summary(self) -> dict[str, JSON]:
         return summarise(self.data, self.inputs) | {"goal": self.goal.metric, "fingerprint": self.fingerprint}
+
+    def equipment(self) -> dict[str, str]:
+        """See `types.Equipped`."""
+        from .text import equipment
+
+        return {} if self.data.tokenizer is None else equipment(self.data)
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
         words, arrays = self.data.pack()

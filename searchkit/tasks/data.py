@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -50,15 +51,16 @@ class Found:
     kind: str | None = None  # what the source is known to be; None to be guessed
     rate: int = 0  # samples a second, where the examples are sounds
     about: str = ""
+    tokenizer: dict[str, JSON] | None = None  # what made text to the tokens in x
 
 
 @dataclass(frozen=True)
 class Data:
     """Checked examples and their splits.
 
-    inputs: by port name, (n, …), or laid out as the modality's ports say. target: (n,) int64 class indices, (n, k)
-    float32, or None for reconstruction.
-    rows: indices into them by split, ascending; no example is in two splits.
+    inputs: by port name, (n, …), or laid out as the modality's ports say. target: (n,) int64 class indices, (n, L)
+    int64 tokens, (n, k) float32, or None for reconstruction. rows: indices into them by split, ascending; no example is
+    in two splits. tokenizer: where the tokens come from text, what made them: plain JSON, see `tokenizer.Tokenizer`.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Data:
     columns: tuple[Column, ...] = ()
     split_seed: int = 0
     rate: int = 0  # samples a second, where the examples are sounds
+    tokenizer: dict[str, JSON] | None = None
 
     def of(self, split: Split) -> Arrays:
         return {name: values[self.rows[split]] for name, values in self.inputs.items()}
@@ -90,6 +93,8 @@ class Data:
         """16 hex digits of the SHA-256 of all values and splits."""
         rate = f" {self.rate}" if self.rate else ""
         hasher = hashlib.sha256(f"{self.modality} {self.kind} {self.labels}{rate}".encode())
+        if self.tokenizer is not None:
+            hasher.update(json.dumps(self.tokenizer, sort_keys=True).encode())
         for name, values in self.pack()[1].items():
             hasher.update(f"{name} {values.dtype.str} {values.shape}".encode())
             hasher.update(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
@@ -113,7 +118,7 @@ class Data:
         return cls(inputs=group("input."), target=arrays.get("target"), rows=group("rows."), **cast(Any, plain))
 
 
-_WORDS = ("name", "modality", "kind", "where", "labels", "targets", "columns", "split_seed", "rate")
+_WORDS = ("name", "modality", "kind", "where", "labels", "targets", "columns", "split_seed", "rate", "tokenizer")
 
 
 class Modality(Protocol):

@@ -7,7 +7,7 @@ from pathlib import Path
 from searchkit.types import BadInput, Task
 
 from .data import Found
-from .files_csv import read_table
+from .files_csv import DELIMITERS, read_table
 from .files_graphs import graph_text_in, is_graph_text, read_graph_text
 from .files_idx import is_idx, read_idx_folder
 from .files_images import FORMATS, read_image_folder
@@ -16,15 +16,16 @@ from .files_ts import read_ts
 from .files_wav import is_wav_folder, read_wav_folder
 from .prepare import make_task
 from .source import Source
+from .text import find_text, is_text_folder, split_of
 
-TABLES = (".csv", ".tsv", ".txt", ".data", ".parquet")
+TABLES = (".csv", ".tsv", ".data", ".parquet")
 ALLOWED = (
-    "a .csv or .parquet table, an .npz archive, a .ts file, a folder of idx files, one sub-folder of images a class, "
-    "a folder of wav files, or a text of graphs"
+    "a .csv or .parquet table, an .npz archive, a .ts file, a .txt text or text of graphs, a folder of idx files, of "
+    "wav files or of train and test lines of text, or one sub-folder of images a class"
 )
 TAKEN_BY = {
     "target": "tables",
-    "test_data": "tables, .ts files and texts of graphs",
+    "test_data": "tables, texts, .ts files and texts of graphs",
     "test_files": "folders of wav files",
     "steps": "wav and .ts files",
 }
@@ -50,7 +51,7 @@ def find(source: Source) -> Found:
             return _read_folder(path, source)
         if path.stat().st_size == 0:
             raise BadInput(f"The file '{path}' is empty; --data takes {ALLOWED}.")
-        if path.suffix.lower() in TABLES:
+        if path.suffix.lower() in TABLES or (path.suffix.lower() == ".txt" and is_delimited(path, source)):
             _refuse_others(source, path, "target", "test_data")
             return read_table(path, source)
         if path.suffix.lower() == ".npz":
@@ -59,6 +60,9 @@ def find(source: Source) -> Found:
         if path.suffix.lower() == ".ts":
             _refuse_others(source, path, "test_data", "steps")
             return read_ts(path, source)
+        if is_text(path, source):
+            _refuse_others(source, path, "test_data")
+            return find_text(path, source)
     except PermissionError as error:
         raise BadInput(
             f"'{error.filename}' may not be read: permission denied; change its permissions or copy it."
@@ -70,8 +74,29 @@ def _read_folder(path: Path, source: Source) -> Found:
     if not is_idx(path) and is_wav_folder(path, tuple(FORMATS)):
         _refuse_others(source, path, "test_files", "steps")
         return read_wav_folder(path, source)
+    if not is_idx(path) and is_text_folder(path):
+        _refuse_others(source, path, "test_data")
+        return find_text(path, source)
     _refuse_others(source, path)
     return read_idx_folder(path) if is_idx(path) else read_image_folder(path)
+
+
+def is_delimited(path: Path, source: Source) -> bool:
+    """Whether a .txt file is a table: it has a target, or its first lines have a delimiter equally often."""
+    if source.target is not None or source.modality == "tabular":
+        return True
+    if source.kind == "language" or source.encoding is not None:
+        return False
+    with open(path, "rb") as file:
+        lines = [line for line in (file.readline() for _ in range(20)) if line.strip()]
+    counts = ({line.count(mark.encode()) for line in lines} for mark in DELIMITERS)
+    return any(len(count) == 1 and count != {0} for count in counts)
+
+
+def is_text(path: Path, source: Source) -> bool:
+    """By its name (TREC.train.all), or by what is said of it."""
+    named = path.suffix.lower() in (".txt", ".text", ".md") or split_of(path) is not None
+    return named or source.kind == "language" or source.encoding is not None
 
 
 def _refuse_others(source: Source, path: Path, *taken: str) -> None:

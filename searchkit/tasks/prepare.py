@@ -22,6 +22,7 @@ MAX_GUESSED_CLASSES = 20  # distinct whole numbers in a column of a table, above
 def make_task(found: Found, source: Source) -> ArrayTask:
     """Raises BadInput."""
     from .arrays import ArrayTask, modality_named
+    from .language import LanguageTask
 
     if len(found.x) < MIN_ROWS:
         raise BadInput(
@@ -31,6 +32,8 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     words = [column.name for column in found.columns if column.kind == "categorical"]
     if name != "tabular" and words:
         raise BadInput(f"Column '{words[0]}' of {found.where} holds words, which {name} data cannot; use tabular.")
+    if found.tokenizer is not None and name != "tokens":
+        raise BadInput(f"{found.where} is text, whose modality is tokens, not {name}; leave out --modality.")
     inputs = modality_named(name).arrange(found)
     kind = source.kind or found.kind or guess_kind(found)
     target, labels = read_target(found, kind)
@@ -45,7 +48,8 @@ def make_task(found: Found, source: Source) -> ArrayTask:
         raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
     if kind == "classification" and target is not None:
         _require_classes(target, labels, rows, found)
-    return ArrayTask(
+    made = LanguageTask if kind == "language" else ArrayTask
+    return made(
         Data(
             name=found.name,
             modality=name,
@@ -59,6 +63,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
             columns=found.columns if name == "tabular" else (),
             split_seed=source.split_seed,
             rate=found.rate,
+            tokenizer=found.tokenizer,
         )
     )
 
@@ -118,6 +123,8 @@ def read_target(found: Found, kind: str) -> tuple[np.ndarray | None, tuple[str, 
     target, where = found.target, found.where
     if kind == "reconstruction":
         return None, ()
+    if kind == "language" and found.tokenizer is None:
+        raise BadInput(f"{where} is no text, which language needs; give a text file, or leave out --kind.")
     if target is None:
         raise BadInput(f"{where} has no target, which {kind} needs; add y, or ask for --kind reconstruction.")
     if len(target) != len(found.x):
@@ -132,6 +139,8 @@ def read_target(found: Found, kind: str) -> tuple[np.ndarray | None, tuple[str, 
             f"The target of {where} is not a finite number in {_rows(len(bad))}, the first of them row {bad[0]}; "
             "remove those rows or fill in the value."
         )
+    if kind == "language":
+        return target.astype(np.int64), ()
     if kind == "regression":
         return _read_values(found, target), ()
     if kind == "multilabel":

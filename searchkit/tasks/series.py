@@ -160,7 +160,9 @@ class Tokens:
         return {"tokens": x.astype(np.int64)} | _lengths(found, x.shape[1])
 
     def ports(self, data: Data) -> tuple[Port, ...]:
-        return (Port("tokens", data.inputs["tokens"].shape[1:], "int64"), *_length_port(data))
+        """Text comes in any length; the training rows are as long as the network is made for."""
+        shape = data.inputs["tokens"].shape[1:] if data.tokenizer is None else (None,)
+        return (Port("tokens", shape, "int64"), *_length_port(data))
 
     def frontend(self, data: Data) -> AsTokens:
         return AsTokens()
@@ -169,7 +171,7 @@ class Tokens:
         raise BadInput(f"{data.where} holds tokens, which cannot be reconstructed by squared error; give a target y.")
 
     def vocabulary(self, data: Data) -> int:
-        return int(data.inputs["tokens"].max()) + 1
+        return int(data.inputs["tokens"].max()) + 1 if data.tokenizer is None else len(data.tokenizer["tokens"])
 
 
 MODALITIES = {"series": Series(), "tokens": Tokens()}

@@ -9,7 +9,7 @@ from searchkit.types import JSON, BadInput, thaw
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
-KINDS = ("classification", "multilabel", "regression", "reconstruction")
+KINDS = ("classification", "multilabel", "regression", "reconstruction", "language")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,13 @@ class Source:
     test_files: str | None = None  # in a folder, the names of the files that are the test split: "*_[0-4].wav"
     target: str | None = None  # column name, or index as text: "c14", "14", "-1"
     modality: str | None = None  # one of MODALITIES
-    kind: str | None = None  # classification, multilabel, regression, reconstruction
+    kind: str | None = None  # one of KINDS
     features: str | None = None  # what a network sees of a sound: raw samples, or logmel, a spectrogram
     steps: int | None = None  # the one length that every series is cut or padded to; None keeps lengths
     split_seed: int = 0
+    encoding: str | None = None  # of text; None is UTF-8
+    vocabulary: int | None = None  # of text: tokens of byte pairs; None is characters, or 2,000 for lines
+    window: int | None = None  # of a text to be continued: tokens that the network sees at once
 
     def __post_init__(self) -> None:
         if (self.task is None) == (self.data is None):
@@ -44,6 +47,9 @@ class Source:
                     f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the "
                     "data."
                 )
+        for flag, number, least in (("vocabulary", self.vocabulary, 2), ("window", self.window, 8)):
+            if number is not None and number < least:
+                raise BadInput(f"A {flag} of {number} tokens is too small; give at least {least}.")
         own = (self.target, self.test_data, self.test_files, self.steps)
         if self.task is not None and any(value is not None for value in own):
             raise BadInput(

@@ -53,6 +53,7 @@ QUESTIONS = {
     "multilabel": "any of {n} labels",
     "regression": "a quantity",
     "reconstruction": "the input itself",
+    "language": "the token after each",
 }
 
 MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many

@@ -71,10 +71,19 @@ def take(ports, inputs, start, stop):
     return taken
 
 
+def pasts(session):
+    """The inputs that hold what earlier calls left behind."""
+    return [port for port in session.get_inputs() if port.shape[1:2] == ["past"]]
+
+
 def run(session, manifest, inputs, batch=256):
     n = rows_in(manifest["inputs"], inputs)
     names = [port["name"] for port in manifest["outputs"]]
-    parts = [session.run(names, take(manifest["inputs"], inputs, i, i + batch)) for i in range(0, n, batch)]
+    parts = []
+    for i in range(0, n, batch):
+        given = take(manifest["inputs"], inputs, i, i + batch)
+        given |= {p.name: np.zeros((min(batch, n - i), 0, *p.shape[2:]), np.float32) for p in pasts(session)}
+        parts.append(session.run(names, given))
     return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
 
 
@@ -92,6 +101,25 @@ def check_golden(session, manifest):
     if worst > share:
         raise Wrong(f"golden outputs differ by {worst:.2g} of the largest answer; allowed is {share:g}")
     return f"golden outputs differ by {worst:.2g} of the largest answer (allowed {share:g})"
+
+
+def check_memory(session, manifest):
+    """In two calls, of which the second goes on from what the first left behind, the answers are those of one call."""
+    golden = np.load(HERE / "golden.npz", allow_pickle=False)
+    inputs = {port["name"]: golden["input." + port["name"]] for port in manifest["inputs"]}
+    names = [port["name"] for port in manifest["outputs"]]
+    half = next(iter(inputs.values())).shape[1] // 2
+    (past,) = pasts(session)
+    empty = np.zeros((rows_in(manifest["inputs"], inputs), 0, *past.shape[2:]), np.float32)
+    *first, memory = session.run([*names, "memory"], {k: v[:, :half] for k, v in inputs.items()} | {past.name: empty})
+    second = session.run(names, {k: v[:, half:] for k, v in inputs.items()} | {past.name: memory})
+    worst = 0.0
+    for name, early, late, whole in zip(names, first, second, run(session, manifest, inputs).values()):
+        found = np.concatenate([early, late], 1)
+        worst = max(worst, float(np.sqrt(np.mean((found - whole) ** 2) / max(np.mean(whole**2), 1e-12))))
+    if not worst <= manifest["golden_tolerance"]:
+        raise Wrong(f"in two calls the answers differ by {worst:.2g} (root mean square) from those in one")
+    return f"it goes on from its memory: in two calls the answers differ by {worst:.2g} (root mean square)"
 
 
 def read_data(path, manifest):
@@ -138,10 +166,14 @@ def metric(name, answers, inputs, target, labels):
         return float(((answers > 0.5) == (target > 0.5)).mean())
     if name == "accuracy":
         return float((answers.argmax(1) == as_indices(target.reshape(-1), labels)).mean())
+    if name == "nats_per_character":
+        tokens = json.loads((HERE / "tokenizer.json").read_text(encoding="utf-8"))["tokens"]
+        characters = sum(max(1, len(tokens[token])) for token in target.reshape(-1))
+        return float(-np.take_along_axis(answers, target[..., None], 2).astype(float).sum() / characters)
     if name in ("rmse", "mse"):
         error = float(((answers.astype(float) - target.reshape(answers.shape)) ** 2).mean())
         return error**0.5 if name == "rmse" else error
-    raise Wrong(f"the metric {name} of this model is not one that this script computes (accuracy, rmse, mse)")
+    raise Wrong(f"the metric {name} of this model is not one that this script computes (accuracy, rmse, mse, nats_per_character)")
 
 
 def check_metric(session, manifest, path):
@@ -165,6 +197,8 @@ def main():
         print("ok   ", check_hashes(manifest))
         session = open_model(manifest)
         print("ok   ", check_golden(session, manifest))
+        if pasts(session):
+            print("ok   ", check_memory(session, manifest))
         if wanted.data:
             print("ok   ", check_metric(session, manifest, wanted.data))
     except (Wrong, OSError, KeyError, ValueError, TypeError) as wrong:

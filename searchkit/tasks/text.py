@@ -1,0 +1,308 @@
+"""Text: a plain one to be continued, or `label text` lines to be classified; as tokens, by a tokenizer of train alone.
+
+A plain text is split in its own order, the last tenth for test and the tenth before it for val: what comes later is
+what is asked for. Lines are split like rows of any kind, or as the files say. Text is read as UTF-8 unless the source
+names another encoding: to guess one wrong is to learn from garbage without a word.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from searchkit.types import BadInput, Task
+
+from .byte_pairs import learn
+from .data import Found
+from .prepare import MIN_ROWS, make_task
+from .source import Source
+from .splits import split_rows
+from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from .data import Data
+
+EMBEDDED = {
+    "pydoc": "continue the help on Python's language, 465,000 characters of English (standard library, pydoc_data)",
+    "pydoc-topics": "which page of that help a sentence is from: 8 pages (standard library, pydoc_data)",
+}
+
+TEST_SHARE = 0.10
+VAL_SHARE = 0.10
+WINDOW = 64  # tokens
+LINE_VOCABULARY = 2000
+LONGEST_LINE = 512  # tokens; what is longer is cut
+BUNDLE = Path(__file__).parent / "bundle"
+
+
+# ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_text(path: Path, source: Source) -> str:
+    """Line ends as "\\n". Raises BadInput on an empty file, one that is no text, or is in another encoding."""
+    raw = path.read_bytes()
+    wanted = source.encoding or "utf-8"
+    try:
+        name = codecs.lookup(wanted).name
+    except LookupError as error:
+        raise BadInput(
+            f"No encoding named '{wanted}'; name one that Python knows, such as utf-8 or latin-1."
+        ) from error
+    try:
+        text = raw.decode("utf-8-sig" if name == "utf-8" else wanted)
+    except UnicodeDecodeError as error:
+        byte = raw[error.start]
+        raise BadInput(
+            f"'{path}' is not {wanted}: byte {error.start:,} is 0x{byte:02x}; save it as UTF-8, or name the encoding "
+            "that it is in, such as --encoding latin-1 or utf-16."
+        ) from error
+    if "\0" in text:
+        raise BadInput(
+            f"'{path}' holds a zero at character {text.index(chr(0)):,}, which no text does; where it is UTF-16, "
+            "say --encoding utf-16."
+        )
+    if not text.strip():
+        raise BadInput(f"The file '{path}' holds no text; give one that does.")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@dataclass(frozen=True)
+class Lines:
+    """`label text` lines of one file."""
+
+    labels: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+def read_lines(path: Path, source: Source) -> Lines:
+    """Empty lines count for nothing. Raises BadInput on a label without a text."""
+    labels, texts = [], []
+    for number, line in enumerate(read_text(path, source).split("\n"), 1):
+        label, _, text = line.strip().partition(" ")
+        if not label:
+            continue
+        if not text.strip():
+            raise BadInput(
+                f"Line {number} of '{path}' is '{label}', a label without a text; a line is a label, a space and the "
+                "text. Complete the line, or remove it."
+            )
+        labels.append(label)
+        texts.append(" ".join(text.split()))
+    return Lines(tuple(labels), tuple(texts))
+
+
+def is_labelled(text: str) -> bool:
+    """Whether each line begins with one of a few words, each of them on ten lines or more on the average."""
+    firsts = Counter(line.split(maxsplit=1)[0] for line in text.split("\n") if line.strip())
+    return 2 <= len(firsts) <= max(2, sum(firsts.values()) // 10) and min(firsts.values()) >= 2
+
+
+def find_text(path: Path, source: Source) -> Found:
+    """A file, or a folder of files whose names say train, dev and test. Raises BadInput."""
+    if path.is_dir():
+        return _find_folder(path, source)
+    if source.kind is None:
+        text = read_text(path, source)
+        kind = "classification" if is_labelled(text) else "language"
+    else:
+        kind = source.kind
+    if kind == "language":
+        later = None if source.test_data is None else read_text(Path(source.test_data), source)
+        return from_text(read_text(path, source), path.stem, f"'{path}'", source, later=later)
+    parts = {"train": read_lines(path, source)}
+    if source.test_data is not None:
+        parts["test"] = read_lines(Path(source.test_data), source)
+    return from_lines(parts, path.stem, f"'{path}'", source)
+
+
+_SPLIT_WORDS = {"train": "train", "dev": "val", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_OTHERS = frozenset(".csv .tsv .parquet .json .npy .npz .gz .zip .pkl .pt .png .jpg .wav .ts".split())
+"""A file whose name says train and ends in one of these is no text."""
+
+
+def files_by_split(folder: Path) -> dict[str, Path]:
+    """The files of a folder that say in their names what they are for; the first by name where two say the same."""
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        split = split_of(file)
+        if file.is_file() and split is not None:
+            found.setdefault(split, file)
+    return found
+
+
+def split_of(file: Path) -> str | None:
+    """The split that a file of text is for, as its name says."""
+    words = re.split(r"[^a-z]+", file.name.lower())
+    splits = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    return splits.pop() if len(splits) == 1 and file.suffix.lower() not in _OTHERS else None
+
+
+def is_text_folder(folder: Path) -> bool:
+    return "train" in files_by_split(folder)
+
+
+def _find_folder(folder: Path, source: Source) -> Found:
+    files = files_by_split(folder)
+    if source.kind == "language":
+        raise BadInput(f"'{folder}' is a folder, and a text to be continued is one file; give that file.")
+    for flag, value in (("--test-data", source.test_data), ("--target", source.target)):
+        if value is not None:
+            raise BadInput(
+                f"{flag} '{value}' does not go with the folder '{folder}', whose files say it; leave it out."
+            )
+    parts: dict[str, Lines] = {
+        split: read_lines(files[split], source) for split in ("train", "val", "test") if split in files
+    }
+    return from_lines(parts, folder.name, f"'{folder}'", source)
+
+
+# ── From text to tokens ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def from_text(text: str, name: str, where: str, source: Source, *, later: str | None = None) -> Found:
+    """Windows of one length. later: the text of the test split, where it is another one. Raises BadInput on a text that
+    is too short."""
+    steps = source.window or WINDOW
+    cut = len(text) if later is not None else round(len(text) * (1 - TEST_SHARE))
+    first = round(cut - len(text) * VAL_SHARE)
+    parts = {"train": text[:first], "val": text[first:cut], "test": text[cut:] if later is None else later}
+    if len(text) <= steps * MIN_ROWS:  # no token is shorter than a character
+        raise BadInput(_too_short(where, len(text), "characters", steps))
+    plain = learn([parts["train"]], size=source.vocabulary, where=where, steps=steps)
+    tokenizer = Tokenizer(plain)
+    tokens, targets, begin = [], [], 0
+    given: dict[str, np.ndarray] = {}
+    for split, part in parts.items():
+        stream = np.array(tokenizer.encode(part), dtype=np.int64)
+        n = (len(stream) - 1) // steps
+        if n < 1:
+            raise BadInput(_too_short(f"the {split} split of {where}", len(stream), "tokens", steps))
+        tokens.append(stream[: n * steps].reshape(n, steps))
+        targets.append(stream[1 : n * steps + 1].reshape(n, steps))
+        given[split] = np.arange(begin, begin + n)
+        begin += n
+    if begin < MIN_ROWS:
+        raise BadInput(_too_short(where, sum(map(np.size, tokens)), "tokens", steps))
+    return Found(
+        name=name,
+        x=np.concatenate(tokens),
+        target=np.concatenate(targets),
+        where=where,
+        modality="tokens",
+        given={split: given[split] for split in ("val", "test")},
+        kind="language",
+        tokenizer=plain,
+    )
+
+
+def _too_short(where: str, n: int, unit: str, steps: int) -> str:
+    begun = where[0].upper() + where[1:]
+    return (
+        f"{begun} has {n:,} {unit}, and a window takes {steps} and the one that follows; at least {MIN_ROWS} windows "
+        "are needed, one of them in each split. Give a longer text, or a smaller --window."
+    )
+
+
+def from_lines(parts: dict[str, Lines], name: str, where: str, source: Source) -> Found:
+    """parts: "train", and "val" and "test" where they are given. The tokenizer learns from the rows of train alone."""
+    labels = [label for lines in parts.values() for label in lines.labels]
+    texts = [text for lines in parts.values() for text in lines.texts]
+    if len(texts) < MIN_ROWS:
+        raise BadInput(f"{where} has {len(texts)} lines; at least {MIN_ROWS} are needed for train, val and test.")
+    given: dict[str, np.ndarray] = {}
+    begin = 0
+    for split, lines in parts.items():
+        if split != "train":
+            given[split] = np.arange(begin, begin + len(lines.texts))
+        begin += len(lines.texts)
+    codes = np.unique(labels, return_inverse=True)[1]
+    rows = split_rows(len(texts), codes, given=given, seed=source.split_seed)
+    train = [texts[row] for row in rows["train"]]
+    size = source.vocabulary or LINE_VOCABULARY
+    plain = learn(train, size=size, where=where, steps=LONGEST_LINE, lowercase=True, prefix=" ")
+    tokens, lengths, plain["steps"] = _padded(texts, Tokenizer(plain))
+    return Found(
+        name=name,
+        x=tokens,
+        target=np.array(labels),
+        where=where,
+        modality="tokens",
+        lengths=lengths,
+        given={split: rows[split] for split in ("val", "test")},
+        kind="classification",
+        tokenizer=plain,
+    )
+
+
+def _padded(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, int]:
+    """(n, longest) tokens, padded with 0, their lengths (n,), and the longest."""
+    rows = [tokenizer.encode(text)[: tokenizer.steps] for text in texts]
+    lengths = np.array([len(row) for row in rows])
+    longest = int(lengths.max())
+    tokens = np.zeros((len(rows), longest), dtype=np.int64)
+    for row, numbers in enumerate(rows):
+        tokens[row, : len(numbers)] = numbers
+    return tokens, lengths, longest
+
+
+# ── What a bundle needs to take text ─────────────────────────────────────────────────────────────────────────────────
+
+
+def equipment(data: Data) -> dict[str, str]:
+    """As `types.Equipped`: the tokenizer, the lines that apply it, and a run.py that takes text."""
+    script = "run_language.py" if data.kind == "language" else "run_lines.py"
+    return {
+        "tokenizer.json": json.dumps(data.tokenizer, ensure_ascii=False) + "\n",
+        "tokenizer.py": (Path(__file__).parent / "tokenizer.py").read_text(encoding="utf-8"),
+        "run.py": (BUNDLE / script).read_text(encoding="utf-8"),
+    }
+
+
+# ── Embedded ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def _topics() -> dict[str, str]:
+    """Python's help on its own language, as `pydoc` shows it: page to text."""
+    from pydoc_data.topics import topics
+
+    return dict(sorted(topics.items()))
+
+
+PAGES = ("compound", "debugger", "formatstrings", "specialnames", "string-methods", "types", "typesmapping", "typesseq")
+"""The largest pages that are not parts of each other."""
+
+LEAST_WORDS = 6
+
+
+def _sentences() -> tuple[list[str], list[str]]:
+    """Pages and sentences. A sentence that two pages share says nothing of its page, and is left out."""
+    found = {page: {s.lower(): s for s in _split_sentences(_topics()[page])} for page in PAGES}
+    pages_of = Counter(folded for sentences in found.values() for folded in sentences)
+    rows = [(page, s) for page, sentences in found.items() for folded, s in sentences.items() if pages_of[folded] == 1]
+    return [page for page, _ in rows], [sentence for _, sentence in rows]
+
+
+def _split_sentences(text: str) -> list[str]:
+    whole = re.sub(r"\n\s*\n", " \0 ", text)  # a paragraph's end ends a sentence too
+    parts = re.split(r"(?<=[.:;!?])\s+|\0", whole)
+    return [sentence for part in parts if len((sentence := " ".join(part.split())).split()) >= LEAST_WORDS]
+
+
+def load(source: Source) -> Task:
+    assert source.task is not None
+    where = f"the task '{source.task}'"
+    if source.task == "pydoc":
+        text = "\n".join(_topics().values())
+        return make_task(from_text(text, source.task, where, source), source)
+    labels, texts = _sentences()
+    return make_task(from_lines({"train": Lines(tuple(labels), tuple(texts))}, source.task, where, source), source)
