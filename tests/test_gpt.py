@@ -198,8 +198,8 @@ def test_it_draws_text_by_a_seed(written: SimpleNamespace) -> None:
 
 
 def test_int8_files_go_on_from_their_memory(written: SimpleNamespace, tmp_path: Path) -> None:
-    """Weight-only as if they had not stopped. The activations of dynamic are scaled call by call; static answers 1 to 2 %
-    of the steps otherwise (seen: .984), from a cause that is not found yet."""
+    """Weight-only as if they had not stopped. The activations of dynamic are scaled call by call; static answers 1 to
+    2 % of the steps otherwise (seen: .984), from a cause that is not found yet."""
     fp32 = written.bundle / "model_fp32.onnx"
     rows_ = {"tokens": written.task.raw("val")["tokens"][:16]}
     stage = Quantize()
