@@ -1,4 +1,4 @@
-"""What the families share: activations, the starting weights that suit them, and how many steps a stem leaves.
+"""What the families share: activations, squeeze and excitation, and the starting weights that suit them.
 
 Weights start by Xavier (Glorot & Bengio 2010) where the activation saturates and by Kaiming (He et al. 2015,
 arXiv:1502.01852) where it rectifies.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+from torch import Tensor, nn
 
 from searchkit.types import DataSpec
 
@@ -70,3 +70,20 @@ def n_outputs(spec: DataSpec) -> int:
     size = spec.outputs[0].shape[0]
     assert size is not None
     return size
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a gate that sees them all, through `inner` units: (B, C, H, W). Hu et al. 2018,
+    arXiv:1709.01507."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = nn.Conv2d(width, inner, 1)
+        self.relu = nn.ReLU()
+        self.expand = nn.Conv2d(inner, width, 1)
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x * self.gate(self.expand(self.relu(self.reduce(self.pool(x)))))
+        return y

@@ -1,4 +1,5 @@
-"""The stem of the families that read steps: series by overlapping frames, tokens by embedding, to (B, L, D).
+"""The stem and the recurrent layer of the families that read steps: series by overlapping frames, tokens by embedding,
+to (B, L, D).
 
 Padding is zeroed before a frame can see it, and lengths are carried over to frames, so that what stands after a row's
 end never reaches its answer.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers import valid_steps
+from searchkit.layers import Recurrent, reverse, valid_steps
 from searchkit.types import DataSpec, Infeasible
 from spaces._layers import plain_answer
 
@@ -53,3 +54,19 @@ def check_stem(spec: DataSpec, frame: int) -> None:
     steps = spec.inputs[0].shape[-1]
     if steps is not None and frame > steps:
         raise Infeasible(f"a frame of {frame} steps is longer than the rows of {steps}")
+
+
+class Layer(nn.Module):
+    """One recurrent layer in one direction or both: (B, L, C) -> the steps of each direction, (B, L, H), in the order
+    of time."""
+
+    def __init__(self, inputs: int, hidden: int, *, kind: str, bidirectional: bool) -> None:
+        super().__init__()
+        self.forwards = Recurrent(inputs, hidden, kind=kind)
+        self.backwards = Recurrent(inputs, hidden, kind=kind) if bidirectional else None
+
+    def forward(self, x_BLC: Tensor, lengths_B: Tensor | None) -> list[Tensor]:
+        directions: list[Tensor] = [self.forwards(x_BLC)]
+        if self.backwards is not None:
+            directions.append(reverse(self.backwards(reverse(x_BLC, lengths_B)), lengths_B))
+        return directions

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import activation, initialise_, initialise_head_, n_outputs, plain_answer
+from spaces._layers import SqueezeExcite, activation, initialise_, initialise_head_, n_outputs, plain_answer
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,6 @@ class Arch:
     batch_norm: bool = True
     dropout: float = 0.0
     padding: str = "same"
-
-
-class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate that sees them all: (B, C, H, W). Hu et al. 2018, arXiv:1709.01507."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        inner = max(4, width // 4)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.reduce = nn.Conv2d(width, inner, 1)
-        self.relu = nn.ReLU()
-        self.expand = nn.Conv2d(inner, width, 1)
-        self.gate = nn.Hardsigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x * self.gate(self.expand(self.relu(self.reduce(self.pool(x)))))
-        return y
 
 
 class Residual(nn.Module):
@@ -91,7 +74,7 @@ class _Parts:
         return nn.Sequential(*layers)
 
     def squeeze_excite(self, width: int) -> list[nn.Module]:
-        return [SqueezeExcite(width)] if self.arch.squeeze_excite else []
+        return [SqueezeExcite(width, max(4, width // 4))] if self.arch.squeeze_excite else []
 
     def pool(self) -> nn.Module:
         return nn.AvgPool2d(2) if self.arch.downsample == "avg" else nn.MaxPool2d(2)

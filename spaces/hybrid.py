@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.layers import AttentionPool, Positions, Recurrent, pool, reverse, valid_steps
+from searchkit.layers import AttentionPool, Positions, pool, valid_steps
 from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
 from spaces._encoder import Block
 from spaces._layers import initialise_, initialise_head_, n_outputs, plain_answer
+from spaces._steps import Layer
 
 MOST_STEPS = 512
 """The positions there are where rows vary in length and the data does not say how long they get."""
@@ -160,22 +161,6 @@ class PlainSteps(nn.Module):
 
 
 # ── From steps to one vector ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Layer(nn.Module):
-    """One recurrent layer in one direction or both: (B, L, C) -> the steps of each direction, (B, L, H), in the order
-    of time."""
-
-    def __init__(self, inputs: int, hidden: int, *, kind: str, bidirectional: bool) -> None:
-        super().__init__()
-        self.forwards = Recurrent(inputs, hidden, kind=kind)
-        self.backwards = Recurrent(inputs, hidden, kind=kind) if bidirectional else None
-
-    def forward(self, x_BLC: Tensor, lengths_B: Tensor | None) -> list[Tensor]:
-        directions: list[Tensor] = [self.forwards(x_BLC)]
-        if self.backwards is not None:
-            directions.append(reverse(self.backwards(reverse(x_BLC, lengths_B)), lengths_B))
-        return directions
 
 
 class Recurrence(nn.Module):

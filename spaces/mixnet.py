@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from searchkit.layers import MixedDepthwise
 from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import activation, initialise_, initialise_head_, n_outputs, plain_answer
+from spaces._layers import SqueezeExcite, activation, initialise_, initialise_head_, n_outputs, plain_answer
 
 SIZES = (3, 5, 7, 9)
 
@@ -38,23 +38,6 @@ class Arch:
     dropout: float = 0.0
 
 
-class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate that sees them all: (B, C, H, W). inner: a quarter of the block's own channels, as
-    Tan & Le have it, and at least 4."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.reduce = nn.Conv2d(width, inner, 1)
-        self.relu = nn.ReLU()
-        self.expand = nn.Conv2d(inner, width, 1)
-        self.gate = nn.Hardsigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x * self.gate(self.expand(self.relu(self.reduce(self.pool(x)))))
-        return y
-
-
 class Block(nn.Module):
     """Expand, filter, weigh, project; x is added where the shape stays: (B, C, H, W) -> (B, D, ceil(H / stride), …)."""
 
@@ -68,6 +51,7 @@ class Block(nn.Module):
         self.body.extend([MixedDepthwise(inner, kernels=kernels, stride=stride), nn.BatchNorm2d(inner)])
         self.body.append(activation(arch.activation))
         if arch.squeeze_excite:
+            # a quarter of the block's own channels, as Tan & Le have it
             self.body.append(SqueezeExcite(inner, max(4, inputs // 4)))
         self.body.extend([nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width)])
         self.adds = inputs == width and stride == 1

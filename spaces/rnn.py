@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers import AttentionPool, Recurrent, pool, reverse
+from searchkit.layers import AttentionPool, pool
 from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
 from spaces._layers import initialise_, initialise_head_, n_outputs
-from spaces._steps import Stem, accepts, check_stem
+from spaces._steps import Layer, Stem, accepts, check_stem
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,6 @@ class Arch:
     hop: int = 2
     stem_width: int = 32
     dropout: float = 0.0
-
-
-class Layer(nn.Module):
-    """One recurrent layer in one direction or both: (B, L, C) -> the steps of each direction, (B, L, H) each. The
-    second direction's are in the order of time, like the first's."""
-
-    def __init__(self, inputs: int, hidden: int, *, kind: str, bidirectional: bool) -> None:
-        super().__init__()
-        self.forwards = Recurrent(inputs, hidden, kind=kind)
-        self.backwards = Recurrent(inputs, hidden, kind=kind) if bidirectional else None
-
-    def forward(self, x_BLC: Tensor, lengths_B: Tensor | None) -> list[Tensor]:
-        directions: list[Tensor] = [self.forwards(x_BLC)]
-        if self.backwards is not None:
-            directions.append(reverse(self.backwards(reverse(x_BLC, lengths_B)), lengths_B))
-        return directions
 
 
 class RecurrentNet(nn.Module):
