@@ -75,6 +75,8 @@ def metric_interval(goal: Goal, scores: np.ndarray, *, seed: int = 0) -> Interva
     low, high = _bca(scores, _bootstrap_means(scores, seed))
     if goal.root:
         low, high = math.sqrt(max(low, 0.0)), math.sqrt(max(high, 0.0))
+    if goal.most is not None:
+        high = min(high, goal.most)
     return Interval(value, low, high, "bca", len(scores))
 
 
@@ -298,11 +300,9 @@ def _compare(goal: Goal, kind: Kind, own: Evaluation, reference: Evaluation, see
 
 
 def _kind(task: Task, evaluation: Evaluation) -> Kind:
-    if task.spec.reconstructs:
-        return "reconstruction"
-    if task.spec.by_step:
-        return "steps"
-    return "classes" if evaluation.decisions.dtype.kind in "iub" else "values"
+    if evaluation.decisions.dtype.kind not in "iub":
+        return "reconstruction" if task.spec.reconstructs else "values"
+    return "steps" if task.spec.by_step else "classes"
 
 
 def errors(kind: Kind, evaluation: Evaluation, *, points: int = 400) -> dict[str, JSON]:

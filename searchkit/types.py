@@ -121,11 +121,13 @@ class DataSpec:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean."""
+    """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean.
+    most: a value that it cannot exceed, though scores of single examples may."""
 
     metric: str
     direction: Literal["maximize", "minimize"]
     root: bool = False
+    most: float | None = None
 
     def value(self, scores: np.ndarray) -> float:
         """scores: (n,) float64, one an example."""
@@ -342,6 +344,23 @@ class Equipped(Protocol):
     def equipment(self) -> dict[str, str]:
         """Files of the bundle, name to text, beside those that every bundle has, or in place of its run.py. Scripts
         import numpy, onnxruntime and each other alone."""
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A task whose answers are read by numbers that depend on the very file, such as the threshold of a score."""
+
+    def calibrate(self, predict: Predict) -> dict[str, JSON]:
+        """What the bundle's manifest says of the shipped file beside, from val alone. Of a threshold: "output", the
+        answer that it is for; "threshold"; "above" and "below", what an example is; "quantile" and "of", of what."""
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """A task's answer that is a comparison with what the network was given: exported, as any answer is."""
+
+    def compare(self, output: Tensor, *model_inputs: Tensor) -> tuple[Tensor, ...]:
+        """In place of `forward`: the task's answers, in order."""
 
 
 @runtime_checkable

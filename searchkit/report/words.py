@@ -7,7 +7,10 @@ from collections.abc import Mapping
 
 from searchkit.types import JSON
 
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "subset_accuracy", "label_accuracy")
+SHARES = (
+    "accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "false_alarm_rate", "subset_accuracy",
+    "label_accuracy",
+)  # fmt: skip
 """Metrics that are shares of 1, shown in per cent and their differences in points."""
 
 MINUS = "\N{MINUS SIGN}"

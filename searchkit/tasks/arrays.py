@@ -181,11 +181,14 @@ class ArrayTask:
             is_scaled = scaled_bytes <= CACHED_BYTES
             if is_scaled:
                 inputs = self._scale(inputs)
-            target = None
-            if self.data.target is not None:
-                target = torch.from_numpy(self._kind.encode(self.data.target_of(split))).to(device)
+            encoded = self._encoded(split)
+            target = None if encoded is None else torch.from_numpy(encoded).to(device)
             self._on_device[split, device] = (inputs, target, is_scaled)
         return self._on_device[split, device]
+
+    def _encoded(self, split: Split) -> np.ndarray | None:
+        """What training compares the output with, compact; None where it is the input itself."""
+        return None if self.data.target is None else self._kind.encode(self.data.target_of(split))
 
     @torch.no_grad()
     def _scale(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -21,6 +21,7 @@ MAX_GUESSED_CLASSES = 20  # distinct whole numbers in a column of a table, above
 
 def make_task(found: Found, source: Source) -> ArrayTask:
     """Raises BadInput."""
+    from .anomaly import AnomalyTask, separate
     from .arrays import ArrayTask, modality_named
     from .language import LanguageTask
 
@@ -37,10 +38,12 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     inputs = modality_named(name).arrange(found)
     kind = source.kind or found.kind or guess_kind(found)
     target, labels = read_target(found, kind)
-    strata = {"classification": target, "regression": None}.get(kind)
+    strata = target if kind in ("classification", "anomaly") else None
     if kind == "regression" and target is not None:
         strata = quantile_strata(target[:, 0])
     rows = split_rows(len(found.x), strata, given=found.given, seed=source.split_seed)
+    if kind == "anomaly" and target is not None:
+        target, labels, rows = separate(target, labels, rows, found, source)
     for split, chosen in rows.items():
         if len(chosen) == 0:
             raise BadInput(f"The {split} split of {found.where} would be empty; give more rows, several of each class.")
@@ -48,8 +51,8 @@ def make_task(found: Found, source: Source) -> ArrayTask:
         raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
     if kind == "classification" and target is not None:
         _require_classes(target, labels, rows, found)
-    made = LanguageTask if kind == "language" else ArrayTask
-    return made(
+    made = {"anomaly": AnomalyTask, "language": LanguageTask}
+    return made.get(kind, ArrayTask)(
         Data(
             name=found.name,
             modality=name,

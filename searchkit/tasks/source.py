@@ -9,7 +9,7 @@ from searchkit.types import JSON, BadInput, thaw
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
-KINDS = ("classification", "multilabel", "regression", "reconstruction", "language")
+KINDS = ("classification", "multilabel", "regression", "reconstruction", "anomaly", "language")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Source:
     target: str | None = None  # column name, or index as text: "c14", "14", "-1"
     modality: str | None = None  # one of MODALITIES
     kind: str | None = None  # one of KINDS
+    anomaly: str | None = None  # the classes to hold out, with commas between; asks for that kind
     features: str | None = None  # what a network sees of a sound: raw samples, or logmel, a spectrogram
     steps: int | None = None  # the one length that every series is cut or padded to; None keeps lengths
     split_seed: int = 0
@@ -47,6 +48,10 @@ class Source:
                     f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the "
                     "data."
                 )
+        if self.anomaly is not None and self.kind != "anomaly":
+            raise BadInput(
+                f"--anomaly '{self.anomaly}' holds out classes, which --kind {self.kind} does not; leave one of them out."
+            )
         for flag, number, least in (("vocabulary", self.vocabulary, 2), ("window", self.window, 8)):
             if number is not None and number < least:
                 raise BadInput(f"A {flag} of {number} tokens is too small; give at least {least}.")
@@ -63,4 +68,5 @@ class Source:
     @classmethod
     def parse(cls, plain: Mapping[str, JSON]) -> Source:
         """Raises BadInput on an unknown key or a value that is not allowed."""
-        return thaw(cls, dict(plain))
+        asked = {"kind": "anomaly"} if plain.get("anomaly") is not None else {}
+        return thaw(cls, {**asked, **plain})

@@ -53,6 +53,7 @@ QUESTIONS = {
     "multilabel": "any of {n} labels",
     "regression": "a quantity",
     "reconstruction": "the input itself",
+    "anomaly": "how unlike the normal examples it is",
     "language": "the token after each",
 }
 
