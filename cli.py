@@ -128,7 +128,11 @@ def search(
     modality: Annotated[str | None, typer.Option(help="tabular, image, series, tokens, voxels or graph.")] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help="classification, multilabel, regression, reconstruction, anomaly or language."),
+        typer.Option(help="classification, multilabel, regression, reconstruction, denoising, anomaly or language."),
+    ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(metavar="KIND:LEVEL", help="To take off again, such as gaussian:0.5 or mask:0.3."),
     ] = None,
     anomaly: Annotated[
         str | None,

@@ -23,7 +23,7 @@ import numpy as np
 
 from searchkit import layout
 from searchkit.run import Context, Run
-from searchkit.types import JSON, Artifact, Evaluation, Goal, Task, derive_seed, freeze
+from searchkit.types import JSON, Artifact, Evaluation, Goal, Inspecting, Task, derive_seed, freeze
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -252,13 +252,15 @@ def collect(
     kind = _kind(ctx.task, scored[fp32.id])
     rows = []
     for artifact in models:
-        network = ctx.source(artifact)
+        network, own = ctx.source(artifact), {}
+        if "weights" in artifact.files and isinstance(ctx.task, Inspecting):
+            own = ctx.task.inspect(ctx.network(artifact), "test")
         rows.append(
             {
                 "id": artifact.id,
                 "stage": artifact.stage,
                 "made_by": artifact.made_by,
-                "metrics": scored[artifact.id].metrics,
+                "metrics": scored[artifact.id].metrics | own,
                 "val": artifact.metrics,
                 **_compare(goal, kind, scored[artifact.id], scored[fp32.id], derive_seed(ctx.seed, artifact.id)),
                 "params": network.metrics["params"],

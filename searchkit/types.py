@@ -371,6 +371,23 @@ class Penalised(Protocol):
 
 
 @runtime_checkable
+class Variational(Protocol):
+    """A network whose answer may be drawn, a VAE's from its code; in eval mode `forward` answers from the mean."""
+
+    def draw(self, *inputs: Tensor) -> tuple[Tensor, Tensor] | None:
+        """A drawn answer, and of each example the divergence of what it was drawn from to its prior, (B,) nats. None
+        where this network draws nothing."""
+
+
+@runtime_checkable
+class Inspecting(Protocol):
+    """A task that asks a network for more than its answers tell: the evidence has it of artifacts with weights."""
+
+    def inspect(self, model: nn.Module, split: Split) -> dict[str, float]:
+        """Metrics of the network itself, in eval mode on the CPU; none where it has none of them."""
+
+
+@runtime_checkable
 class Resumable(Protocol):
     """A network that goes on where an earlier call stopped (a decoder with its keys and values), so that a loop outside
     the exported graph gives it one step at a time. Its first input has the steps on its second axis.

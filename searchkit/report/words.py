@@ -13,6 +13,11 @@ SHARES = (
 )  # fmt: skip
 """Metrics that are shares of 1, shown in per cent and their differences in points."""
 
+NAMES = {
+    "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²",
+    "mse_to_clean": "MSE to the clean input", "mse_of_input": "MSE of the noisy input", "elbo": "ELBO, nats",
+}  # fmt: skip
+
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -64,9 +69,7 @@ def cost(name: str, value: float) -> str:
 
 
 def metric_name(name: str) -> str:
-    return {"macro_f1": "macro-F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²"}.get(
-        name, name.replace("_", " ")
-    )
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def metric(name: str, value: float) -> str:

@@ -59,8 +59,9 @@ class Data:
     """Checked examples and their splits.
 
     inputs: by port name, (n, …), or laid out as the modality's ports say. target: (n,) int64 class indices, (n, L)
-    int64 tokens, (n, k) float32, or None for reconstruction. rows: indices into them by split, ascending; no example is
-    in two splits. tokenizer: where the tokens come from text, what made them: plain JSON, see `tokenizer.Tokenizer`.
+    int64 tokens, (n, k) float32, the raw examples without noise, or None for reconstruction. rows: indices into them by
+    split, ascending; no example is in two splits. tokenizer: where the tokens come from text, what made them: plain
+    JSON, see `tokenizer.Tokenizer`.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Data:
     split_seed: int = 0
     rate: int = 0  # samples a second, where the examples are sounds
     tokenizer: dict[str, JSON] | None = None
+    noise: str = ""  # what the inputs have and the target has not
 
     def of(self, split: Split) -> Arrays:
         return {name: values[self.rows[split]] for name, values in self.inputs.items()}
@@ -118,7 +120,19 @@ class Data:
         return cls(inputs=group("input."), target=arrays.get("target"), rows=group("rows."), **cast(Any, plain))
 
 
-_WORDS = ("name", "modality", "kind", "where", "labels", "targets", "columns", "split_seed", "rate", "tokenizer")
+_WORDS = (
+    "name",
+    "modality",
+    "kind",
+    "where",
+    "labels",
+    "targets",
+    "columns",
+    "split_seed",
+    "rate",
+    "tokenizer",
+    "noise",
+)
 
 
 class Modality(Protocol):

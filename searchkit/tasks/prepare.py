@@ -9,7 +9,7 @@ import numpy as np
 from searchkit.types import BadInput
 
 from .data import Data, Found
-from .source import Source
+from .source import UNLABELLED, Source
 from .splits import quantile_strata, split_rows
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     """Raises BadInput."""
     from .anomaly import AnomalyTask, separate
     from .arrays import ArrayTask, modality_named
+    from .denoising import DenoisingTask, with_noise
     from .language import LanguageTask
 
     if len(found.x) < MIN_ROWS:
@@ -51,24 +52,23 @@ def make_task(found: Found, source: Source) -> ArrayTask:
         raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
     if kind == "classification" and target is not None:
         _require_classes(target, labels, rows, found)
-    made = {"anomaly": AnomalyTask, "language": LanguageTask}
-    return made.get(kind, ArrayTask)(
-        Data(
-            name=found.name,
-            modality=name,
-            kind=kind,
-            inputs=inputs,
-            target=target,
-            rows=rows,
-            where=found.where,
-            labels=labels,
-            targets=found.targets,
-            columns=found.columns if name == "tabular" else (),
-            split_seed=source.split_seed,
-            rate=found.rate,
-            tokenizer=found.tokenizer,
-        )
+    made = {"anomaly": AnomalyTask, "denoising": DenoisingTask, "language": LanguageTask}
+    data = Data(
+        name=found.name,
+        modality=name,
+        kind=kind,
+        inputs=inputs,
+        target=target,
+        rows=rows,
+        where=found.where,
+        labels=labels,
+        targets=found.targets,
+        columns=found.columns if name == "tabular" else (),
+        split_seed=source.split_seed,
+        rate=found.rate,
+        tokenizer=found.tokenizer,
     )
+    return made.get(kind, ArrayTask)(with_noise(data, source.noise) if kind == "denoising" else data)
 
 
 def choose_modality(found: Found, source: Source) -> str:
@@ -124,7 +124,7 @@ def guess_kind(found: Found) -> str:
 def read_target(found: Found, kind: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Targets as Data stores them, and the class names. Raises BadInput where they do not suit the kind."""
     target, where = found.target, found.where
-    if kind == "reconstruction":
+    if kind in UNLABELLED:
         return None, ()
     if kind == "language" and found.tokenizer is None:
         raise BadInput(f"{where} is no text, which language needs; give a text file, or leave out --kind.")

@@ -9,7 +9,11 @@ from searchkit.types import JSON, BadInput, thaw
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
-KINDS = ("classification", "multilabel", "regression", "reconstruction", "anomaly", "language")
+KINDS = ("classification", "multilabel", "regression", "reconstruction", "denoising", "anomaly", "language")
+UNLABELLED = ("reconstruction", "denoising")
+"""Kinds that look at the inputs alone."""
+ASKED_BY = {"anomaly": "anomaly", "noise": "denoising"}
+"""Fields that one kind alone has: they ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,7 @@ class Source:
     modality: str | None = None  # one of MODALITIES
     kind: str | None = None  # one of KINDS
     anomaly: str | None = None  # the classes to hold out, with commas between; asks for that kind
+    noise: str | None = None  # to take off again, such as gaussian:0.5; asks for that kind
     features: str | None = None  # what a network sees of a sound: raw samples, or logmel, a spectrogram
     steps: int | None = None  # the one length that every series is cut or padded to; None keeps lengths
     split_seed: int = 0
@@ -48,10 +53,11 @@ class Source:
                     f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the "
                     "data."
                 )
-        if self.anomaly is not None and self.kind != "anomaly":
-            raise BadInput(
-                f"--anomaly '{self.anomaly}' holds out classes, which --kind {self.kind} does not; leave one of them out."
-            )
+        for flag, own in ASKED_BY.items():
+            if getattr(self, flag) is not None and self.kind != own:
+                raise BadInput(
+                    f"--{flag} '{getattr(self, flag)}' is for --kind {own}, not for {self.kind}; leave one of them out."
+                )
         for flag, number, least in (("vocabulary", self.vocabulary, 2), ("window", self.window, 8)):
             if number is not None and number < least:
                 raise BadInput(f"A {flag} of {number} tokens is too small; give at least {least}.")
@@ -68,5 +74,5 @@ class Source:
     @classmethod
     def parse(cls, plain: Mapping[str, JSON]) -> Source:
         """Raises BadInput on an unknown key or a value that is not allowed."""
-        asked = {"kind": "anomaly"} if plain.get("anomaly") is not None else {}
-        return thaw(cls, {**asked, **plain})
+        asked = [kind for flag, kind in ASKED_BY.items() if plain.get(flag) is not None]
+        return thaw(cls, {**({"kind": asked[0]} if asked else {}), **plain})

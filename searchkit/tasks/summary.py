@@ -25,6 +25,7 @@ def summarise(data: Data, ports: tuple[Port, ...]) -> dict[str, JSON]:
         "inputs": [freeze(port) for port in ports],
         "classes": _class_counts(data),
         "targets": list(data.targets),
+        "noise": data.noise,
         "columns": [freeze(column) for column in data.columns],
         "missing": missing,
         "missing_by_column": {
@@ -53,6 +54,7 @@ QUESTIONS = {
     "multilabel": "any of {n} labels",
     "regression": "a quantity",
     "reconstruction": "the input itself",
+    "denoising": "the input without its noise",
     "anomaly": "how unlike the normal examples it is",
     "language": "the token after each",
 }
@@ -75,6 +77,7 @@ def describe(summary: Mapping[str, JSON]) -> dict[str, str]:
         "columns": "; ".join(_columns(summary["columns"], kind) for kind in ("numeric", "categorical")).strip("; "),
         "predicts": predicts + (f": {_some(named)}" if named else ""),
         "metric": summary["goal"].replace("_", " "),
+        "noise": summary.get("noise", ""),
         "missing": _count(summary["missing"], "value") + (f": {_some(missing)}" if missing else ""),
         "duplicates": _count(summary["duplicates"], "row") + " within a split",
         "overlap": _count(summary["in_train_and_test"], "row") + " of test also in train or val",
