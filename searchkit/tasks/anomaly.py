@@ -4,7 +4,8 @@ Some classes are held out: none of their examples is trained on, all of them are
 example is its squared error, the mean over its values on the scale on which the network sees them: no column of a table
 outweighs another by its unit. The exported graph gives the score beside the reconstruction, so that what is measured
 here is what a user gets; the threshold above which it is an alarm is that of the very file, from the normal examples of
-val (`calibrate`). Not to be confused with a classifier of the held-out class, which has seen it.
+val (`calibrate`). The search and the stages are led by the area under the ROC curve on val: its anomalies are chosen
+by, not learnt from. Not to be confused with a classifier of the held-out class, which has been trained on it.
 """
 
 from __future__ import annotations

@@ -125,4 +125,4 @@ KINDS = {"reconstruction": rebuild}
 def load(source: Source) -> Task:
     from .image import digits
 
-    return make_task(digits("digits-reconstruction", labelled=False), source)
+    return make_task(digits("digits-reconstruction", labelled=source.kind == "anomaly"), source)

@@ -1,7 +1,8 @@
-"""Denoising: the noise itself, clean targets, and what a bound on nats says of a VAE."""
+"""Reconstruction: noise to take off, the bound of a VAE in nats, and the linear rival of reports/pca.py."""
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +140,25 @@ def test_a_vae_is_exported_with_the_mean_of_its_code_and_reports_its_bound(tmp_p
 def test_a_family_without_a_code_to_draw_says_nothing() -> None:
     spec = DataSpec("tabular", (Port("x", (12,)),), (Port("reconstruction", (12,)),))
     assert SPACE.build(SPACE.arch(widths=(8,), code=4), spec).draw(torch.randn(3, 12)) is None
+
+
+def test_the_rival_is_pca() -> None:
+    """reports/pca.py against scikit-learn's PCA: the projection, and the density of probabilistic PCA."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    from sklearn.decomposition import PCA
+
+    found = spec_from_file_location("pca", Path(__file__).parents[1] / "reports" / "pca.py")
+    assert found is not None and found.loader is not None
+    rival = module_from_spec(found)
+    sys.modules[found.name] = rival  # its dataclasses look there for their module
+    found.loader.exec_module(rival)
+    task = tasks.load({"task": "digits-reconstruction"})
+    train, test = (
+        torch.cat(list(rival.scaled(task, split))).flatten(1).double().numpy() for split in ("train", "test")
+    )
+    ours, theirs = rival.spectrum(task), PCA(n_components=10, svd_solver="full").fit(train)
+    projected = ours.pca(10)(torch.from_numpy(test).float()).numpy()
+    np.testing.assert_allclose(projected, theirs.inverse_transform(theirs.transform(test)), atol=1e-4)
+    # scikit-learn divides by n - 1 where the maximum of the likelihood divides by n
+    np.testing.assert_allclose(ours.log_density(test, 10), theirs.score_samples(test), rtol=0.01)
