@@ -44,6 +44,10 @@ class BadInput(SearchkitError):
     exit_status = 2
 
 
+class NotInstalled(BadInput):
+    """What was asked for needs a package that is not here; the sentence says which, and how to install it."""
+
+
 class NothingFeasible(SearchkitError):
     """No candidate meets the limits."""
 
