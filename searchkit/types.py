@@ -125,11 +125,15 @@ class DataSpec:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean."""
+    """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean.
+
+    span: of a metric that is maximized, from useless to good, in its own unit: 1 for a share, 450 for a game in which
+    chance makes 25 points and a good player 475. A tolerated drop is a share of it."""
 
     metric: str
     direction: Literal["maximize", "minimize"]
     root: bool = False
+    span: float = 1.0
 
     def value(self, scores: np.ndarray) -> float:
         """scores: (n,) float64, one an example."""
@@ -146,8 +150,8 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How much worse is still as good. max_drop: of a metric that is maximized, absolute (.005 is half a point of
-    accuracy). max_rise: of an error, relative (.02 is 2 % of it)."""
+    """How much worse is still as good. max_drop: of a metric that is maximized, a share of its span (.005 is half a
+    point of accuracy). max_rise: of an error, relative (.02 is 2 % of it)."""
 
     goal: Goal
     max_drop: float = 0.005
@@ -155,12 +159,14 @@ class Tolerance:
 
     @property
     def shown(self) -> str:
-        return f"{self.max_drop:g}" if self.goal.direction == "maximize" else f"{self.max_rise:.3g} of it"
+        if self.goal.direction == "maximize":
+            return f"{self.max_drop * self.goal.span:.3g}"
+        return f"{self.max_rise:.3g} of it"
 
     def admits(self, value: float, reference: float) -> bool:
         slack = 1e-9  # half a point is half a point in floating point too
         if self.goal.direction == "maximize":
-            return value >= reference - self.max_drop - slack
+            return value >= reference - self.max_drop * self.goal.span - slack
         return value <= reference * (1 + self.max_rise) + slack
 
     def admits_in_pairs(self, scores: np.ndarray, reference: np.ndarray) -> bool:
