@@ -97,8 +97,8 @@ class DataSpec:
     int64: the valid steps of each row. A graph is `nodes`, (N, features), and `edges`, (2, E) int64, from the first
     row's nodes to the second's. Either all examples share one, and each is the node that is asked for, `query`, (); or
     each example has its own, with nodes numbered from 0, and `n_nodes` and `n_edges`, (), count them. The one output is
-    "logits" (n_classes,), or (L, n_classes) where every step is answered, "values" (n_targets,), or "reconstruction",
-    of the input's shape.
+    "logits" (n_classes,), or (L, n_classes) where every step is answered, "values" (n_targets,), "reconstruction", of
+    the input's shape, or "action_values" (n_actions,), of which an agent that plays takes the largest.
     augmentations: those that such data have; a training asks for some of them.
     """
 
@@ -117,6 +117,11 @@ class DataSpec:
     def by_step(self) -> bool:
         """Whether there is an answer for each step, (L, n_classes), instead of one a row."""
         return self.outputs[0].name == "logits" and len(self.outputs[0].shape) == 2
+
+    @property
+    def acts(self) -> bool:
+        """Whether the answers are played, and what is scored is how the play went."""
+        return self.outputs[0].name == "action_values"
 
     @property
     def varies_in_length(self) -> bool:
@@ -194,7 +199,7 @@ class Evaluation:
 
     metrics: every metric of the task, the goal's among them. scores: (n,) float64, the goal is `goal.value(scores)`.
     decisions: (n,) class indices, or (n, …) values: two models agree on an example when their decisions do.
-    targets: (n,) or (n, …), the truth on the scale of `decisions`.
+    targets: (n,) or (n, …), the truth on the scale of `decisions`; (0,) where nobody knows it: of an agent's actions.
     """
 
     metrics: dict[str, float]
