@@ -286,6 +286,7 @@ class FitPlan:
     seconds: float = math.inf  # stop at the first step after this, with what there is
     loss: Callable[[nn.Module, Batch], Tensor] | None = None  # None: the task's own loss
     validate: bool = False  # evaluate on val after every epoch, for learning curves and early stopping
+    recovers: bool = False  # the network is good already, but for what a stage did to it: there is little to explore
 
 
 class Trial(Protocol):
@@ -357,6 +358,16 @@ class Equipped(Protocol):
     def equipment(self) -> dict[str, str]:
         """Files of the bundle, name to text, beside those that every bundle has, or in place of its run.py. Scripts
         import numpy, onnxruntime and each other alone."""
+
+
+@runtime_checkable
+class Bootstraps(Protocol):
+    """A network of action values that says by itself what the state after an action is worth, which its own values are
+    learnt from. Without it the largest of the target's values is."""
+
+    def bootstrap(self, own_BA: Tensor, target_BA: Tensor, action_B: Tensor) -> Tensor:
+        """(B,) from the values of the state after: the network's own and those of its slower copy, the target; and the
+        action, int64, that was taken there."""
 
 
 @runtime_checkable
