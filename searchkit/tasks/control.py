@@ -96,8 +96,8 @@ class ControlTask:
         self.about, self.data, self._log = about, log.data, log
         self.name = log.data.name
         self.log = log.transitions
-        self.inputs = (Port("observation", about.shape, about.dtype),)
-        self.answers = (Port("action_values", (about.n_actions,)),)
+        self.inputs: tuple[Port, ...] = (Port("observation", about.shape, about.dtype),)
+        self.answers: tuple[Port, ...] = (Port("action_values", (about.n_actions,)),)
         self.spec = DataSpec(
             modality="tabular",
             inputs=(Port("observation", (about.features,)),),
@@ -231,7 +231,7 @@ class ControlTask:
 
         def choose(observations: np.ndarray) -> np.ndarray:
             # an answer that is no number is played too, as the first action
-            return np.maximum(best_actions(predict({"observation": observations})["action_values"]), 0)
+            return best_actions(predict({"observation": observations})["action_values"]).clip(min=0)
 
         returns, steps = play(self._environments[: len(seeds)], seeds, choose)
         decisions = best_actions(predict(self.raw(split))["action_values"])

@@ -207,8 +207,8 @@ class Playing:
         assert self.target is not None
         for slow, quick in zip(self.target.parameters(), self.model.parameters(), strict=True):
             slow.lerp_(quick, FOLLOW)
-        for slow, quick in zip(self.target.buffers(), self.model.buffers(), strict=True):
-            slow.copy_(quick)
+        for old, new in zip(self.target.buffers(), self.model.buffers(), strict=True):
+            old.copy_(new)
 
     # ── from a state, and to one ────────────────────────────────────────────────────────────────────────────────────
 
