@@ -42,10 +42,9 @@ CAPACITY = 50_000
 
 CAPACITY_BYTES = 64 * 2**20
 
-FOLLOW = 0.05
-"""Of the way to the network that the target goes at each step. Values grow by what the target has learnt, with a time
-constant of 1 / (FOLLOW · (1 − DISCOUNT)) steps: at .01 that is 10,000, and a training of 7,680 ended at a return of 141
-on CartPole-v1 (measured)."""
+FOLLOW = 0.01
+"""Of the way to the network that the target goes at each step. Measured on CartPole-v1, a training of 7,680 steps: .01
+ended at a mean return of 141 of 500, .05 and .1 at 9 to 11, as bad as chance."""
 
 EXPLORE = 0.25
 """Of a training, in which the share of random actions falls from all to LEAST_RANDOM."""
