@@ -184,7 +184,9 @@ class Wanderer:
         self.environment = environment
         self.about = environment.about
         first = np.concatenate([self._at_random(seed + k) for k in range(20)])
-        self.centre, self.spread = (0.0, 1.0) if self.about.n_states else (first.mean(0), first.std(0) + 1e-6)
+        plain = self.about.n_states > 0  # states are told apart, not measured
+        self.centre = np.zeros(1) if plain else first.mean(0)
+        self.spread = np.ones(1) if plain else first.std(0) + 1e-6
 
     def _at_random(self, seed: int) -> np.ndarray:
         """The observations of the first steps of an episode of random actions."""
