@@ -191,7 +191,7 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
 def agreement(decisions_a: np.ndarray, decisions_b: np.ndarray, kind: Kind, *, targets: np.ndarray) -> Interval:
     """The share of examples that model a answers as b, the reference, does, with Wilson's interval. (n,) or (n, …).
 
-    classes, actions: the same one (several labels: all the same). steps, (n, L): the share of steps with the same class,
+    classes, actions: the same (several labels: all the same). steps, (n, L): the share of steps with the same class,
     and its bootstrap interval over examples, for the steps of one are not independent. reconstruction: the two differ,
     root mean square over the example's values, by no more than b errs, root mean square over the split: by less than
     what is wrong with b anyhow. values: the same, each difference in the unit of b's error on its own target."""
@@ -311,8 +311,8 @@ def errors(kind: Kind, evaluation: Evaluation, *, points: int = 400) -> dict[str
     """What a picture of the errors needs, as plain data.
 
     One class an example: "confusion", rows the truth. Several labels: "labels", counts by label. values: "points",
-    (truth, predicted) of each target, thinned evenly. steps, reconstruction, actions: "histogram" of the scores, and its
-    "edges"."""
+    (truth, predicted) of each target, thinned evenly. steps, reconstruction, actions: "histogram" of the scores, and
+    its "edges"."""
     truth, given = evaluation.targets, evaluation.decisions
     if kind == "classes" and truth.ndim == 1:
         size = int(max(truth.max(), given.max())) + 1
