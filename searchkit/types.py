@@ -206,7 +206,9 @@ class Predict(Protocol):
 class Training:
     """How a network is trained; sampled beside its architecture and stored with the artifact."""
 
+    objective: str = ""  # one of the task's own losses by name, where it has several; "" is its first
     optimizer: str = "adamw"  # sgd, momentum, rmsprop, adamw
+    momentum: float = 0.9  # of momentum, and of adamw's mean gradient
     lr: float = 2e-3
     schedule: str = "cosine"  # constant, cosine, linear, step
     warmup: float = 0.05  # share of all steps
