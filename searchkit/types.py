@@ -88,13 +88,14 @@ class Port:
 class DataSpec:
     """All that a space may know of the data: what the network takes (after the task's frontend) and what it gives.
 
-    modality is "tabular" (features,), "image" (C, H, W), "voxels" (C, D, H, W), "series" (C, L), "tokens" (L,) int64 or
-    "graph". A series or token input whose rows differ in length is followed by a second port `lengths`, shape (),
-    int64: the valid steps of each row. A graph is `nodes`, (N, features), and `edges`, (2, E) int64, from the first
-    row's nodes to the second's. Either all examples share one, and each is the node that is asked for, `query`, (); or
-    each example has its own, with nodes numbered from 0, and `n_nodes` and `n_edges`, (), count them. The one output is
-    "logits" (n_classes,), or (L, n_classes) where every step is answered, "values" (n_targets,), or "reconstruction",
-    of the input's shape.
+    modality is "tabular" (features,), "image" (C, H, W), "voxels" (C, D, H, W), "series" (C, L), "tokens" (L,) int64,
+    "graph", or "noise" (Z,), drawn from the unit Gaussian. A series or token input whose rows differ in length is
+    followed by a second port `lengths`, shape (), int64: the valid steps of each row. A graph is `nodes`, (N, features),
+    and `edges`, (2, E) int64, from the first row's nodes to the second's. Either all examples share one, and each is the
+    node that is asked for, `query`, (); or each example has its own, with nodes numbered from 0, and `n_nodes` and
+    `n_edges`, (), count them. The one output is "logits" (n_classes,), or (L, n_classes) where every step is answered,
+    "values" (n_targets,), "reconstruction", of the input's shape, or "sample": an example such as those of train, made
+    of noise.
     augmentations: those that such data have; a training asks for some of them.
     """
 
@@ -113,6 +114,11 @@ class DataSpec:
     def by_step(self) -> bool:
         """Whether there is an answer for each step, (L, n_classes), instead of one a row."""
         return self.outputs[0].name == "logits" and len(self.outputs[0].shape) == 2
+
+    @property
+    def generates(self) -> bool:
+        """Whether an answer has no truth of its own: all answers together should be like the examples."""
+        return self.outputs[0].name == "sample"
 
     @property
     def varies_in_length(self) -> bool:
@@ -184,7 +190,8 @@ class Evaluation:
 
     metrics: every metric of the task, the goal's among them. scores: (n,) float64, the goal is `goal.value(scores)`.
     decisions: (n,) class indices, or (n, …) values: two models agree on an example when their decisions do.
-    targets: (n,) or (n, …), the truth on the scale of `decisions`.
+    targets: (n,) or (n, …), the truth on the scale of `decisions`; where the spec generates, examples that are not
+    paired with them.
     """
 
     metrics: dict[str, float]
