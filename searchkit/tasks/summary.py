@@ -54,6 +54,7 @@ QUESTIONS = {
     "regression": "a quantity",
     "reconstruction": "the input itself",
     "language": "the token after each",
+    "generation": "pictures like those of train, made of noise",
 }
 
 MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many
