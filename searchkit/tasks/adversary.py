@@ -29,7 +29,7 @@ CRITIC_STEPS = {"minimax": 1, "wasserstein": 3, "least-squares": 1}
 
 OBJECTIVES = tuple(CRITIC_STEPS)
 
-UNITS = 16
+UNITS = 32
 """Of the critic's first layer; each that halves the picture has twice as many, up to 128."""
 
 RATE = 2.0
