@@ -233,10 +233,10 @@ SPACE = Space(
     build=build,
     training=TrainingSpace(
         default=Training(
-            objective="minimax",
+            objective="least-squares",
             lr=1e-3,
             momentum=0.5,
-            epochs=60,
+            epochs=40,
             batch_size=32,
             weight_decay=0.0,
             clip_norm=0.0,
@@ -251,7 +251,7 @@ SPACE = Space(
         },
     ),
     task="digits-generation",
-    budget=Budget(trials=12, epochs=60, rungs=3, eta=3),
+    budget=Budget(trials=12, epochs=40, rungs=3, eta=3),
     paper="Radford et al. 2016, arXiv:1511.06434; Karras et al. 2019, arXiv:1812.04948",
     points={
         "dcgan-digits": Arch(widths=(64, 32)),
