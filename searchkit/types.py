@@ -90,12 +90,12 @@ class DataSpec:
 
     modality is "tabular" (features,), "image" (C, H, W), "voxels" (C, D, H, W), "series" (C, L), "tokens" (L,) int64,
     "graph", or "noise" (Z,), drawn from the unit Gaussian. A series or token input whose rows differ in length is
-    followed by a second port `lengths`, shape (), int64: the valid steps of each row. A graph is `nodes`, (N, features),
-    and `edges`, (2, E) int64, from the first row's nodes to the second's. Either all examples share one, and each is the
-    node that is asked for, `query`, (); or each example has its own, with nodes numbered from 0, and `n_nodes` and
-    `n_edges`, (), count them. The one output is "logits" (n_classes,), or (L, n_classes) where every step is answered,
-    "values" (n_targets,), "reconstruction", of the input's shape, or "sample": an example such as those of train, made
-    of noise.
+    followed by a second port `lengths`, shape (), int64: the valid steps of each row. A graph is `nodes`,
+    (N, features), and `edges`, (2, E) int64, from the first row's nodes to the second's. Either all examples share one,
+    and each is the node that is asked for, `query`, (); or each example has its own, with nodes numbered from 0, and
+    `n_nodes` and `n_edges`, (), count them. The one output is "logits" (n_classes,), or (L, n_classes) where every step
+    is answered, "values" (n_targets,), "reconstruction", of the input's shape, or "sample": an example such as those of
+    train, made of noise.
     augmentations: those that such data have; a training asks for some of them.
     """
 
