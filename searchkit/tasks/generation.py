@@ -63,6 +63,7 @@ class Noise:
 
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=dict)
     corrupts: frozenset[str] = frozenset()
+    form = "noise"
 
     def arrange(self, found: Found) -> Arrays:
         raise BadInput(f"Noise is made, not read; give pictures in {found.where} and ask for --kind generation.")
@@ -151,9 +152,9 @@ class GenerationTask(ArrayTask):
     def __init__(self, data: Data, classes: np.ndarray | None, learned: Arrays | None = None) -> None:
         super().__init__(data)
         assert isinstance(self._kind, Draw)
-        self._scale_pictures = self._kind.scale
-        self.classes = classes
-        self._learned = learned
+        self._scale_pictures: ScaleImage = self._kind.scale
+        self.classes: np.ndarray | None = classes
+        self._learned: Arrays | None = learned
         self._real: dict[Split, np.ndarray] = {}
 
     @property
