@@ -128,7 +128,7 @@ def search(
     modality: Annotated[str | None, typer.Option(help="tabular, image, series, tokens, voxels or graph.")] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help="classification, multilabel, regression, reconstruction or language."),
+        typer.Option(help="classification, multilabel, regression, reconstruction, language or generation."),
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of text, such as latin-1.  [default: utf-8]")] = None,
     vocabulary: Annotated[

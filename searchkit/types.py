@@ -92,13 +92,14 @@ class Port:
 class DataSpec:
     """All that a space may know of the data: what the network takes (after the task's frontend) and what it gives.
 
-    modality is "tabular" (features,), "image" (C, H, W), "voxels" (C, D, H, W), "series" (C, L), "tokens" (L,) int64 or
-    "graph". A series or token input whose rows differ in length is followed by a second port `lengths`, shape (),
-    int64: the valid steps of each row. A graph is `nodes`, (N, features), and `edges`, (2, E) int64, from the first
-    row's nodes to the second's. Either all examples share one, and each is the node that is asked for, `query`, (); or
-    each example has its own, with nodes numbered from 0, and `n_nodes` and `n_edges`, (), count them. The one output is
-    "logits" (n_classes,), or (L, n_classes) where every step is answered, "values" (n_targets,), "reconstruction", of
-    the input's shape, or "action_values" (n_actions,), of which an agent that plays takes the largest.
+    modality is "tabular" (features,), "image" (C, H, W), "voxels" (C, D, H, W), "series" (C, L), "tokens" (L,) int64,
+    "graph", or "noise" (Z,), drawn from the unit Gaussian. A series or token input whose rows differ in length is
+    followed by a second port `lengths`, shape (), int64: the valid steps of each row. A graph is `nodes`,
+    (N, features), and `edges`, (2, E) int64, from the first row's nodes to the second's. Either all examples share one,
+    and each is the node that is asked for, `query`, (); or each example has its own, with nodes numbered from 0, and
+    `n_nodes` and `n_edges`, (), count them. The one output is "logits" (n_classes,), or (L, n_classes) where every step
+    is answered, "values" (n_targets,), "reconstruction", of the input's shape, "action_values" (n_actions,), of which
+    an agent that plays takes the largest, or "sample": an example such as those of train, made of noise.
     augmentations: those that such data have; a training asks for some of them.
     """
 
@@ -122,6 +123,11 @@ class DataSpec:
     def acts(self) -> bool:
         """Whether the answers are played, and what is scored is how the play went."""
         return self.outputs[0].name == "action_values"
+
+    @property
+    def generates(self) -> bool:
+        """Whether an answer has no truth of its own: all answers together should be like the examples."""
+        return self.outputs[0].name == "sample"
 
     @property
     def varies_in_length(self) -> bool:
@@ -200,6 +206,7 @@ class Evaluation:
     metrics: every metric of the task, the goal's among them. scores: (n,) float64, the goal is `goal.value(scores)`.
     decisions: (n,) class indices, or (n, …) values: two models agree on an example when their decisions do.
     targets: (n,) or (n, …), the truth on the scale of `decisions`; (0,) where nobody knows it: of an agent's actions.
+        Where the spec generates, examples that are not paired with them.
     """
 
     metrics: dict[str, float]
@@ -221,7 +228,9 @@ class Predict(Protocol):
 class Training:
     """How a network is trained; sampled beside its architecture and stored with the artifact."""
 
+    objective: str = ""  # one of the task's own losses by name, where it has several; "" is its first
     optimizer: str = "adamw"  # sgd, momentum, rmsprop, adamw
+    momentum: float = 0.9  # of momentum, and of adamw's mean gradient
     lr: float = 2e-3
     schedule: str = "cosine"  # constant, cosine, linear, step
     warmup: float = 0.05  # share of all steps

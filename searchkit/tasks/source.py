@@ -9,7 +9,7 @@ from searchkit.types import JSON, BadInput, thaw
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
-KINDS = ("classification", "multilabel", "regression", "reconstruction", "language")
+KINDS = ("classification", "multilabel", "regression", "reconstruction", "language", "generation")
 
 
 @dataclass(frozen=True, slots=True)

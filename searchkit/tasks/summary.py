@@ -55,6 +55,7 @@ QUESTIONS = {
     "reconstruction": "the input itself",
     "language": "the token after each",
     "control": "the value of each action, of which the best is taken",
+    "generation": "pictures like those of train, made of noise",
 }
 
 MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many
