@@ -73,7 +73,11 @@ BARS = {
         0.855,
         "asked of this project; gradient boosting has about .87",
     ),
-    "diabetes": Bar(("--space", "mlp", "--task", "diabetes", "--max-params", "3k", "--epochs", "120"), None, "ridge regression on the same split"),
+    "diabetes": Bar(
+        ("--space", "mlp", "--task", "diabetes", "--max-params", "3k", "--epochs", "120"),
+        None,
+        "ridge regression on the same split",
+    ),
     "fsdd-raw": Bar(
         on("cnn1d", "fsdd", "--test-files", "*_[0-4].wav", "--features", "raw", "--steps", "6000", "--trials", "4",
            "--epochs", "24"),
