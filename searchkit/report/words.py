@@ -16,6 +16,7 @@ SHARES = (
 NAMES = {
     "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²",
     "mse_to_clean": "MSE to the clean input", "mse_of_input": "MSE of the noisy input", "elbo": "ELBO, nats",
+    "frechet": "Fréchet distance",
 }  # fmt: skip
 
 MINUS = "\N{MINUS SIGN}"

@@ -9,7 +9,9 @@ from searchkit.types import JSON, BadInput, thaw
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
-KINDS = ("classification", "multilabel", "regression", "reconstruction", "denoising", "anomaly", "language")
+KINDS = (
+    "classification", "multilabel", "regression", "reconstruction", "denoising", "anomaly", "language", "generation",
+)  # fmt: skip
 UNLABELLED = ("reconstruction", "denoising")
 """Kinds that look at the inputs alone."""
 ASKED_BY = {"anomaly": "anomaly", "noise": "denoising"}

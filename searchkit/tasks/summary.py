@@ -57,6 +57,8 @@ QUESTIONS = {
     "denoising": "the input without its noise",
     "anomaly": "how unlike the normal examples it is",
     "language": "the token after each",
+    "control": "the value of each action, of which the best is taken",
+    "generation": "pictures like those of train, made of noise",
 }
 
 MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many
