@@ -10,6 +10,15 @@ from searchkit.types import JSON
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "subset_accuracy", "label_accuracy")
 """Metrics that are shares of 1, shown in per cent and their differences in points."""
 
+MEANINGS = {
+    "frechet": "The Fréchet distance tells how far all drawn pictures together are from all real ones, in features of "
+    "a small classifier that was trained on train: 0 is no difference, 1 or more is one picture drawn for all; what as "
+    "many real pictures of train have is as near as can be expected. Precision is the share of the drawn that lie "
+    "among the real, recall the share of the real that lie among the drawn. The features are not Inception’s, so that "
+    "no published FID compares.",
+}
+"""Of metrics that need more than their name."""
+
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -69,6 +78,7 @@ def metric_name(name: str) -> str:
         "mse": "MSE",
         "r2": "R²",
         "frechet": "Fréchet distance",
+        "real_frechet": "Fréchet distance of real pictures of train",
     }.get(name, name.replace("_", " "))
 
 

@@ -224,8 +224,19 @@ class GenerationTask(ArrayTask):
         drawn = features(self.perception, shown)
         scores = potentials(drawn, self._features(split))
         precision, recall = precision_and_recall(drawn, self._features(split))
-        metrics = {self.goal.metric: self.goal.value(scores), "precision": precision, "recall": recall}
+        metrics = {
+            self.goal.metric: self.goal.value(scores),
+            "precision": precision,
+            "recall": recall,
+            "real_frechet": self._floor(split),
+        }
         return Evaluation(metrics, scores, answers, real)
+
+    def _floor(self, split: Split) -> float:
+        """What as many real pictures, of train, have for their distance to those of the split."""
+        real, train = self._features(split), self._features("train")
+        floor: float = self.goal.value(potentials(train[np.linspace(0, len(train) - 1, len(real)).astype(int)], real))
+        return floor
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
         words, arrays = self.data.pack()
