@@ -42,14 +42,9 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     strata = {"classification": target, "regression": None}.get(kind)
     if kind == "regression" and target is not None:
         strata = quantile_strata(target[:, 0])
-    rows = split_rows(len(found.x), strata, given=found.given, seed=source.split_seed)
-    for split, chosen in rows.items():
-        if len(chosen) == 0:
-            raise BadInput(f"The {split} split of {found.where} would be empty; give more rows, several of each class.")
-    if len(rows["train"]) < 2:
-        raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
+    rows = checked_rows(found, strata, source)
     if kind == "classification" and target is not None:
-        require_classes(target, labels, rows, found)
+        _require_classes(target, labels, rows, found)
     made = LanguageTask if kind == "language" else ArrayTask
     return made(
         Data(
@@ -68,6 +63,17 @@ def make_task(found: Found, source: Source) -> ArrayTask:
             tokenizer=found.tokenizer,
         )
     )
+
+
+def checked_rows(found: Found, strata: np.ndarray | None, source: Source) -> dict[str, np.ndarray]:
+    """`split_rows` of what was found. Raises BadInput where a split is empty, or nothing is left to train on."""
+    rows = split_rows(len(found.x), strata, given=found.given, seed=source.split_seed)
+    for split, chosen in rows.items():
+        if len(chosen) == 0:
+            raise BadInput(f"The {split} split of {found.where} would be empty; give more rows, several of each class.")
+    if len(rows["train"]) < 2:
+        raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
+    return rows
 
 
 def choose_modality(found: Found, source: Source) -> str:
@@ -209,7 +215,7 @@ def _read_classes(found: Found, target: np.ndarray) -> tuple[np.ndarray, tuple[s
     return codes.astype(np.int64), tuple(str(value) for value in classes)
 
 
-def require_classes(target: np.ndarray, labels: tuple[str, ...], rows: dict[str, np.ndarray], found: Found) -> None:
+def _require_classes(target: np.ndarray, labels: tuple[str, ...], rows: dict[str, np.ndarray], found: Found) -> None:
     trained = np.unique(target[rows["train"]])
     for split in ("val", "test"):
         absent = np.setdiff1d(target[rows[split]], trained)
