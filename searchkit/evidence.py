@@ -9,6 +9,7 @@ with the val metrics of an artifact, which chose it and so flatter it.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
 import os
@@ -23,6 +24,7 @@ import numpy as np
 
 from searchkit import layout
 from searchkit.run import Context, Run
+from searchkit.tasks.image import layout as picture_layout
 from searchkit.tasks.metrics import errors_to_nearest
 from searchkit.types import JSON, Artifact, Evaluation, Goal, Inspecting, Task, derive_seed, freeze
 
@@ -30,6 +32,8 @@ RESAMPLES = 10_000
 CONFIDENCE = 0.95
 FEW = 10  # discordant pairs; below this the bootstrap of a difference of shares is too narrow
 FORMAT = 2
+PICTURED = 12  # examples that are shown where the answers are pictures
+PICTURE_SIDE = 64  # pixels, at most
 
 Kind = Literal["classes", "steps", "values", "reconstruction", "generation", "actions"]
 
@@ -291,6 +295,7 @@ def collect(
         "chosen": chosen.id,
         "models": rows,
         "errors": errors(kind, scored[chosen.id]),
+        "pictures": pictures(ctx.task, scored[fp32.id], scored[chosen.id]),
     }
     run.write_json("evidence.json", found)
     return dict(freeze(found))
@@ -339,6 +344,38 @@ def errors(kind: Kind, evaluation: Evaluation, *, points: int = 400) -> dict[str
         return {"points": [[[float(f"{v:.6g}") for v in pair] for pair in target] for target in pairs.swapaxes(0, 1)]}
     counts, edges = np.histogram(evaluation.scores, bins=min(30, max(5, len(evaluation.scores) // 10)))
     return {"histogram": counts.tolist(), "edges": edges.tolist()}
+
+
+def pictures(task: Task, fp32: Evaluation, shipped: Evaluation) -> JSON:
+    """What a reader sees where the answers are pictures, as plain data: "shape" (n, height, width, channels) and by
+    name of the row its bytes in base64, evenly chosen from test. None where the answers are something else."""
+    main = task.inputs[0]
+    if main.name != "image" and task.answers[0].name != "image" or fp32.decisions.ndim < 3:
+        return None
+    given = "given" if task.spec.reconstructs else "real, of test"
+    rows = {given: fp32.targets, "fp32 winner": fp32.decisions}
+    if shipped is not fp32:
+        rows["shipped"] = shipped.decisions
+    chosen = np.unique(np.linspace(0, len(fp32.targets) - 1, min(PICTURED, len(fp32.targets))).astype(int))
+    least, most = float(np.min(fp32.targets)), float(np.max(fp32.targets))
+    found: dict[str, JSON] = {"rows": {}}
+    for name, values in rows.items():
+        shown = _as_bytes(np.asarray(values)[chosen], least, most)
+        found |= {
+            "shape": list(shown.shape),
+            "rows": {**found["rows"], name: base64.b64encode(shown.tobytes()).decode()},
+        }
+    return found
+
+
+def _as_bytes(values: np.ndarray, least: float, most: float) -> np.ndarray:
+    """(n, H, W), (n, C, H, W) or (n, H, W, C) to (n, h, w, 1 or 3) uint8, black the least; large ones thinned."""
+    axes = picture_layout(values.shape[1:])
+    values = values[..., None] if axes == "HW" else np.moveaxis(values, 1, -1) if axes == "CHW" else values
+    step = -(-max(values.shape[1:3]) // PICTURE_SIDE)
+    values = values[:, ::step, ::step, : 3 if values.shape[3] >= 3 else 1]
+    share = (np.nan_to_num(values.astype(np.float64), nan=least) - least) / max(most - least, 1e-300)
+    return np.ascontiguousarray(np.round(255 * share.clip(0, 1)).astype(np.uint8))
 
 
 def _score(ctx: Context, artifact: Artifact, sha256: str) -> Evaluation:

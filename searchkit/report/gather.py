@@ -59,6 +59,7 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "quantization": _notes(stages, "Quantize"),
         "left_out": left_out(run, line, question["recipe"]),
         "errors": evidence["errors"] if evidence else None,
+        "pictures": evidence.get("pictures") if evidence else None,
         "failures": failed(trials),
         "data": run.config["task"]["summary"],
         "environment": {"versions": run.config["versions"], "hardware": run.config["hardware"]},

@@ -47,13 +47,9 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     rows = split_rows(len(found.x), strata, given=found.given, seed=source.split_seed)
     if kind == "anomaly" and target is not None:
         target, labels, rows = separate(target, labels, rows, found, source)
-    for split, chosen in rows.items():
-        if len(chosen) == 0:
-            raise BadInput(f"The {split} split of {found.where} would be empty; give more rows, several of each class.")
-    if len(rows["train"]) < 2:
-        raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
+    require_rows(rows, found)
     if kind == "classification" and target is not None:
-        require_classes(target, labels, rows, found)
+        _require_classes(target, labels, rows, found)
     made = {"anomaly": AnomalyTask, "denoising": DenoisingTask, "language": LanguageTask}
     data = Data(
         name=found.name,
@@ -71,6 +67,15 @@ def make_task(found: Found, source: Source) -> ArrayTask:
         tokenizer=found.tokenizer,
     )
     return made.get(kind, ArrayTask)(with_noise(data, source.noise) if kind == "denoising" else data)
+
+
+def require_rows(rows: dict[str, np.ndarray], found: Found) -> None:
+    """Raises BadInput where a split is empty, or nothing is left to train on."""
+    for split, chosen in rows.items():
+        if len(chosen) == 0:
+            raise BadInput(f"The {split} split of {found.where} would be empty; give more rows, several of each class.")
+    if len(rows["train"]) < 2:
+        raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
 
 
 def choose_modality(found: Found, source: Source) -> str:
@@ -212,7 +217,7 @@ def _read_classes(found: Found, target: np.ndarray) -> tuple[np.ndarray, tuple[s
     return codes.astype(np.int64), tuple(str(value) for value in classes)
 
 
-def require_classes(target: np.ndarray, labels: tuple[str, ...], rows: dict[str, np.ndarray], found: Found) -> None:
+def _require_classes(target: np.ndarray, labels: tuple[str, ...], rows: dict[str, np.ndarray], found: Found) -> None:
     trained = np.unique(target[rows["train"]])
     for split in ("val", "test"):
         absent = np.setdiff1d(target[rows[split]], trained)
