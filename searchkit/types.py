@@ -93,8 +93,8 @@ class DataSpec:
     int64: the valid steps of each row. A graph is `nodes`, (N, features), and `edges`, (2, E) int64, from the first
     row's nodes to the second's. Either all examples share one, and each is the node that is asked for, `query`, (); or
     each example has its own, with nodes numbered from 0, and `n_nodes` and `n_edges`, (), count them. The one output is
-    "logits" (n_classes,), or (L, n_classes) where every step is answered, "values" (n_targets,), or "reconstruction",
-    of the input's shape.
+    "logits" (n_classes,), or (L, n_classes) where every step is answered, "values" (n_targets,), "forecast" (K, H), the
+    next H steps of the first K channels of a series on the input's scale, or "reconstruction", of the input's shape.
     augmentations: those that such data have; a training asks for some of them.
     """
 
@@ -115,17 +115,25 @@ class DataSpec:
         return self.outputs[0].name == "logits" and len(self.outputs[0].shape) == 2
 
     @property
+    def forecasts(self) -> bool:
+        return self.outputs[0].name == "forecast"
+
+    @property
     def varies_in_length(self) -> bool:
         return any(port.name == "lengths" for port in self.inputs)
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean."""
+    """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean.
+
+    unit: (K,), what an answer's entries along its first axis are measured in: an error is divided by it before anything
+    else, so that channels of different units weigh alike. () where answers are measured in their own unit."""
 
     metric: str
     direction: Literal["maximize", "minimize"]
     root: bool = False
+    unit: tuple[float, ...] = ()
 
     def value(self, scores: np.ndarray) -> float:
         """scores: (n,) float64, one an example."""
@@ -342,6 +350,23 @@ class Equipped(Protocol):
     def equipment(self) -> dict[str, str]:
         """Files of the bundle, name to text, beside those that every bundle has, or in place of its run.py. Scripts
         import numpy, onnxruntime and each other alone."""
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A task with examples that hang together (windows that share steps, recordings of one speaker), so that they do
+    not count for as many as they are."""
+
+    def groups(self, split: Split) -> np.ndarray | None:
+        """(n,) whole numbers: examples with the same number are resampled together. None: each is by itself."""
+
+
+@runtime_checkable
+class Rivalled(Protocol):
+    """A task that can be answered without a network, too: what one has to be better than."""
+
+    def rivals(self) -> dict[str, Predict]:
+        """By name, from what train and val tell; scored by `evaluate` as a network is."""
 
 
 @runtime_checkable

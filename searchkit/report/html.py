@@ -94,6 +94,8 @@ def figures(found: Mapping[str, JSON]) -> dict[str, str]:
             charts.predicted(points, f"predicted-{i}", str(name))
             for i, (points, name) in enumerate(zip(errors["points"][:4], named, strict=False))
         )
+    elif "by_step" in errors:
+        drawn["errors"] = charts.by_step(errors["by_step"], shown)
     elif "histogram" in errors:
         unit = "mean squared error of an example" if metric == "mse" else f"{words.metric_name(metric)} of an example"
         drawn["errors"] = charts.histogram(errors["histogram"], errors["edges"], unit)

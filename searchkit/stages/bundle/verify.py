@@ -155,8 +155,8 @@ def as_indices(target, labels):
     return target.astype(int)
 
 
-def metric(name, answers, inputs, target, labels):
-    if name == "mse" and target is None:
+def metric(name, answers, inputs, target, labels, unit=()):
+    if name == "mse" and target is None and not len(unit):
         target = next(iter(inputs.values()))
     if target is None:
         raise Wrong("the data hold no targets 'y', so there is no metric to compute")
@@ -171,7 +171,10 @@ def metric(name, answers, inputs, target, labels):
         characters = sum(max(1, len(tokens[token])) for token in target.reshape(-1))
         return float(-np.take_along_axis(answers, target[..., None], 2).astype(float).sum() / characters)
     if name in ("rmse", "mse"):
-        error = float(((answers.astype(float) - target.reshape(answers.shape)) ** 2).mean())
+        error = answers.astype(float) - target.reshape(answers.shape)
+        if len(unit):  # of each channel, so that all weigh alike
+            error = error / np.reshape(unit, (-1, *[1] * (error.ndim - 2)))
+        error = float((error ** 2).mean())
         return error**0.5 if name == "rmse" else error
     raise Wrong(f"the metric {name} of this model is not one that this script computes (accuracy, rmse, mse, nats_per_character)")
 
@@ -180,7 +183,7 @@ def check_metric(session, manifest, path):
     inputs, target = read_data(path, manifest)
     answers = next(iter(run(session, manifest, inputs).values()))
     wanted = manifest["metric"]
-    value = metric(wanted["name"], answers, inputs, target, manifest["labels"])
+    value = metric(wanted["name"], answers, inputs, target, manifest["labels"], wanted.get("unit", ()))
     line = f"{wanted['name']} {value:.4f} on {len(answers)} rows of {path}"
     if wanted.get("test"):
         test = wanted["test"]
