@@ -24,6 +24,15 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     from .arrays import ArrayTask, modality_named
     from .language import LanguageTask
 
+    kind = source.kind or found.kind
+    if "forecasting" in (source.kind, found.kind):
+        from .forecasting import make_forecast
+
+        return make_forecast(found, source)
+    if source.horizon is not None:
+        raise BadInput(
+            f"--horizon {source.horizon} is for a series to be continued, and {found.where} is none; leave it out."
+        )
     if len(found.x) < MIN_ROWS:
         raise BadInput(
             f"{found.where} has {_rows(len(found.x))}; at least {MIN_ROWS} are needed for train, val and test."
@@ -35,7 +44,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     if found.tokenizer is not None and name != "tokens":
         raise BadInput(f"{found.where} is text, whose modality is tokens, not {name}; leave out --modality.")
     inputs = modality_named(name).arrange(found)
-    kind = source.kind or found.kind or guess_kind(found)
+    kind = kind or guess_kind(found)
     target, labels = read_target(found, kind)
     strata = {"classification": target, "regression": None}.get(kind)
     if kind == "regression" and target is not None:

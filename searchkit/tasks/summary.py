@@ -12,8 +12,9 @@ from searchkit.types import JSON, Port, freeze
 from .data import Data
 
 
-def summarise(data: Data, ports: tuple[Port, ...]) -> dict[str, JSON]:
-    repeated, shared = duplicates(data, ports)
+def summarise(data: Data, ports: tuple[Port, ...], *, examples: Data | None = None) -> dict[str, JSON]:
+    """examples: the same data with one row each, where `data` keeps them otherwise."""
+    repeated, shared = duplicates(examples or data, ports)
     x = data.inputs[data.main]
     missing = int(np.isnan(x).sum()) if x.dtype.kind == "f" else 0
     return {
@@ -54,6 +55,7 @@ QUESTIONS = {
     "regression": "a quantity",
     "reconstruction": "the input itself",
     "language": "the token after each",
+    "forecasting": "the steps to come",
 }
 
 MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many
@@ -78,7 +80,7 @@ def describe(summary: Mapping[str, JSON]) -> dict[str, str]:
         "duplicates": _count(summary["duplicates"], "row") + " within a split",
         "overlap": _count(summary["in_train_and_test"], "row") + " of test also in train or val",
         "fingerprint": str(summary["fingerprint"]),
-    }
+    } | summary.get("told", {})
     return {what: words for what, words in told.items() if words}
 
 
