@@ -35,7 +35,7 @@ from .source import Source
 from .splits import TEST_SHARE, VAL_SHARE
 from .summary import summarise
 
-EMBEDDED = {"mackey-glass": "chaotic series to be continued: 32 steps after 64, 3,000 steps, delay 17 (generated)"}
+EMBEDDED = {"mackey-glass": "chaotic series to be continued: 24 steps after 64, 3,000 steps, delay 17 (generated)"}
 
 WINDOW, HORIZON = 96, 24
 """Steps, where nothing is said."""
@@ -497,4 +497,4 @@ def load(source: Source) -> Task:
         targets=("x",),
         about="one step of time apart",
     )
-    return make_task(found, replace(source, window=source.window or 64, horizon=source.horizon or 32))
+    return make_task(found, replace(source, window=source.window or 64, horizon=source.horizon or 24))
