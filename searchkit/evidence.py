@@ -25,6 +25,7 @@ import numpy as np
 
 from searchkit import layout
 from searchkit.run import Context, Run
+from searchkit.tasks.metrics import errors_to_nearest
 from searchkit.types import JSON, Artifact, Evaluation, Goal, Grouped, Rivalled, Task, derive_seed, freeze
 
 RESAMPLES = 10_000
@@ -32,7 +33,7 @@ CONFIDENCE = 0.95
 FEW = 10  # discordant pairs; below this the bootstrap of a difference of shares is too narrow
 FORMAT = 2
 
-Kind = Literal["classes", "steps", "values", "forecast", "reconstruction"]
+Kind = Literal["classes", "steps", "values", "forecast", "reconstruction", "generation", "actions"]
 
 _NORMAL = NormalDist()
 _Z = _NORMAL.inv_cdf(0.5 + CONFIDENCE / 2)
@@ -229,12 +230,13 @@ def agreement(
 ) -> Interval:
     """The share of examples that model a answers as b, the reference, does, with Wilson's interval. (n,) or (n, …).
 
-    classes: the same class (several labels: all the same). steps, (n, L): the share of steps with the same class, and
-    its bootstrap interval over examples, for the steps of one are not independent. reconstruction: the two differ, root
-    mean square over the example's values, by no more than b errs, root mean square over the split: by less than what is
-    wrong with b anyhow. values, forecast: the same, each difference in the unit of b's error on its own
-    target, or step. groups: as in `metric_interval`; where all examples of a split are alike in this, Wilson's interval
-    of as many as there are groups."""
+    classes, actions: the same (several labels: all the same). steps, (n, L): the share of steps with the same class,
+    and its bootstrap interval over examples, for the steps of one are not independent. reconstruction: the two differ,
+    root mean square over the example's values, by no more than b errs, root mean square over the split: by less than
+    what is wrong with b anyhow. generation: as reconstruction, the error of b's answer being its distance to the
+    nearest of all targets. values, forecast: as reconstruction, each difference in the unit of b's error on its own
+    target, or step. groups: as in `metric_interval`; where all examples are alike in this, Wilson's interval of as many
+    as there are groups."""
     a, b = np.asarray(decisions_a), np.asarray(decisions_b)
     if a.shape != b.shape:
         raise ValueError(f"decisions over the same examples have one shape: {a.shape} against {b.shape}")
@@ -243,12 +245,15 @@ def agreement(
         shares = np.mean((a == b).reshape(n, -1), axis=1)
         low, high = _bca(shares, 0, groups)
         return Interval(float(shares.mean()), low, high, _named("bca", groups), n)
-    if kind == "classes":
+    if kind in ("classes", "actions"):
         alike = np.all((a == b).reshape(n, -1), axis=1)
     else:
         gap = np.square(a - b, dtype=np.float64).reshape(n, -1)
-        error = np.square(b - np.asarray(targets), dtype=np.float64).reshape(n, -1)
-        allowed = error.mean(axis=None if kind == "reconstruction" else 0)
+        if kind == "generation":
+            error = errors_to_nearest(b, np.asarray(targets))
+        else:
+            error = np.square(b - np.asarray(targets), dtype=np.float64).reshape(n, -1)
+        allowed = error.mean(axis=0 if kind in ("values", "forecast") else None)
         # a reference without error allows no difference, and none is 0 of it
         alike = np.mean(gap / np.maximum(allowed, 1e-100), axis=1) <= 1
     if groups is not None:
@@ -370,6 +375,10 @@ def _kind(task: Task, evaluation: Evaluation) -> Kind:
         return "steps"
     if task.spec.forecasts:
         return "forecast"
+    if task.spec.acts:
+        return "actions"
+    if task.spec.generates:
+        return "generation"
     return "classes" if evaluation.decisions.dtype.kind in "iub" else "values"
 
 
@@ -380,7 +389,7 @@ def errors(
 
     One class an example: "confusion", rows the truth. Several labels: "labels", counts by label. values: "points",
     (truth, predicted) of each target, thinned evenly. forecast: "by_step", the mean squared error of each step to come,
-    by name, of the file and of what stands beside it. steps, reconstruction: "histogram" of the scores, and "edges"."""
+    by name, of the file and of what stands beside it. The others: "histogram" of the scores, and its "edges"."""
     truth, given = evaluation.targets, evaluation.decisions
     if kind == "classes" and truth.ndim == 1:
         size = int(max(truth.max(), given.max())) + 1

@@ -61,9 +61,15 @@ def cost(name: str, value: float) -> str:
 
 
 def metric_name(name: str) -> str:
-    return {"macro_f1": "macro-F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²"}.get(
-        name, name.replace("_", " ")
-    )
+    return {
+        "macro_f1": "macro-F1",
+        "roc_auc": "ROC AUC",
+        "rmse": "RMSE",
+        "mae": "MAE",
+        "mse": "MSE",
+        "r2": "R²",
+        "frechet": "Fréchet distance",
+    }.get(name, name.replace("_", " "))
 
 
 def metric(name: str, value: float) -> str:

@@ -9,7 +9,9 @@ from searchkit.types import JSON, BadInput, thaw
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
-KINDS = ("classification", "multilabel", "regression", "reconstruction", "language", "forecasting")
+KINDS = (
+    "classification", "multilabel", "regression", "reconstruction", "language", "generation", "forecasting",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ QUESTIONS = {
     "reconstruction": "the input itself",
     "language": "the token after each",
     "forecasting": "the steps to come",
+    "control": "the value of each action, of which the best is taken",
+    "generation": "pictures like those of train, made of noise",
 }
 
 MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many
