@@ -242,3 +242,55 @@ def test_answers_that_are_pictures_are_shown(shape: tuple[int, ...], channels: i
     assert pictures(task, labels, labels) is None
     sound: Any = SimpleNamespace(inputs=spec.inputs, answers=(Port("reconstruction", shape),), spec=spec)
     assert pictures(sound, ours, ours) is None
+
+
+# ── Examples that hang together ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def overlapping(rng: np.random.Generator, n: int = 600, width: int = 12) -> np.ndarray:
+    """Scores of windows that share steps: means over `width` neighbours of independent squared errors of mean 1."""
+    errors = rng.normal(size=n + width - 1) ** 2
+    return np.convolve(errors, np.full(width, 1 / width), mode="valid")
+
+
+def test_blocks_cover_where_single_windows_do_not(monkeypatch):
+    """Blocks of 24, of windows that share 12 steps: 25 groups. Alone, each window counts for what it does not tell."""
+    monkeypatch.setattr(evidence, "RESAMPLES", 1000)
+    groups = np.arange(600) // 24
+
+    def draw(rng):
+        return (overlapping(rng),)
+
+    by_blocks = coverage(1.0, draw, lambda s: metric_interval(MSE, s, groups=groups), repeats=300)
+    by_windows = coverage(1.0, draw, lambda s: metric_interval(MSE, s), repeats=300)
+    assert by_blocks > 0.86 and by_windows < 0.6
+    differences = coverage(
+        0.0, lambda rng: (overlapping(rng), overlapping(rng)),
+        lambda a, b: paired_difference(MSE, a, b, groups=groups), repeats=300,
+    )  # fmt: skip
+    assert differences > 0.86
+
+
+def test_groups_of_one_are_no_groups():
+    scores = np.random.default_rng(3).gamma(0.7, size=180)
+    alone, grouped = metric_interval(RMSE, scores), metric_interval(RMSE, scores, groups=np.arange(180))
+    width = alone.high - alone.low
+    assert abs(alone.low - grouped.low) < 0.05 * width and abs(alone.high - grouped.high) < 0.05 * width
+    assert (alone.method, grouped.method, grouped.n) == ("bca", "bca of groups", 180)
+
+
+def test_copies_of_an_example_tell_no_more_than_one():
+    scores = np.random.default_rng(3).gamma(0.7, size=60)
+    once = metric_interval(MSE, scores, groups=np.arange(60))
+    often = metric_interval(MSE, np.repeat(scores, 9), groups=np.repeat(np.arange(60), 9))
+    assert (often.low, often.high) == pytest.approx((once.low, once.high), rel=1e-9)
+
+
+def test_agreement_of_groups_is_as_sure_as_there_are_groups():
+    decisions = np.random.default_rng(0).normal(size=(100, 1, 4))
+    groups = np.arange(100) // 10
+    same = agreement(decisions, decisions, "forecast", targets=decisions + 1, groups=groups)
+    assert (same.value, same.low, same.method) == (1.0, wilson(10, 10)[0], "wilson of groups")
+    moved = decisions + np.where(np.arange(100) < 10, 2.0, 0.0)[:, None, None]
+    part = agreement(moved, decisions, "forecast", targets=decisions + 1, groups=groups)
+    assert part.value == 0.9 and part.low < 0.8 and part.method == "bca of groups"

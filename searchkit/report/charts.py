@@ -316,6 +316,26 @@ def predicted(points: Sequence[Sequence[float]], name: str, target: str) -> str:
     return figure.markup()
 
 
+def by_step(lines: Mapping[str, Sequence[float]], unit: str) -> str:
+    """What each step to come is off by, the shipped file first."""
+    height = 280.0
+    values = [value for line in lines.values() for value in line]
+    last = max(len(line) for line in lines.values())
+    x, y = Scale(1, max(last, 2), LEFT, RIGHT), spanning([0.0, *values], height - 88, TOP)
+    figure = Figure(
+        "by-step", "Error of each step to come", f"{unit} of {last} steps to come: " + ", ".join(lines) + ".",
+        height=height,
+    )  # fmt: skip
+    ticks = [(float(n), str(n)) for n in linear_numbers([1, max(last, 2)])]
+    figure.axes(x, y, x_ticks=ticks, y_ticks=[(t, words.short(t)) for t in y.ticks()])
+    figure.titles(x, y, "step to come", unit)
+    looks = ["line c1", "line c2", "line c3 dashed", "line c4", "line c5 dashed"][: len(lines)]
+    for line, look in zip(lines.values(), looks, strict=False):
+        figure.line([(x(step), y(value)) for step, value in enumerate(line, 1)], look)
+    figure.legend(height - 23, [(look, shortened(name, 24)) for look, name in zip(looks, lines, strict=False)])
+    return figure.markup()
+
+
 def histogram(counts: Sequence[int], edges: Sequence[float], unit: str) -> str:
     height = 260.0
     x, y = Scale(edges[0], edges[-1], LEFT, RIGHT), Scale(0, max(counts) * 1.05, height - 50, TOP)

@@ -47,9 +47,11 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "goal": asdict(goal),
         "question": question,
         "command": reproducing([redacted(word) for word in asked["command"]]),
-        "evidence": evidence and {k: evidence[k] for k in ("split", "n", "confidence", "resamples", "kind")},
+        "evidence": evidence
+        and {k: evidence.get(k) for k in ("split", "n", "confidence", "resamples", "kind", "groups")},
         "labels": evidence["labels"] if evidence else [],
         "stages": rows,
+        "rivals": evidence.get("rivals", []) if evidence else [],
         "front": pareto(trials, line, goal, about["cost"]),
         "search": search_so_far(trials, goal),
         "importances": importances(run),

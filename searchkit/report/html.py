@@ -98,6 +98,8 @@ def figures(found: Mapping[str, JSON]) -> dict[str, str]:
             charts.predicted(points, f"predicted-{i}", str(name))
             for i, (points, name) in enumerate(zip(errors["points"][:4], named, strict=False))
         )
+    elif "by_step" in errors:
+        drawn["errors"] = charts.by_step(errors["by_step"], shown)
     elif "histogram" in errors:
         unit = {"mse": "mean squared error of an example", "frechet": "part of an example in the Fréchet distance"}.get(
             metric, f"{words.metric_name(metric)} of an example"

@@ -26,6 +26,15 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     from .denoising import DenoisingTask, with_noise
     from .language import LanguageTask
 
+    kind = source.kind or found.kind
+    if "forecasting" in (source.kind, found.kind):
+        from .forecasting import make_forecast
+
+        return make_forecast(found, source)
+    if source.horizon is not None:
+        raise BadInput(
+            f"--horizon {source.horizon} is for a series to be continued, and {found.where} is none; leave it out."
+        )
     if len(found.x) < MIN_ROWS:
         raise BadInput(
             f"{found.where} has {_rows(len(found.x))}; at least {MIN_ROWS} are needed for train, val and test."
@@ -37,7 +46,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     if found.tokenizer is not None and name != "tokens":
         raise BadInput(f"{found.where} is text, whose modality is tokens, not {name}; leave out --modality.")
     inputs = modality_named(name).arrange(found)
-    kind = source.kind or found.kind or guess_kind(found)
+    kind = kind or guess_kind(found)
     if (make := maker_of(kind)) is not None:
         return make(found, inputs, source)
     target, labels = read_target(found, kind)
