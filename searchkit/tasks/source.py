@@ -62,8 +62,8 @@ class Source:
         for flag, asks_for in ASKED_BY.items():
             if getattr(self, flag) is not None and self.kind != asks_for:
                 raise BadInput(
-                    f"--{flag} '{getattr(self, flag)}' is for --kind {asks_for}, not for {self.kind}; leave one of them "
-                    "out."
+                    f"--{flag} '{getattr(self, flag)}' is for --kind {asks_for}, not for {self.kind}; leave one of "
+                    "them out."
                 )
         unit = "steps" if self.forecasts else "tokens"
         for flag, number, least in (
