@@ -172,7 +172,7 @@ def test_every_objective_draws_better_than_chance(
     before = value(net, digits)
     training = replace(GAN.training.default, objective=objective, lr=2e-3, epochs=6)
     digits.fit(net, FitPlan(training, seed=0, until=6), TrainState())
-    assert value(net, digits) < 0.6 * before
+    assert value(net, digits) < 0.75 * before
 
 
 def test_the_critic_learns_so_often_and_the_generator_not_from_it(digits: GenerationTask) -> None:

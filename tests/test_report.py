@@ -23,7 +23,7 @@ from searchkit.report.gather import gather, redacted
 from searchkit.report.png import png
 from searchkit.report.svg import Scale, linear_ticks, spanning
 from searchkit.run import Run
-from searchkit.types import JSON, BadInput, Goal
+from searchkit.types import JSON, BadInput, Goal, thaw
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -292,7 +292,7 @@ def test_markdown_escapes():
 
 def test_the_goal_without_evidence_is_the_searchs(tmp_path):
     found = gather(make_run(tmp_path, goal=RMSE, n_trials=3), None)
-    assert Goal(**found["goal"]) == Goal("rmse", "minimize")
+    assert thaw(Goal, found["goal"]) == Goal("rmse", "minimize")
 
 
 # ── in a browser ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -17,7 +17,7 @@ from searchkit.pipeline import SKIPPED
 from searchkit.report import words
 from searchkit.run import Run
 from searchkit.search import history, importances, random_so_far, searches
-from searchkit.types import JSON, Artifact, Goal, freeze
+from searchkit.types import JSON, Artifact, Goal, freeze, thaw
 
 SCHEMA_VERSION = 1
 
@@ -119,7 +119,7 @@ def _line(artifacts: Mapping[str, Artifact], evidence: Mapping[str, JSON] | None
 
 
 def _goal(about: Mapping[str, JSON], evidence: Mapping[str, JSON] | None) -> Goal:
-    return Goal(**evidence["goal"]) if evidence else Goal(about["goal"], about["direction"])
+    return thaw(Goal, evidence["goal"]) if evidence else Goal(about["goal"], about["direction"])
 
 
 def _described(artifact: Artifact) -> dict[str, JSON]:
