@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from searchkit import int8, onnxfile
+from searchkit import int8, measure, onnxfile, rewrites
 from searchkit.layers import MixedDepthwise
 from searchkit.runtime import Deployed, OnnxPredictor, TorchPredictor
 from searchkit.types import Arrays, Port
@@ -86,3 +88,104 @@ def test_a_join_that_others_read_too_is_left_as_it_is(tmp_path: Path) -> None:
         onnxfile.export(net, IMAGE, answer, path, example=images(2))
         assert onnxfile.op_counts(path)["BatchNormalization"] == 1
         assert onnxfile.parity(OnnxPredictor(path), TorchPredictor(net, IMAGE, answer), images(8)).agrees
+
+
+def test_a_default_goes_unsaid_and_nothing_else_does() -> None:
+    def conv(**attributes: object) -> onnx.NodeProto:
+        return helper.make_node("Conv", ["x", "w"], ["y"], **attributes)
+
+    nodes = [
+        conv(group=1, strides=[1, 1], dilations=[1, 1], pads=[0, 0, 0, 0], auto_pad="NOTSET"),
+        conv(group=4, strides=[2, 1], dilations=[1, 2], pads=[0, 1, 0, 1], auto_pad="SAME_UPPER"),
+        helper.make_node("Gemm", ["a", "b"], ["c"], alpha=1.0, beta=0.5, transA=0, transB=1),
+        helper.make_node("LayerNormalization", ["a", "b"], ["c"], axis=-1, epsilon=1e-5, stash_type=1),
+        helper.make_node("LayerNormalization", ["a", "b"], ["c"], axis=1, epsilon=1e-6, stash_type=1),
+        helper.make_node("Gelu", ["a"], ["c"], approximate="tanh"),
+        helper.make_node("Pad", ["a", "b"], ["c"], domain="com.microsoft", mode="constant"),
+        *(helper.make_node("Reshape", ["a", shape], ["c"], allowzero=1) for shape in ("whole", "empty", "computed")),
+    ]
+    shapes = [numpy_helper.from_array(np.array(sizes), name) for name, sizes in (("whole", [-1, 4]), ("empty", [0, 4]))]
+    graph = helper.make_graph(nodes, "g", [], [], shapes)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    rewrites.drop_defaults(model, model.graph)
+    said = [sorted(attribute.name for attribute in node.attribute) for node in model.graph.node]
+    assert said == [
+        [], ["auto_pad", "dilations", "group", "pads", "strides"], ["beta", "transB"], [], ["axis", "epsilon"],
+        ["approximate"], ["mode"], [], ["allowzero"], ["allowzero"],
+    ]  # fmt: skip
+
+
+def test_a_file_without_defaults_answers_bit_for_bit(
+    branches: tuple[nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, path = branches
+    monkeypatch.setattr(rewrites, "drop_defaults", lambda model, graph: None)
+    size = onnxfile.export(net, IMAGE, ANSWER, tmp_path / "said.onnx", example=images(2))
+    assert path.stat().st_size < size - 100
+    said, unsaid = (OnnxPredictor(file)(images(16))["logits"] for file in (tmp_path / "said.onnx", path))
+    assert np.array_equal(said, unsaid)
+
+
+def chain(vectors: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """x @ a (int8) + first, normalized with gain and shift, @ b (int8) + last: 16 -> 16 -> 16."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.integers(-127, 128, (16, 16)).astype(np.int8) for name in ("a", "b")}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["a", "scale"], ["A"], axis=1),
+        helper.make_node("DequantizeLinear", ["b", "scale_b"], ["B"], axis=1),
+        helper.make_node("Add", ["x", "_mean"], ["f"]),
+        helper.make_node("MatMul", ["f", "A"], ["1"]),
+        helper.make_node("Add", ["1", "first"], ["2"]),
+        helper.make_node("LayerNormalization", ["2", "gain", "shift"], ["3"]),
+        helper.make_node("MatMul", ["3", "B"], ["4"]),
+        helper.make_node("Add", ["4", "last"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(array, name) for name, array in {**weights, **vectors}.items()]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+NAMES = ("scale", "scale_b", "_mean", "first", "gain", "shift", "last")
+
+
+def test_short_vectors_are_one_tensor_that_is_folded_when_the_file_is_opened(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    vectors = {name: rng.uniform(0.001, 0.01, 16).astype(np.float32) for name in NAMES}
+    model = chain(vectors)
+    rewrites.join_vectors(model, exact="_")
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    assert {"_mean", "last"} < stored.keys(), "a frontend's, and what is in the unit of the answers"
+    assert not {"scale", "scale_b", "first", "gain", "shift"} & stored.keys()
+    (packed,) = (array for array in stored.values() if array.dtype == np.float16)
+    assert packed.shape == (5 * 16,)
+    for name, one in (("whole", chain(vectors)), ("joined", model)):
+        helper.set_model_props(one, {onnxfile.MARK: "weight-only"})
+        onnxfile.save(onnxfile.shrink(one), tmp_path / f"{name}.onnx")
+    assert (tmp_path / "joined.onnx").stat().st_size < (tmp_path / "whole.onnx").stat().st_size - 5 * 16 * 2 + 40
+    x = {"x": rng.standard_normal((64, 16)).astype(np.float32)}
+    whole, joined = (onnxfile.session(tmp_path / f"{name}.onnx").run(None, x)[0] for name in ("whole", "joined"))
+    assert 0 < np.abs(joined - whole).max() < 2e-3 * np.abs(whole).max()
+    optimized = [node.op_type for node in measure.trace(tmp_path / "joined.onnx", x)[0].graph.node]
+    assert "Cast" not in optimized and "Split" not in optimized
+
+
+@pytest.mark.parametrize(
+    "name, value", [("scale", 1e-7), ("gain", 1e5), ("scale_b", 70_000.0)], ids=["small", "large", "too large"]
+)
+def test_a_vector_that_half_precision_does_not_hold_stays(name: str, value: float) -> None:
+    vectors = {one: np.full(16, 0.01, np.float32) for one in NAMES}
+    vectors[name][3] = value
+    model = chain(vectors)
+    rewrites.join_vectors(model, exact="_")
+    stored = {tensor.name for tensor in model.graph.initializer}
+    assert name in stored and "first" not in stored
+
+
+def test_one_short_vector_is_not_worth_two_operators() -> None:
+    model = chain({name: np.ones(16, np.float32) for name in NAMES})
+    for node in model.graph.node:
+        node.input[:] = ["scale" if name in NAMES and name != "last" else name for name in node.input]
+    before = model.SerializeToString()
+    rewrites.join_vectors(model, exact="_")
+    assert model.SerializeToString() == before
