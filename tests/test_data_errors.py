@@ -147,7 +147,7 @@ def unknown_kind(folder: Path) -> Source:
     return archive(folder, x=X, y=Y) | {"kind": "ranking"}
 
 
-@refused("task 'iris' brings its own target", "leave out --target")
+@refused("task 'iris' brings its own target; leave out --target\\.")
 def target_of_a_task(folder: Path) -> Source:
     return {"task": "iris", "target": "species"}
 
@@ -765,9 +765,14 @@ def steps_of_an_archive(folder: Path) -> Source:
     return archive(folder, x=X, y=Y) | {"steps": 50}
 
 
-@refused("task 'tones' brings its own test split and length", "--steps")
+@refused("task 'tones' brings its own length; leave out --steps\\.")
 def steps_of_a_task(folder: Path) -> Source:
     return {"task": "tones", "steps": 50}
+
+
+@refused("task 'tones' brings its own target and test split; leave out --target and --test-files\\.")
+def target_and_test_files_of_a_task(folder: Path) -> Source:
+    return {"task": "tones", "target": "pitch", "test_files": "*_0.wav"}
 
 
 # ── Series in .ts files ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -492,7 +492,7 @@ def another_kind_for_a_series(folder: Path) -> Source:
     return {"task": "mackey-glass", "kind": "regression"}
 
 
-@refused("task 'mackey-glass' brings its own times and splits", "--split")
+@refused("task 'mackey-glass' brings its own splits", "--split")
 def split_of_a_task(folder: Path) -> Source:
     return {"task": "mackey-glass", "split": "0.6,0.2,0.2"}
 

@@ -44,9 +44,9 @@ class Source:
 
     def __post_init__(self) -> None:
         if (self.task is None) == (self.data is None):
-            given = "both" if self.task is not None else "neither"
+            found = "both" if self.task is not None else "neither"
             raise BadInput(
-                f"The data come from a task or from a path, and {given} was given; give --task NAME or --data PATH."
+                f"The data come from a task or from a path, and {found} was given; give --task NAME or --data PATH."
             )
         known = (
             ("modality", self.modality, MODALITIES),
@@ -79,18 +79,19 @@ class Source:
                     f"--{flag.replace('_', '-')} {getattr(self, flag)} is for a series to be continued; add --kind "
                     "forecasting, or leave it out."
                 )
-        for flag in ("split", "time_column"):
-            if getattr(self, flag) is not None and self.task is not None:
-                raise BadInput(
-                    f"The task '{self.task}' brings its own times and splits; leave out --{flag.replace('_', '-')}."
-                )
-        own = (self.target, self.test_data, self.test_files, self.steps)
-        if self.task is not None and any(value is not None for value in own):
-            raise BadInput(
-                f"The task '{self.task}' brings its own target and test split; leave out --target and --test-data."
-                if self.target is not None or self.test_data is not None
-                else f"The task '{self.task}' brings its own test split and length; leave out --test-files and --steps."
-            )
+        own = (
+            ("--target", self.target, "target"),
+            ("--test-data", self.test_data, "test split"),
+            ("--test-files", self.test_files, "test split"),
+            ("--steps", self.steps, "length"),
+            ("--split", self.split, "splits"),
+            ("--time-column", self.time_column, "times"),
+        )
+        given = [(flag, what) for flag, value, what in own if value is not None]
+        if self.task is not None and given:
+            its = " and ".join(dict.fromkeys(what for _, what in given))
+            flags = " and ".join(flag for flag, _ in given)
+            raise BadInput(f"The task '{self.task}' brings its own {its}; leave out {flags}.")
         if self.steps is not None and self.steps < 1:
             raise BadInput(f"--steps {self.steps} leaves nothing of a series; it is a whole number from 1 on.")
 
