@@ -49,6 +49,7 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     batches: raw inputs, read one at a time, so that memory does not grow with their number. The graph before the first
     and after the last weighted operator, which scales features and answers, stays fp32."""
     model = _named(onnxfile.load(source))
+    _finite(model)
     excluded = [*_outside(model), *_joining_the_past(model), *_with_infinities(model)]
     opened = onnxfile.session(source)
     raw = _quantized(
@@ -171,6 +172,17 @@ def _joining_the_past(model: onnx.ModelProto) -> list[str]:
         else:
             past.update(node.output)
     return joining
+
+
+def _finite(model: onnx.ModelProto) -> None:
+    """Infinite constants become the largest finite number, which masks as well: the quantizer takes the range of every
+    tensor, of those that it is to leave alone too, and fails where one has no end."""
+    most = np.finfo(np.float32).max
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = numpy_helper.to_array(tensor)
+            if np.isinf(values).any():
+                tensor.CopyFrom(numpy_helper.from_array(values.clip(-most, most), tensor.name))
 
 
 _CARRIES = (
