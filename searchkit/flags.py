@@ -48,6 +48,9 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
         "encoding": given["encoding"],
         "vocabulary": given["vocabulary"],
         "window": given["window"],
+        "horizon": given["horizon"],
+        "split": given["split"],
+        "time_column": given["time_column"],
     }
     limits = Limits(
         size_bytes=whole("size", "max_size"),

@@ -98,8 +98,9 @@ class DataSpec:
     (N, features), and `edges`, (2, E) int64, from the first row's nodes to the second's. Either all examples share one,
     and each is the node that is asked for, `query`, (); or each example has its own, with nodes numbered from 0, and
     `n_nodes` and `n_edges`, (), count them. The one output is "logits" (n_classes,), or (L, n_classes) where every step
-    is answered, "values" (n_targets,), "reconstruction", of the input's shape, "action_values" (n_actions,), of which
-    an agent that plays takes the largest, or "sample": an example such as those of train, made of noise.
+    is answered, "values" (n_targets,), "forecast" (K, H), the next H steps of the first K channels of a series on the
+    input's scale, "reconstruction", of the input's shape, "action_values" (n_actions,), of which an agent that plays
+    takes the largest, or "sample": an example such as those of train, made of noise.
     augmentations: those that such data have; a training asks for some of them.
     """
 
@@ -130,6 +131,10 @@ class DataSpec:
         return self.outputs[0].name == "sample"
 
     @property
+    def forecasts(self) -> bool:
+        return self.outputs[0].name == "forecast"
+
+    @property
     def varies_in_length(self) -> bool:
         return any(port.name == "lengths" for port in self.inputs)
 
@@ -140,13 +145,16 @@ class Goal:
 
     span: of a metric that is maximized, from useless to good, in its own unit: 1 for a share, 450 for a game in which
     chance makes 25 points and a good player 475. A tolerated drop is a share of it. most: a value that it cannot
-    exceed, though scores of single examples may."""
+    exceed, though scores of single examples may.
+    unit: (K,), what an answer's entries along its first axis are measured in: an error is divided by it before anything
+    else, so that channels of different units weigh alike. () where answers are measured in their own unit."""
 
     metric: str
     direction: Literal["maximize", "minimize"]
     root: bool = False
     span: float = 1.0
     most: float | None = None
+    unit: tuple[float, ...] = ()
 
     def value(self, scores: np.ndarray) -> float:
         """scores: (n,) float64, one an example."""
@@ -386,6 +394,23 @@ class Comparing(Protocol):
 
     def compare(self, output: Tensor, *model_inputs: Tensor) -> tuple[Tensor, ...]:
         """In place of `forward`: the task's answers, in order."""
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A task with examples that hang together (windows that share steps, recordings of one speaker), so that they do
+    not count for as many as they are."""
+
+    def groups(self, split: Split) -> np.ndarray | None:
+        """(n,) whole numbers: examples with the same number are resampled together. None: each is by itself."""
+
+
+@runtime_checkable
+class Rivalled(Protocol):
+    """A task that can be answered without a network, too: what one has to be better than."""
+
+    def rivals(self) -> dict[str, Predict]:
+        """By name, from what train and val tell; scored by `evaluate` as a network is."""
 
 
 @runtime_checkable

@@ -117,7 +117,7 @@ def noise_with_a_target(folder: Path) -> Source:
 # ── The source ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@refused("No task named 'digit'", "digits, digits-reconstruction", "Did you mean 'digits'")
+@refused("No task named 'digit'", "digits, digits-anomaly", "Did you mean 'digits'")
 def unknown_task(folder: Path) -> Source:
     return {"task": "digit"}
 

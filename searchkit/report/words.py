@@ -16,8 +16,17 @@ SHARES = (
 NAMES = {
     "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²",
     "mse_to_clean": "MSE to the clean input", "mse_of_input": "MSE of the noisy input", "elbo": "ELBO, nats",
-    "frechet": "Fréchet distance",
+    "frechet": "Fréchet distance", "real_frechet": "Fréchet distance of real pictures of train",
 }  # fmt: skip
+
+MEANINGS = {
+    "frechet": "The Fréchet distance tells how far all drawn pictures together are from all real ones, in features of "
+    "a small classifier that was trained on train: 0 is no difference, 1 or more is one picture drawn for all; what as "
+    "many real pictures of train have is as near as can be expected. Precision is the share of the drawn that lie "
+    "among the real, recall the share of the real that lie among the drawn. The features are not Inception’s, so that "
+    "no published FID compares.",
+}
+"""Of metrics that need more than their name."""
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"

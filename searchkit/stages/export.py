@@ -108,7 +108,13 @@ def _describe(draft: Artifact, parent: Artifact, source: Artifact, ctx: Context)
         "inputs": [_port(port) for port in ctx.task.inputs],
         "outputs": [_port(port) for port in ctx.task.answers],
         "labels": list(ctx.task.labels),
-        "metric": {"name": goal.metric, "direction": goal.direction, "val": parent.metrics[goal.metric], "test": None},
+        "metric": {
+            "name": goal.metric,
+            "direction": goal.direction,
+            "unit": list(goal.unit),
+            "val": parent.metrics[goal.metric],
+            "test": None,
+        },
         "params": source.metrics["params"],
         "macs": source.metrics["macs"],
     }

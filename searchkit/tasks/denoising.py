@@ -110,7 +110,7 @@ def with_noise(data: Data, text: str | None) -> Data:
     corrupt = Corrupt(data, Noise.parse(text or DEFAULT))
     clean = data.inputs[data.main]
     generator = torch.Generator().manual_seed(derive_seed("noise", data.split_seed))
-    noisy = [corrupt(part, generator).numpy() for part in torch.from_numpy(clean).split(4096)]
+    noisy = [corrupt(part, generator).numpy() for part in torch.split(torch.from_numpy(clean), 4096)]
     return replace(data, inputs={data.main: np.concatenate(noisy)}, target=clean, noise=text or DEFAULT)
 
 

@@ -26,6 +26,15 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     from .denoising import DenoisingTask, with_noise
     from .language import LanguageTask
 
+    kind = source.kind or found.kind
+    if "forecasting" in (source.kind, found.kind):
+        from .forecasting import make_forecast
+
+        return make_forecast(found, source)
+    if source.horizon is not None:
+        raise BadInput(
+            f"--horizon {source.horizon} is for a series to be continued, and {found.where} is none; leave it out."
+        )
     if len(found.x) < MIN_ROWS:
         raise BadInput(
             f"{found.where} has {_rows(len(found.x))}; at least {MIN_ROWS} are needed for train, val and test."
@@ -37,7 +46,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     if found.tokenizer is not None and name != "tokens":
         raise BadInput(f"{found.where} is text, whose modality is tokens, not {name}; leave out --modality.")
     inputs = modality_named(name).arrange(found)
-    kind = source.kind or found.kind or guess_kind(found)
+    kind = kind or guess_kind(found)
     if (make := maker_of(kind)) is not None:
         return make(found, inputs, source)
     target, labels = read_target(found, kind)
@@ -47,13 +56,9 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     rows = split_rows(len(found.x), strata, given=found.given, seed=source.split_seed)
     if kind == "anomaly" and target is not None:
         target, labels, rows = separate(target, labels, rows, found, source)
-    for split, chosen in rows.items():
-        if len(chosen) == 0:
-            raise BadInput(f"The {split} split of {found.where} would be empty; give more rows, several of each class.")
-    if len(rows["train"]) < 2:
-        raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
+    require_rows(rows, found)
     if kind == "classification" and target is not None:
-        require_classes(target, labels, rows, found)
+        _require_classes(target, labels, rows, found)
     made = {"anomaly": AnomalyTask, "denoising": DenoisingTask, "language": LanguageTask}
     data = Data(
         name=found.name,
@@ -71,6 +76,15 @@ def make_task(found: Found, source: Source) -> ArrayTask:
         tokenizer=found.tokenizer,
     )
     return made.get(kind, ArrayTask)(with_noise(data, source.noise) if kind == "denoising" else data)
+
+
+def require_rows(rows: dict[str, np.ndarray], found: Found) -> None:
+    """Raises BadInput where a split is empty, or nothing is left to train on."""
+    for split, chosen in rows.items():
+        if len(chosen) == 0:
+            raise BadInput(f"The {split} split of {found.where} would be empty; give more rows, several of each class.")
+    if len(rows["train"]) < 2:
+        raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
 
 
 def choose_modality(found: Found, source: Source) -> str:
@@ -212,7 +226,7 @@ def _read_classes(found: Found, target: np.ndarray) -> tuple[np.ndarray, tuple[s
     return codes.astype(np.int64), tuple(str(value) for value in classes)
 
 
-def require_classes(target: np.ndarray, labels: tuple[str, ...], rows: dict[str, np.ndarray], found: Found) -> None:
+def _require_classes(target: np.ndarray, labels: tuple[str, ...], rows: dict[str, np.ndarray], found: Found) -> None:
     trained = np.unique(target[rows["train"]])
     for split in ("val", "test"):
         absent = np.setdiff1d(target[rows[split]], trained)

@@ -107,15 +107,16 @@ def elbo(net: Variational, train: Tensor, x: Tensor, restore: nn.Module, *, seed
 def _drawn(net: Variational, x: Tensor, draws: int) -> tuple[Tensor, Tensor] | None:
     """(n,) float64 squared errors, the mean over draws, and (n,) float64 nats of divergence."""
     errors, nats = [], []
-    for part in x.split(512):
+    for part in torch.split(x, 512):
         total = torch.zeros(len(part), dtype=torch.float64)
         for _ in range(draws):
             drawn = net.draw(part)
             if drawn is None:
                 return None
             total += (drawn[0] - part).double().square().flatten(1).sum(1)
+            divergence = drawn[1].double()
         errors.append(total / draws)
-        nats.append(drawn[1].double())
+        nats.append(divergence)
     return torch.cat(errors), torch.cat(nats)
 
 

@@ -11,6 +11,7 @@ MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
 KINDS = (
     "classification", "multilabel", "regression", "reconstruction", "denoising", "anomaly", "language", "generation",
+    "forecasting",
 )  # fmt: skip
 UNLABELLED = ("reconstruction", "denoising")
 """Kinds that look at the inputs alone."""
@@ -36,7 +37,10 @@ class Source:
     split_seed: int = 0
     encoding: str | None = None  # of text; None is UTF-8
     vocabulary: int | None = None  # of text: tokens of byte pairs; None is characters, or 2,000 for lines
-    window: int | None = None  # of a text to be continued: tokens that the network sees at once
+    window: int | None = None  # of a text or a series to be continued: tokens or steps that the network sees at once
+    horizon: int | None = None  # of a series to be continued: steps that it answers at once
+    split: str | None = None  # of a series: rows, or shares of them, of train, val and test, which follow one another
+    time_column: str | None = None  # of a series: the column with the times; None finds it
 
     def __post_init__(self) -> None:
         if (self.task is None) == (self.data is None):
@@ -55,14 +59,31 @@ class Source:
                     f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the "
                     "data."
                 )
-        for flag, own in ASKED_BY.items():
-            if getattr(self, flag) is not None and self.kind != own:
+        for flag, asks_for in ASKED_BY.items():
+            if getattr(self, flag) is not None and self.kind != asks_for:
                 raise BadInput(
-                    f"--{flag} '{getattr(self, flag)}' is for --kind {own}, not for {self.kind}; leave one of them out."
+                    f"--{flag} '{getattr(self, flag)}' is for --kind {asks_for}, not for {self.kind}; leave one of "
+                    "them out."
                 )
-        for flag, number, least in (("vocabulary", self.vocabulary, 2), ("window", self.window, 8)):
+        unit = "steps" if self.forecasts else "tokens"
+        for flag, number, least in (
+            ("vocabulary", self.vocabulary, 2),
+            ("window", self.window, 8),
+            ("horizon", self.horizon, 1),
+        ):
             if number is not None and number < least:
-                raise BadInput(f"A {flag} of {number} tokens is too small; give at least {least}.")
+                raise BadInput(f"A {flag} of {number} {unit} is too small; give at least {least}.")
+        for flag in ("horizon", "split", "time_column"):
+            if getattr(self, flag) is not None and self.data is not None and not self.forecasts:
+                raise BadInput(
+                    f"--{flag.replace('_', '-')} {getattr(self, flag)} is for a series to be continued; add --kind "
+                    "forecasting, or leave it out."
+                )
+        for flag in ("split", "time_column"):
+            if getattr(self, flag) is not None and self.task is not None:
+                raise BadInput(
+                    f"The task '{self.task}' brings its own times and splits; leave out --{flag.replace('_', '-')}."
+                )
         own = (self.target, self.test_data, self.test_files, self.steps)
         if self.task is not None and any(value is not None for value in own):
             raise BadInput(
@@ -72,6 +93,10 @@ class Source:
             )
         if self.steps is not None and self.steps < 1:
             raise BadInput(f"--steps {self.steps} leaves nothing of a series; it is a whole number from 1 on.")
+
+    @property
+    def forecasts(self) -> bool:
+        return self.kind == "forecasting"
 
     @classmethod
     def parse(cls, plain: Mapping[str, JSON]) -> Source:

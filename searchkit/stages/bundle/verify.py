@@ -162,8 +162,8 @@ def area(positive, scores):
     return float(below.mean() / 2 / len(ranked))
 
 
-def metric(name, answers, inputs, target, labels):
-    if name == "mse" and target is None:
+def metric(name, answers, inputs, target, labels, unit=()):
+    if name == "mse" and target is None and not len(unit):
         target = next(iter(inputs.values()))
     if target is None:
         raise Wrong("the data hold no targets 'y', so there is no metric to compute")
@@ -183,7 +183,10 @@ def metric(name, answers, inputs, target, labels):
             raise Wrong(f"y holds {sorted(set(positive))[:5]}; it is 0 or '{labels[0]}' and 1 or '{labels[1]}', some of both")
         return area(positive == 1, answers)
     if name in ("rmse", "mse", "mse_to_clean"):
-        error = float(((answers.astype(float) - target.reshape(answers.shape)) ** 2).mean())
+        error = answers.astype(float) - target.reshape(answers.shape)
+        if len(unit):  # of each channel, so that all weigh alike
+            error = error / np.reshape(unit, (-1, *[1] * (error.ndim - 2)))
+        error = float((error ** 2).mean())
         return error**0.5 if name == "rmse" else error
     raise Wrong(f"the metric {name} of this model is not one that this script computes (accuracy, rmse, mse, mse_to_clean, roc_auc, nats_per_character)")
 
@@ -192,7 +195,7 @@ def check_metric(session, manifest, path):
     inputs, target = read_data(path, manifest)
     found, wanted = run(session, manifest, inputs), manifest["metric"]
     answers = found["score"] if wanted["name"] == "roc_auc" else next(iter(found.values()))
-    value = metric(wanted["name"], answers, inputs, target, manifest["labels"])
+    value = metric(wanted["name"], answers, inputs, target, manifest["labels"], wanted.get("unit", ()))
     line = f"{wanted['name']} {value:.4f} on {len(answers)} rows of {path}"
     if wanted.get("test"):
         test = wanted["test"]
