@@ -164,14 +164,12 @@ def test_a_training_goes_on_bit_for_bit_with_its_critic(
 
 
 @pytest.mark.parametrize(("objective", "kind"), [(OBJECTIVES[0], "style"), *((o, "dcgan") for o in OBJECTIVES)])
-def test_every_objective_draws_better_than_chance(
-    digits: GenerationTask, objective: str, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("searchkit.tasks.adversary.UNITS", 16)
+def test_every_objective_draws_better_than_chance(digits: GenerationTask, objective: str, kind: str) -> None:
     net = generator(digits, kind)
     before = value(net, digits)
-    training = replace(GAN.training.default, objective=objective, lr=2e-3, epochs=6)
-    digits.fit(net, FitPlan(training, seed=0, until=6), TrainState())
+    epochs = 5 if objective == "wasserstein" else 12  # its critic learns three times as often
+    training = replace(GAN.training.default, objective=objective, lr=2e-3, epochs=epochs)
+    digits.fit(net, FitPlan(training, seed=0, until=epochs), TrainState())
     assert value(net, digits) < 0.75 * before
 
 
