@@ -131,8 +131,17 @@ def search(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="classification, multilabel, regression, reconstruction, language, generation or forecasting."
+            help="classification, multilabel, regression, reconstruction, denoising, anomaly, language, "
+            "generation or forecasting."
         ),
+    ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(metavar="KIND:LEVEL", help="To take off again, such as gaussian:0.5 or mask:0.3."),
+    ] = None,
+    anomaly: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Learn the other classes and find this one, or these: 'a,b'."),
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of text, such as latin-1.  [default: utf-8]")] = None,
     vocabulary: Annotated[

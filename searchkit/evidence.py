@@ -10,6 +10,7 @@ resampled (Davison and Hinkley 1997, section 3.8), and an interval is as wide as
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
 import os
@@ -25,13 +26,16 @@ import numpy as np
 
 from searchkit import layout
 from searchkit.run import Context, Run
+from searchkit.tasks.image import layout as picture_layout
 from searchkit.tasks.metrics import errors_to_nearest
-from searchkit.types import JSON, Artifact, Evaluation, Goal, Grouped, Rivalled, Task, derive_seed, freeze
+from searchkit.types import JSON, Artifact, Evaluation, Goal, Grouped, Inspecting, Rivalled, Task, derive_seed, freeze
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 FEW = 10  # discordant pairs; below this the bootstrap of a difference of shares is too narrow
 FORMAT = 2
+PICTURED = 12  # examples that are shown where the answers are pictures
+PICTURE_SIDE = 64  # pixels, at most
 
 Kind = Literal["classes", "steps", "values", "forecast", "reconstruction", "generation", "actions"]
 
@@ -80,6 +84,8 @@ def metric_interval(goal: Goal, scores: np.ndarray, *, seed: int = 0, groups: np
     low, high = _bca(scores, seed, groups)
     if goal.root:
         low, high = math.sqrt(max(low, 0.0)), math.sqrt(max(high, 0.0))
+    if goal.most is not None:
+        high = min(high, goal.most)
     return Interval(value, low, high, _named("bca", groups), len(scores))
 
 
@@ -301,13 +307,15 @@ def collect(
     groups = ctx.task.groups("test") if isinstance(ctx.task, Grouped) else None
     rows = []
     for artifact in models:
-        network = ctx.source(artifact)
+        network, own = ctx.source(artifact), {}
+        if "weights" in artifact.files and isinstance(ctx.task, Inspecting):
+            own = ctx.task.inspect(ctx.network(artifact), "test")
         rows.append(
             {
                 "id": artifact.id,
                 "stage": artifact.stage,
                 "made_by": artifact.made_by,
-                "metrics": scored[artifact.id].metrics,
+                "metrics": scored[artifact.id].metrics | own,
                 "val": artifact.metrics,
                 **_compare(
                     goal, kind, scored[artifact.id], scored[fp32.id], derive_seed(ctx.seed, artifact.id), groups
@@ -342,6 +350,7 @@ def collect(
             for name, own in beside.items()
         ],
         "errors": errors(kind, scored[chosen.id], beside=beside),
+        "pictures": pictures(ctx.task, scored[fp32.id], scored[chosen.id]),
     }
     run.write_json("evidence.json", found)
     return dict(freeze(found))
@@ -369,17 +378,15 @@ def _rival(goal: Goal, own: Evaluation, chosen: Evaluation, seed: int, groups: n
 
 
 def _kind(task: Task, evaluation: Evaluation) -> Kind:
-    if task.spec.reconstructs:
-        return "reconstruction"
-    if task.spec.by_step:
-        return "steps"
     if task.spec.forecasts:
         return "forecast"
     if task.spec.acts:
         return "actions"
     if task.spec.generates:
         return "generation"
-    return "classes" if evaluation.decisions.dtype.kind in "iub" else "values"
+    if evaluation.decisions.dtype.kind not in "iub":
+        return "reconstruction" if task.spec.reconstructs else "values"
+    return "steps" if task.spec.by_step else "classes"
 
 
 def errors(
@@ -409,6 +416,38 @@ def errors(
         return {"by_step": {name: _by_step(one) for name, one in {"the network": evaluation, **beside}.items()}}
     counts, edges = np.histogram(evaluation.scores, bins=min(30, max(5, len(evaluation.scores) // 10)))
     return {"histogram": counts.tolist(), "edges": edges.tolist()}
+
+
+def pictures(task: Task, fp32: Evaluation, shipped: Evaluation) -> JSON:
+    """What a reader sees where the answers are pictures, as plain data: "shape" (n, height, width, channels) and by
+    name of the row its bytes in base64, evenly chosen from test. None where the answers are something else."""
+    main = task.inputs[0]
+    if main.name != "image" and task.answers[0].name != "image" or fp32.decisions.ndim < 3:
+        return None
+    given = "given" if task.spec.reconstructs else "real, of test"
+    rows = {given: fp32.targets, "fp32 winner": fp32.decisions}
+    if shipped is not fp32:
+        rows["shipped"] = shipped.decisions
+    chosen = np.unique(np.linspace(0, len(fp32.targets) - 1, min(PICTURED, len(fp32.targets))).astype(int))
+    least, most = float(np.min(fp32.targets)), float(np.max(fp32.targets))
+    found: dict[str, JSON] = {"rows": {}}
+    for name, values in rows.items():
+        shown = _as_bytes(np.asarray(values)[chosen], least, most)
+        found |= {
+            "shape": list(shown.shape),
+            "rows": {**found["rows"], name: base64.b64encode(shown.tobytes()).decode()},
+        }
+    return found
+
+
+def _as_bytes(values: np.ndarray, least: float, most: float) -> np.ndarray:
+    """(n, H, W), (n, C, H, W) or (n, H, W, C) to (n, h, w, 1 or 3) uint8, black the least; large ones thinned."""
+    axes = picture_layout(values.shape[1:])
+    values = values[..., None] if axes == "HW" else np.moveaxis(values, 1, -1) if axes == "CHW" else values
+    step = -(-max(values.shape[1:3]) // PICTURE_SIDE)
+    values = values[:, ::step, ::step, : 3 if values.shape[3] >= 3 else 1]
+    share = (np.nan_to_num(values.astype(np.float64), nan=least) - least) / max(most - least, 1e-300)
+    return np.ascontiguousarray(np.round(255 * share.clip(0, 1)).astype(np.uint8))
 
 
 def _by_step(evaluation: Evaluation) -> list[float]:

@@ -40,6 +40,8 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
         "target": given["target"],
         "modality": given["modality"],
         "kind": given["kind"],
+        "anomaly": given["anomaly"],
+        "noise": given["noise"],
         "features": given["features"],
         "steps": given["steps"],
         "split_seed": given["split_seed"] or None,

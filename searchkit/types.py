@@ -144,7 +144,8 @@ class Goal:
     """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean.
 
     span: of a metric that is maximized, from useless to good, in its own unit: 1 for a share, 450 for a game in which
-    chance makes 25 points and a good player 475. A tolerated drop is a share of it.
+    chance makes 25 points and a good player 475. A tolerated drop is a share of it. most: a value that it cannot
+    exceed, though scores of single examples may.
     unit: (K,), what an answer's entries along its first axis are measured in: an error is divided by it before anything
     else, so that channels of different units weigh alike. () where answers are measured in their own unit."""
 
@@ -152,6 +153,7 @@ class Goal:
     direction: Literal["maximize", "minimize"]
     root: bool = False
     span: float = 1.0
+    most: float | None = None
     unit: tuple[float, ...] = ()
 
     def value(self, scores: np.ndarray) -> float:
@@ -378,6 +380,23 @@ class Equipped(Protocol):
 
 
 @runtime_checkable
+class Calibrated(Protocol):
+    """A task whose answers are read by numbers that depend on the very file, such as the threshold of a score."""
+
+    def calibrate(self, predict: Predict) -> dict[str, JSON]:
+        """What the bundle's manifest says of the shipped file beside, from val alone. Of a threshold: "output", the
+        answer that it is for; "threshold"; "above" and "below", what an example is; "quantile" and "of", of what."""
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """A task's answer that is a comparison with what the network was given: exported, as any answer is."""
+
+    def compare(self, output: Tensor, *model_inputs: Tensor) -> tuple[Tensor, ...]:
+        """In place of `forward`: the task's answers, in order."""
+
+
+@runtime_checkable
 class Grouped(Protocol):
     """A task with examples that hang together (windows that share steps, recordings of one speaker), so that they do
     not count for as many as they are."""
@@ -409,6 +428,23 @@ class Penalised(Protocol):
     """A network with a loss term of its own (a VAE's KL): read once after each forward pass in training mode."""
 
     def penalty(self) -> Tensor: ...
+
+
+@runtime_checkable
+class Variational(Protocol):
+    """A network whose answer may be drawn, a VAE's from its code; in eval mode `forward` answers from the mean."""
+
+    def draw(self, *inputs: Tensor) -> tuple[Tensor, Tensor] | None:
+        """A drawn answer, and of each example the divergence of what it was drawn from to its prior, (B,) nats. None
+        where this network draws nothing."""
+
+
+@runtime_checkable
+class Inspecting(Protocol):
+    """A task that asks a network for more than its answers tell: the evidence has it of artifacts with weights."""
+
+    def inspect(self, model: nn.Module, split: Split) -> dict[str, float]:
+        """Metrics of the network itself, in eval mode on the CPU; none where it has none of them."""
 
 
 @runtime_checkable

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchkit import evidence
-from searchkit.evidence import agreement, mcnemar, metric_interval, paired_difference, wilson
+from searchkit.evidence import agreement, mcnemar, metric_interval, paired_difference, pictures, wilson
 from searchkit.run import Run
-from searchkit.types import Evaluation, Goal
+from searchkit.types import DataSpec, Evaluation, Goal, Port
 
 ACCURACY = Goal("accuracy", "maximize")
 MSE = Goal("mse", "minimize")
@@ -214,6 +217,31 @@ def test_a_file_is_scored_once_and_a_changed_file_anew(tmp_path):
     (run.path / "evidence" / "a.targets.npy").unlink()
     assert evidence._kept(run, "a", "hash") is None
     assert not [p.name for p in (run.path / "evidence").iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((8, 6), 1), ((3, 8, 6), 3), ((8, 6, 4), 3), ((1, 200, 150), 1)])
+def test_answers_that_are_pictures_are_shown(shape: tuple[int, ...], channels: int) -> None:
+    rng = np.random.default_rng(0)
+    real = rng.integers(10, 20, (40, *shape)).astype(np.float32)
+    real[0].flat[0], real[-1].flat[0] = 10, 19
+    ours, shipped = (Evaluation({}, np.zeros(40), real + shift, real) for shift in (0.0, 100.0))
+    spec = DataSpec("noise", (Port("noise", (4,)),), (Port("sample", (1, 8, 6)),))
+    task: Any = SimpleNamespace(inputs=spec.inputs, answers=(Port("image", shape),), spec=spec)
+    found = pictures(task, ours, shipped)
+    assert list(found["rows"]) == ["real, of test", "fp32 winner", "shipped"]
+    n, height, width, depth = found["shape"]
+    assert (n, depth) == (12, channels) and (height, width) == (
+        (8, 6) if channels == 3 or len(shape) == 2 else (50, 38)
+    )
+    given, drawn, last = (np.frombuffer(base64.b64decode(row), np.uint8) for row in found["rows"].values())
+    assert given.size == n * height * width * depth and np.array_equal(given, drawn) and (last == 255).all()
+    assert given[0] == 0 and 200 < given.max() <= 255
+    broken = Evaluation({}, np.zeros(40), np.full_like(real, np.nan), real)
+    assert set(base64.b64decode(pictures(task, broken, broken)["rows"]["fp32 winner"])) == {0}
+    labels = Evaluation({}, np.zeros(40), np.arange(40), np.arange(40))
+    assert pictures(task, labels, labels) is None
+    sound: Any = SimpleNamespace(inputs=spec.inputs, answers=(Port("reconstruction", shape),), spec=spec)
+    assert pictures(sound, ours, ours) is None
 
 
 # ── Examples that hang together ──────────────────────────────────────────────────────────────────────────────────────

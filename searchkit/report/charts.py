@@ -7,10 +7,12 @@ dashes and words tell them apart too.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 
 from searchkit.report import words
+from searchkit.report.png import data_uri
 from searchkit.report.svg import WIDTH, Figure, Scale, shortened, spanning, wants_log
 from searchkit.types import JSON
 
@@ -345,6 +347,23 @@ def histogram(counts: Sequence[int], edges: Sequence[float], unit: str) -> str:
     for value, low, high in zip(counts, edges, edges[1:], strict=False):
         tip = f"{words.number(low)} to {words.number(high)}: {value}"
         figure.box((x(low) + 0.5, y(value)), (x(high) - x(low) - 1, y.start - y(value)), "fill c1", tip=tip)
+    return figure.markup()
+
+
+def pictures(found: Mapping[str, JSON]) -> str:
+    """found: `evidence.pictures`: a row of pictures for each of its rows, under its name."""
+    n, high, wide, channels = found["shape"]
+    gap = 2.0
+    side = min(WIDTH / n - gap, 72.0)
+    tall = side * high / wide
+    height = len(found["rows"]) * (tall + 30)
+    figure = Figure("pictures", "Pictures", f"{n} pictures a row: {', '.join(found['rows'])}.", height=height)
+    for index, (name, encoded) in enumerate(found["rows"].items()):
+        top, pixels, size = index * (tall + 30), base64.b64decode(encoded), high * wide * channels
+        figure.text(0, top + 14, name, look="axis-title")
+        for k in range(n):
+            uri = data_uri(pixels[k * size : (k + 1) * size], wide, high, channels)
+            figure.picture((k * (side + gap), top + 20), (side, tall), uri)
     return figure.markup()
 
 

@@ -59,10 +59,10 @@ class Data:
     """Checked examples and their splits.
 
     inputs: by port name, (n, …), or laid out as the modality's ports say. target: (n,) int64 class indices, (n, L)
-    int64 tokens, (n, k) float32, or None for reconstruction. rows: indices into them by split, ascending; no example is
-    in two splits. tokenizer: where the tokens come from text, what made them: plain JSON, see `tokenizer.Tokenizer`.
-    windows: where examples are cut from one stream, how: plain JSON, see `forecasting.Cut`; then the input is the
-    stream, one row a step, and an index is the step at which a window begins.
+    int64 tokens, (n, k) float32, the raw examples without noise, or None for reconstruction. rows: indices into them by
+    split, ascending; no example is in two splits. tokenizer: where the tokens come from text, what made them: plain
+    JSON, see `tokenizer.Tokenizer`. windows: where examples are cut from one stream, how: plain JSON, see
+    `forecasting.Cut`; then the input is the stream, one row a step, and an index is the step at which a window begins.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Data:
     split_seed: int = 0
     rate: int = 0  # samples a second, where the examples are sounds
     tokenizer: dict[str, JSON] | None = None
+    noise: str = ""  # what the inputs have and the target has not
     windows: dict[str, JSON] | None = None
 
     def of(self, split: Split) -> Arrays:
@@ -124,7 +125,8 @@ class Data:
 
 
 _WORDS = (
-    "name", "modality", "kind", "where", "labels", "targets", "columns", "split_seed", "rate", "tokenizer", "windows",
+    "name", "modality", "kind", "where", "labels", "targets", "columns", "split_seed", "rate", "tokenizer", "noise",
+    "windows",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from searchkit.types import BadInput
 
 from .data import Column, Found
 from .prepare import MIN_ROWS
-from .source import Source
+from .source import UNLABELLED, Source
 
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 DELIMITERS = ",;\t|"
@@ -189,12 +189,12 @@ def _read_test(path: Path, train: Table) -> Table:
 
 def _target_index(table: Table, source: Source) -> int | None:
     if source.target is None:
-        if source.kind == "reconstruction":
+        if source.kind in UNLABELLED:
             return None
         raise BadInput(f"'{table.path}' is a table and needs --target COLUMN; its columns are {_some(table.names)}.")
-    if source.kind == "reconstruction":
+    if source.kind in UNLABELLED:
         raise BadInput(
-            f"A reconstruction has no target, and --target '{source.target}' was given; leave one of them out."
+            f"A {source.kind} has no target, and --target '{source.target}' was given; leave one of them out."
         )
     if source.target in table.names:
         return table.names.index(source.target)

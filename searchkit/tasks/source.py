@@ -10,8 +10,13 @@ from searchkit.types import JSON, BadInput, thaw
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
 KINDS = (
-    "classification", "multilabel", "regression", "reconstruction", "language", "generation", "forecasting",
+    "classification", "multilabel", "regression", "reconstruction", "denoising", "anomaly", "language", "generation",
+    "forecasting",
 )  # fmt: skip
+UNLABELLED = ("reconstruction", "denoising")
+"""Kinds that look at the inputs alone."""
+ASKED_BY = {"anomaly": "anomaly", "noise": "denoising"}
+"""Fields that one kind alone has: they ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,8 @@ class Source:
     target: str | None = None  # column name, or index as text: "c14", "14", "-1"
     modality: str | None = None  # one of MODALITIES
     kind: str | None = None  # one of KINDS
+    anomaly: str | None = None  # the classes to hold out, with commas between; asks for that kind
+    noise: str | None = None  # to take off again, such as gaussian:0.5; asks for that kind
     features: str | None = None  # what a network sees of a sound: raw samples, or logmel, a spectrogram
     steps: int | None = None  # the one length that every series is cut or padded to; None keeps lengths
     split_seed: int = 0
@@ -51,6 +58,12 @@ class Source:
                 raise BadInput(
                     f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the "
                     "data."
+                )
+        for flag, asks_for in ASKED_BY.items():
+            if getattr(self, flag) is not None and self.kind != asks_for:
+                raise BadInput(
+                    f"--{flag} '{getattr(self, flag)}' is for --kind {asks_for}, not for {self.kind}; leave one of "
+                    "them out."
                 )
         unit = "steps" if self.forecasts else "tokens"
         for flag, number, least in (
@@ -88,4 +101,5 @@ class Source:
     @classmethod
     def parse(cls, plain: Mapping[str, JSON]) -> Source:
         """Raises BadInput on an unknown key or a value that is not allowed."""
-        return thaw(cls, dict(plain))
+        asked = [kind for flag, kind in ASKED_BY.items() if plain.get(flag) is not None]
+        return thaw(cls, {**({"kind": asked[0]} if asked else {}), **plain})
