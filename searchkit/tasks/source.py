@@ -10,6 +10,7 @@ from searchkit.types import JSON, BadInput, thaw
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
 KINDS = ("classification", "multilabel", "regression", "reconstruction", "language", "generation")
+TOKENS = ("words", "pairs", "characters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Source:
     steps: int | None = None  # the one length that every series is cut or padded to; None keeps lengths
     split_seed: int = 0
     encoding: str | None = None  # of text; None is UTF-8
-    vocabulary: int | None = None  # of text: tokens of byte pairs; None is characters, or 2,000 for lines
+    tokens: str | None = None  # of text, one of TOKENS; None: words for lines, else pairs by vocabulary, or characters
+    vocabulary: int | None = None  # of text: tokens at most; None is 8,000 words, 2,000 pairs
     window: int | None = None  # of a text to be continued: tokens that the network sees at once
 
     def __post_init__(self) -> None:
@@ -40,6 +42,7 @@ class Source:
             ("modality", self.modality, MODALITIES),
             ("kind", self.kind, KINDS),
             ("features", self.features, FEATURES),
+            ("tokens", self.tokens, TOKENS),
         )
         for what, value, allowed in known:
             if value is not None and value not in allowed:
