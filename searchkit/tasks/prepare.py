@@ -23,6 +23,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     """Raises BadInput."""
     from .arrays import ArrayTask, maker_of, modality_named
     from .language import LanguageTask
+    from .masked import MaskedTask
 
     if len(found.x) < MIN_ROWS:
         raise BadInput(
@@ -50,7 +51,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
         raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
     if kind == "classification" and target is not None:
         require_classes(target, labels, rows, found)
-    made = LanguageTask if kind == "language" else ArrayTask
+    made = LanguageTask if kind == "language" else MaskedTask if name == "tokens" else ArrayTask
     return made(
         Data(
             name=found.name,
