@@ -49,7 +49,7 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     batches: raw inputs, read one at a time, so that memory does not grow with their number. The graph before the first
     and after the last weighted operator, which scales features and answers, stays fp32."""
     model = _named(onnxfile.load(source))
-    excluded = [*_outside(model), *_joining_the_past(model)]
+    excluded = [*_outside(model), *_joining_the_past(model), *_masking(model), *_by_stacks(model)]
     opened = onnxfile.session(source)
     raw = _quantized(
         lambda folder: ort_quantize_static(
@@ -81,7 +81,7 @@ def dynamic(source: Path, target: Path) -> int:
             op_types_to_quantize=["MatMul", "Gemm", "LSTM"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[*_by_vectors(model), *_of_frontend(model)],
+            nodes_to_exclude=[*_by_vectors(model), *_by_stacks(model), *_of_frontend(model)],
         )
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -95,6 +95,13 @@ def _by_vectors(model: onnx.ModelProto) -> list[str]:
     each of its numbers, and then multiplies them with an output that has no such axis."""
     vectors = {w.name for w in model.graph.initializer if len(w.dims) == 1}
     return [n.name for n in model.graph.node if n.op_type == "MatMul" and vectors.intersection(n.input)]
+
+
+def _by_stacks(model: onnx.ModelProto) -> list[str]:
+    """Names of the products with a stack of matrices, one a head: ONNX Runtime 1.31 takes one scale for all of it, or
+    fails when it runs."""
+    stacks = {w.name for w in model.graph.initializer if len(w.dims) > 2}
+    return [n.name for n in model.graph.node if n.op_type == "MatMul" and stacks.intersection(n.input)]
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
@@ -170,6 +177,29 @@ def _joining_the_past(model: onnx.ModelProto) -> list[str]:
         else:
             past.update(node.output)
     return joining
+
+
+def _masking(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes from a minus infinity, or the lowest number there is, which stands for what attention may not
+    see, to the softmax that makes it 0: in the range of such scores 8 bits hold no difference between the others. In
+    place it becomes a number that calibration can reckon with."""
+    low = set()
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and (values < _LOW).any():
+            tensor.CopyFrom(numpy_helper.from_array(np.maximum(values, np.float32(_LOW)), tensor.name))
+            low.add(tensor.name)
+    masking = []
+    for node in model.graph.node:
+        if low.intersection(node.input):
+            masking.append(node.name)
+            if node.op_type != "Softmax":
+                low.update(node.output)
+    return masking
+
+
+_LOW = -1e9
+"""e to this, less any score, is 0 in fp32."""
 
 
 def _drop_zero_points(model: onnx.ModelProto) -> None:
