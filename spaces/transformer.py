@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from searchkit.layers import DISTANCES, Positions, pool, valid_steps
 from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
 from spaces._encoder import Block
+from spaces._forecast import forecaster, sample_apart, sample_direct, sample_frames, sample_level
 from spaces._layers import initialise_, initialise_head_, n_outputs
 from spaces._steps import Stem, accepts, check_stem
 
@@ -31,7 +32,8 @@ class Arch:
     """width: channels of a step. ffn: the feed-forward net's width over it. positions: learned or sinusoidal, which are
     absolute, or one of the DISTANCES. pooling: mean, token (a class token), or both (the mean and the maximum). frame,
     hop: steps that the stem joins into one, and from one to the next. embedded: numbers of a token before that; 0 is
-    the width. input_dropout: of those, and of what the answer is read from."""
+    the width. input_dropout: of those, and of what the answer is read from. apart, direct, level: of a forecast, see
+    `spaces._forecast`."""
 
     width: int = 64
     heads: int = 4
@@ -45,6 +47,9 @@ class Arch:
     dropout: float = 0.0
     embedded: int = 0
     input_dropout: float = 0.0
+    apart: bool = False
+    direct: bool = False
+    level: bool = False
 
 
 class Encoder(nn.Module):
@@ -125,7 +130,12 @@ class Restorer(nn.Module):
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
     is_text = spec.modality == "tokens"
-    frame = trial.suggest_categorical("ngram", [1, 3, 5]) if is_text else trial.suggest_categorical("frame", [7, 5, 3])
+    if spec.forecasts:
+        frame, hop = sample_frames(trial, spec)
+    elif is_text:
+        frame, hop = trial.suggest_categorical("ngram", [1, 3, 5]), 1
+    else:
+        frame, hop = trial.suggest_categorical("frame", [7, 5, 3]), 0
     return Arch(
         width=16 * trial.suggest_int("width_by_16", 2, 5, log=True),
         heads=trial.suggest_categorical("heads", [1, 2, 4]),
@@ -134,16 +144,23 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
         positions=trial.suggest_categorical("positions", ["learned", "sinusoidal", *DISTANCES]),
         pooling=trial.suggest_categorical("pooling", ["mean", "both", "token"] if is_text else ["mean", "token"]),
         frame=frame,
-        hop=1 if is_text else trial.suggest_int("hop", 1, 3),
+        hop=hop or trial.suggest_int("hop", 1, 3),
         activation=trial.suggest_categorical("activation", ["relu", "gelu"]),
         dropout=trial.suggest_categorical("dropout", [0.0, 0.1]),
         embedded=32 * trial.suggest_int("embedded_by_32", 1, 4) if is_text else 0,
         input_dropout=trial.suggest_categorical("input_dropout", [0.1, 0.3, 0.5]) if is_text else 0.0,
+        apart=sample_apart(trial, spec),
+        direct=sample_direct(trial, spec),
+        level=sample_level(trial, spec),
     )
 
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
     """Raises Infeasible where the heads do not share the width out, or a frame is longer than the rows."""
+    if spec.forecasts:
+        return forecaster(
+            spec, lambda inner: build(arch, inner), apart=arch.apart, direct=arch.direct, level=arch.level
+        )
     check_stem(spec, arch.frame)
     steps = spec.inputs[0].shape[-1] or MOST_STEPS
     length = (steps + arch.hop - 1) // arch.hop + (1 if arch.pooling == "token" else 0)
