@@ -144,9 +144,12 @@ def search(
         typer.Option(metavar="LABEL", help="Learn the other classes and find this one, or these: 'a,b'."),
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of text, such as latin-1.  [default: utf-8]")] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="Of text: words, pairs or characters.  [default: characters; for lines, words]")
+    ] = None,
     vocabulary: Annotated[
         int | None,
-        typer.Option(parser=whole_number, help="Of text: tokens.  [default: characters; for lines, 2000 byte pairs]"),
+        typer.Option(parser=whole_number, help="Of text: tokens at most.  [default: 8000 words, 2000 byte pairs]"),
     ] = None,
     window: Annotated[
         int | None, typer.Option(parser=whole_number, help="Of a text or series to continue.  [default: 64 or 96]")

@@ -46,6 +46,7 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
         "steps": given["steps"],
         "split_seed": given["split_seed"] or None,
         "encoding": given["encoding"],
+        "tokens": given["tokens"],
         "vocabulary": given["vocabulary"],
         "window": given["window"],
         "horizon": given["horizon"],

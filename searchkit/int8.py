@@ -50,7 +50,7 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     and after the last weighted operator, which scales features and answers, stays fp32."""
     model = _named(onnxfile.load(source))
     _finite(model)
-    excluded = [*_outside(model), *_joining_the_past(model), *_with_infinities(model)]
+    excluded = [*_outside(model), *_joining_the_past(model), *_with_infinities(model), *_by_stacks(model)]
     opened = onnxfile.session(source)
     raw = _quantized(
         lambda folder: ort_quantize_static(
@@ -83,7 +83,7 @@ def dynamic(source: Path, target: Path) -> int:
             op_types_to_quantize=["MatMul", "Gemm", "LSTM"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[*_by_vectors(model), *_of_frontend(model)],
+            nodes_to_exclude=[*_by_vectors(model), *_by_stacks(model), *_of_frontend(model)],
         )
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -97,6 +97,13 @@ def _by_vectors(model: onnx.ModelProto) -> list[str]:
     each of its numbers, and then multiplies them with an output that has no such axis."""
     vectors = {w.name for w in model.graph.initializer if len(w.dims) == 1}
     return [n.name for n in model.graph.node if n.op_type == "MatMul" and vectors.intersection(n.input)]
+
+
+def _by_stacks(model: onnx.ModelProto) -> list[str]:
+    """Names of the products with a stack of matrices, one a head: ONNX Runtime 1.31 takes one scale for all of it, or
+    fails when it runs."""
+    stacks = {w.name for w in model.graph.initializer if len(w.dims) > 2}
+    return [n.name for n in model.graph.node if n.op_type == "MatMul" and stacks.intersection(n.input)]
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]

@@ -468,11 +468,75 @@ class AttentionPool(Structured):
 # ── Attention ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+REACH = 16
+"""Steps either way that distances are told apart at. Shaw et al. (section 4.3) found no gain beyond."""
+
+DISTANCES = ("bias", "relative", "disentangled")
+
+
+class Distances(nn.Module):
+    """What attention's scores gain by how far apart two steps are, at most REACH; R = 2 · REACH + 1 distances.
+
+    kind: "bias", a number a head and distance (T5: Raffel et al., 2020, section 2.1; without its wider and wider
+    classes). "relative", the query's product with a vector a distance, which the heads share (Shaw et al., 2018,
+    arXiv:1803.02155, equation 4). "disentangled", the query's product with the distance's key and the key's with the
+    distance's query, the heads' own (DeBERTa: He et al., 2021, arXiv:2006.03654, equation 4). There these are one table
+    of embedded distances, times a matrix a layer. The products are constants once trained, and where a table has no
+    more rows than columns they can be any, so that here they are the parameters: (heads, K, R)."""
+
+    def __init__(self, heads: int, head_width: int, *, kind: str) -> None:
+        super().__init__()
+        distances = 2 * REACH + 1
+        self.bias: nn.Parameter | None = None
+        self.keys: nn.Parameter | None = None
+        self.queries: nn.Parameter | None = None
+        if kind == "bias":
+            self.bias = nn.Parameter(torch.empty(heads, distances))
+        elif kind == "relative":
+            self.keys = nn.Parameter(torch.empty(head_width, distances))
+        elif kind == "disentangled":
+            self.keys = nn.Parameter(torch.empty(heads, head_width, distances))
+            self.queries = nn.Parameter(torch.empty(heads, head_width, distances))
+        else:
+            raise ValueError(f"No distances of kind '{kind}'; the kinds are {', '.join(DISTANCES)}.")
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.02)
+        # a sum of three products has three times the variance of one (He et al., 2021, section 3.1)
+        self.scale = 1.0 / math.sqrt((3 if kind == "disentangled" else 1) * head_width)
+
+    def parts(self) -> tuple[Part, ...]:
+        """The slices of the heads."""
+        shared = self.queries is None
+        return tuple(Part(self, name, 0) for name, _ in self.named_parameters() if not (shared and name == "keys"))
+
+    def forward(self, q_BNLK: Tensor, k_BNSK: Tensor) -> Tensor:
+        """The whole scores, (B, N, L, S): those of the content, and what the distances add."""
+        scores_BNLS = q_BNLK @ k_BNSK.transpose(2, 3)
+        steps, seen = scores_BNLS.shape[2:]
+        apart_LS = _at(steps, seen, q_BNLK.device)[:, None] - torch.arange(seen, device=q_BNLK.device)
+        index_LS = apart_LS.clamp(-REACH, REACH) + REACH
+        if self.keys is not None:
+            scores_BNLS = scores_BNLS + _chosen(q_BNLK @ self.keys, index_LS)
+        if self.queries is not None:
+            of_keys_BNSL = _chosen(k_BNSK @ self.queries, 2 * REACH - index_LS.t())
+            scores_BNLS = scores_BNLS + of_keys_BNSL.transpose(2, 3)
+        scores_BNLS = scores_BNLS * self.scale
+        return scores_BNLS if self.bias is None else scores_BNLS + self.bias[:, index_LS]
+
+
+def _chosen(by_distance_BNLR: Tensor, index_LS: Tensor) -> Tensor:
+    """(B, N, L, S): at each step the products with the distances to the others."""
+    return by_distance_BNLR.gather(3, index_LS.expand(*by_distance_BNLR.shape[:2], -1, -1))
+
+
 class Attention(Structured):
     """Multi-head self-attention: (B, L, D) -> (B, L, D). Vaswani et al., 2017. Heads are cut whole; the width of a head
-    stays, so that the scale of its scores does. causal: a step attends to itself and to those before it."""
+    stays, so that the scale of its scores does. causal: a step attends to itself and to those before it. distances: a
+    kind of Distances, or "" for scores of the content alone."""
 
-    def __init__(self, width: int, *, heads: int, dropout: float = 0.0, causal: bool = False) -> None:
+    def __init__(
+        self, width: int, *, heads: int, dropout: float = 0.0, causal: bool = False, distances: str = ""
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"A width of {width} cannot be split into {heads} heads.")
@@ -483,6 +547,7 @@ class Attention(Structured):
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
         self.proj = nn.Linear(width, width)
+        self.distances = Distances(heads, self.head_width, kind=distances) if distances else None
 
     @property
     def in_channels(self) -> int:
@@ -504,7 +569,8 @@ class Attention(Structured):
         if side == "in":
             return tuple(Part(linear, "weight", 1) for linear in qkv)
         rows = tuple(Part(linear, name, 0, run=self.head_width) for linear in qkv for name in ("weight", "bias"))
-        return (*rows, Part(self.proj, "weight", 1, run=self.head_width))
+        of_distances = () if self.distances is None else self.distances.parts()
+        return (*rows, *of_distances, Part(self.proj, "weight", 1, run=self.head_width))
 
     def refit_(self) -> None:
         for linear in (self.q, self.k, self.v, self.proj):
@@ -537,10 +603,18 @@ class Attention(Structured):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool) -> Tensor:
         """q: (B, L, N·K). k, v: (B, S, N·K). mask: (…, L, S), True where a step may attend."""
         q_BNLK, k_BNSK, v_BNSK = (torch.unflatten(x, 2, (-1, self.head_width)).transpose(1, 2) for x in (q, k, v))
-        dropout = self.dropout if self.training else 0.0
-        y_BNLK = F.scaled_dot_product_attention(
-            q_BNLK, k_BNSK, v_BNSK, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
-        )
+        if self.distances is None:
+            dropout = self.dropout if self.training else 0.0
+            y_BNLK = F.scaled_dot_product_attention(
+                q_BNLK, k_BNSK, v_BNSK, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
+            )
+        else:
+            scores_BNLS = self.distances(q_BNLK, k_BNSK)
+            if is_causal:
+                mask = _causal(q.shape[1], k.shape[1], q.device)
+            if mask is not None:
+                scores_BNLS = scores_BNLS.masked_fill(~mask, float("-inf"))
+            y_BNLK = F.dropout(scores_BNLS.softmax(3), self.dropout, self.training) @ v_BNSK
         out: Tensor = self.proj(y_BNLK.transpose(1, 2).flatten(2))
         return out
 
@@ -548,10 +622,14 @@ class Attention(Structured):
         return f"{self.in_channels}, heads={self.n_inner}" + (", causal" if self.causal else "")
 
 
+def _at(steps: int, seen: int, device: torch.device) -> Tensor:
+    """(steps,): where steps stand that are the last of those seen."""
+    return torch.arange(steps, device=device) + (seen - steps)
+
+
 def _causal(steps: int, seen: int, device: torch.device) -> Tensor:
-    """(steps, seen) bool: step i is the one at seen − steps + i, and sees those up to itself."""
-    at = torch.arange(steps, device=device) + (seen - steps)
-    return torch.arange(seen, device=device)[None, :] <= at[:, None]
+    """(steps, seen) bool: each step, of the last of those seen, sees the ones up to itself."""
+    return torch.arange(seen, device=device)[None, :] <= _at(steps, seen, device)[:, None]
 
 
 class Positions(Structured):

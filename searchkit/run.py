@@ -475,7 +475,8 @@ class Context:
         teacher as `train.distillation` says. share: of the stage's time that is left, for a stage that trains again
         afterwards. Returns the learning curve.
 
-        Mixup and early stopping are left out: a short recovery that starts from good weights wants the plain data.
+        Mixup, early stopping and pre-training are left out: a short recovery that starts from good weights wants the
+        plain data.
         """
         import torch
 
@@ -483,7 +484,9 @@ class Context:
 
         before = self.training(parent)
         planned = max(1, round(epochs * self.epoch_scale))
-        training = replace(before, epochs=planned, lr=before.lr * lr_scale, patience=0, mixup=0.0, ema=0.0)
+        training = replace(
+            before, epochs=planned, lr=before.lr * lr_scale, patience=0, mixup=0.0, ema=0.0, pretrain_epochs=0
+        )
         plan = FitPlan(
             training=training,
             seed=derive_seed(self.seed, parent.id, "recover", seed),

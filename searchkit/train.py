@@ -11,14 +11,24 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from searchkit.runtime import Deployed, TorchPredictor
-from searchkit.types import Batch, FitPlan, Penalised, Task, Training, TrainState, derive_seed
+from searchkit.types import (
+    Batch,
+    FitPlan,
+    Penalised,
+    Restorable,
+    SelfTaught,
+    Task,
+    Training,
+    TrainState,
+    derive_seed,
+)
 
 
 class Diverged(Exception):
@@ -29,13 +39,16 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     """Train `model` in place from `state` to epoch `plan.until`; return the state there.
 
     The model is left in eval mode, with the averaged weights where `training.ema` > 0, and the best ones on val where
-    `training.patience` > 0. The state's numbers gain "curve": [{epoch, loss, seconds, val?}], and "stopped_by":
-    "patience" or "time" where training ended before `until`. Raises Diverged on a non-finite loss.
+    `training.patience` > 0. The state's numbers gain "curve": [{epoch, loss, seconds, val?}], "pretraining", the same
+    of what goes before the first epoch (see `pretrain_`), and "stopped_by": "patience" or "time" where training ended
+    before `until`. Raises Diverged on a non-finite loss.
     """
     training = plan.training
     model.to(plan.device)
     if plan.channels_last:
         channels_last_(model)
+    deadline = time.monotonic() + plan.seconds
+    pretraining = list(state.numbers.get("pretraining", [])) if state.epoch else pretrain_(model, task, plan, deadline)
     optimizer = make_optimizer(model, training)
     _restore_(model, optimizer, state)
     average = _Average(model, training.ema, state) if training.ema > 0 else None
@@ -44,31 +57,11 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     best_value: float | None = state.numbers.get("best")
     best_epoch = int(state.numbers.get("best_epoch", 0))
     stopped_by = state.numbers.get("stopped_by")
-    steps_an_epoch = max(1, math.ceil(task.n_examples("train") / training.batch_size))
-    deadline = time.monotonic() + plan.seconds
     epoch = state.epoch
     while epoch < plan.until and stopped_by is None:
-        started = time.monotonic()
-        torch.manual_seed(derive_seed(plan.seed, epoch))
-        model.train()
-        total, n_steps = torch.zeros((), device=plan.device), 0
-        for batch in task.batches("train", training, seed=derive_seed(plan.seed, "order", epoch), device=plan.device):
-            step = epoch * steps_an_epoch + n_steps
-            rate = training.lr * lr_factor(training, step, steps_an_epoch * training.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            total += _step_(model, task, plan, optimizer, batch)
-            n_steps += 1
-            if average is not None:
-                average.update_(model)
-            if time.monotonic() > deadline:
-                stopped_by = "time"
-                break
-        mean = float(total) / max(1, n_steps)
-        if not math.isfinite(mean):
-            raise Diverged(f"the training loss became {mean} in epoch {epoch + 1} (learning rate {training.lr:g})")
+        row = _epoch_(model, task, plan, optimizer, epoch, average=average, deadline=deadline)
+        stopped_by = "time" if time.monotonic() > deadline else None
         epoch += 1
-        row = {"epoch": epoch, "loss": mean, "seconds": time.monotonic() - started}
         if plan.validate or training.patience:
             with _averaged(model, average):
                 row["val"] = value = validation(model, task, plan.device)
@@ -81,6 +74,7 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
         curve.append(row)
     after = _capture(model, optimizer, epoch)
     after.numbers = {"curve": curve, "stopped_by": stopped_by, "best": best_value, "best_epoch": best_epoch}
+    after.numbers |= {"pretraining": pretraining} if pretraining else {}
     after.tensors |= {f"best.{k}": v for k, v in best.items()}
     if average is not None:
         after.numbers["ema_updates"] = average.n_updates
@@ -90,6 +84,57 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
         model.load_state_dict(best)
     model.eval()
     return after
+
+
+def pretrain_(model: nn.Module, task: Task, plan: FitPlan, deadline: float) -> list[dict[str, Any]]:
+    """`training.pretrain_epochs` of telling what was hidden of the inputs, before the first epoch (BERT: Devlin et al.
+    2019, arXiv:1810.04805); in place, on a schedule of its own, from the seed alone. What the network needs for it ends
+    with it. The learning curve; [] where none are asked for, or task or network offer nothing of the kind."""
+    training = replace(plan.training, epochs=plan.training.pretrain_epochs, augment=())
+    if not training.epochs or not isinstance(task, SelfTaught) or not isinstance(model, Restorable):
+        return []
+    torch.manual_seed(derive_seed(plan.seed, "restorer"))
+    restorer = model.restorer().to(plan.device)
+    own = replace(plan, training=training, seed=derive_seed(plan.seed, "pretraining"), loss=task.pretext)
+    optimizer, rows = make_optimizer(restorer, training), []
+    for epoch in range(training.epochs):
+        rows.append(_epoch_(restorer, task, own, optimizer, epoch, average=None, deadline=deadline))
+        if time.monotonic() > deadline:
+            break
+    return rows
+
+
+def _epoch_(
+    model: nn.Module,
+    task: Task,
+    plan: FitPlan,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    *,
+    average: _Average | None,
+    deadline: float,
+) -> dict[str, Any]:
+    """One epoch in place, or its steps up to the deadline: its row of the learning curve. Raises Diverged."""
+    training, started = plan.training, time.monotonic()
+    steps_an_epoch = max(1, math.ceil(task.n_examples("train") / training.batch_size))
+    torch.manual_seed(derive_seed(plan.seed, epoch))
+    model.train()
+    total, n_steps = torch.zeros((), device=plan.device), 0
+    for batch in task.batches("train", training, seed=derive_seed(plan.seed, "order", epoch), device=plan.device):
+        step = epoch * steps_an_epoch + n_steps
+        rate = training.lr * lr_factor(training, step, steps_an_epoch * training.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        total += _step_(model, task, plan, optimizer, batch)
+        n_steps += 1
+        if average is not None:
+            average.update_(model)
+        if time.monotonic() > deadline:
+            break
+    mean = float(total) / max(1, n_steps)
+    if not math.isfinite(mean):
+        raise Diverged(f"the training loss became {mean} in epoch {epoch + 1} (learning rate {training.lr:g})")
+    return {"epoch": epoch + 1, "loss": mean, "seconds": time.monotonic() - started}
 
 
 def validation(model: nn.Module, task: Task, device: str) -> float:

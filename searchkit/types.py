@@ -121,6 +121,11 @@ class DataSpec:
         return self.outputs[0].name == "logits" and len(self.outputs[0].shape) == 2
 
     @property
+    def self_taught(self) -> bool:
+        """Whether the inputs alone are something to learn from, before the one answer a row: tokens of each other."""
+        return self.modality == "tokens" and not self.by_step
+
+    @property
     def acts(self) -> bool:
         """Whether the answers are played, and what is scored is how the play went."""
         return self.outputs[0].name == "action_values"
@@ -254,6 +259,7 @@ class Training:
     mixup: float = 0.0  # alpha of the Beta distribution; 0 mixes nothing
     ema: float = 0.0  # decay a step of the averaged weights; 0 averages nothing
     patience: int = 0  # epochs without a better val metric before stopping; 0 never stops early
+    pretrain_epochs: int = 0  # on the inputs alone, before the others (see SelfTaught); 0 for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +383,23 @@ class Equipped(Protocol):
     def equipment(self) -> dict[str, str]:
         """Files of the bundle, name to text, beside those that every bundle has, or in place of its run.py. Scripts
         import numpy, onnxruntime and each other alone."""
+
+
+@runtime_checkable
+class SelfTaught(Protocol):
+    """A task whose inputs alone teach something, before their targets do. `Training.pretrain_epochs` asks for it."""
+
+    def pretext(self, restorer: nn.Module, batch: Batch) -> Tensor:
+        """A scalar: how badly the restorer of a network tells what was hidden of the inputs."""
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """A network that can learn to tell what was hidden of its inputs."""
+
+    def restorer(self) -> nn.Module:
+        """A module over the network's own weights, and others that end with the pre-training: (B, L) bool, where tokens
+        are hidden, and the network's inputs -> (n hidden, vocabulary) logits, row by row."""
 
 
 @runtime_checkable

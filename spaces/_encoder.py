@@ -15,14 +15,17 @@ from spaces._layers import activation
 class Block(nn.Module):
     """x + attention(norm(x)), then x + ffn(norm(x)): (B, L, D). Linear weights start by Xavier, biases at 0.
 
-    ffn: the feed-forward net's width over `width`. Raises Infeasible where the heads do not share the width out."""
+    ffn: the feed-forward net's width over `width`. distances: as `Attention` takes them. Raises Infeasible where the
+    heads do not share the width out."""
 
-    def __init__(self, width: int, *, heads: int, ffn: int, nonlinearity: str, dropout: float) -> None:
+    def __init__(
+        self, width: int, *, heads: int, ffn: int, nonlinearity: str, dropout: float, distances: str = ""
+    ) -> None:
         super().__init__()
         if width % heads:
             raise Infeasible(f"a width of {width} cannot be shared out to {heads} heads")
         self.norm_attention = nn.LayerNorm(width)
-        self.attention = Attention(width, heads=heads, dropout=dropout)
+        self.attention = Attention(width, heads=heads, dropout=dropout, distances=distances)
         self.norm_ffn = nn.LayerNorm(width)
         self.ffn = nn.Sequential(nn.Linear(width, ffn * width), activation(nonlinearity), nn.Linear(ffn * width, width))
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()

@@ -16,26 +16,34 @@ from spaces._layers import plain_answer
 
 
 class Stem(nn.Module):
-    """(B, C, L) -> (B, ceil(L / hop), D), or tokens (B, L) -> (B, L, D); with the lengths (B,) of the new steps.
+    """(B, C, L) -> (B, ceil(L / hop), D), or tokens (B, L) likewise; with the lengths (B,) of the new steps.
 
-    Frame i is centred on step i·hop, and the row's outside counts as zeros."""
+    Frame i is centred on step i·hop, and the row's outside counts as zeros. Tokens are embedded, `embedded` wide; a
+    frame of one of them, where that is the width too, is its embedding. dropout: of embedded tokens."""
 
-    def __init__(self, spec: DataSpec, width: int, *, frame: int, hop: int) -> None:
+    def __init__(
+        self, spec: DataSpec, width: int, *, frame: int, hop: int, embedded: int = 0, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.hop = hop
-        self.embedding = nn.Embedding(spec.vocabulary, width) if spec.modality == "tokens" else None
-        self.conv: nn.Conv1d | None = None
-        if self.embedding is not None:
-            nn.init.normal_(self.embedding.weight, std=width**-0.5)
-        else:
-            channels = spec.inputs[0].shape[0]
-            assert channels is not None
-            self.conv = nn.Conv1d(channels, width, frame, hop, frame // 2)
+        self.embedding: nn.Embedding | None = None
+        channels = spec.inputs[0].shape[0]
+        if spec.modality == "tokens":
+            channels = embedded or width
+            self.embedding = nn.Embedding(spec.vocabulary, channels)
+            nn.init.normal_(self.embedding.weight, std=channels**-0.5)
+        assert channels is not None
+        plain = self.embedding is not None and frame == hop == 1 and channels == width
+        self.conv = None if plain else nn.Conv1d(channels, width, frame, hop, frame // 2)
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.embedding is not None:
-            return self.embedding(x), lengths_B
+            embedded_BLD = self.dropout(self.embedding(x))
+            if self.conv is None:
+                return embedded_BLD, lengths_B
+            x = embedded_BLD.transpose(1, 2)
         assert self.conv is not None
         if lengths_B is not None:
             x = x * valid_steps(x.transpose(1, 2), lengths_B)[:, None, :].to(x.dtype)

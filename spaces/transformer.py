@@ -1,19 +1,22 @@
 """Transformer encoder over series and tokens: pre-norm blocks of self-attention and a feed-forward net.
 
 Vaswani et al. 2017, arXiv:1706.03762. A series comes in as frames of consecutive steps (a convolution), tokens by
-embedding. The class token is a step of zeros before the row: its position alone tells it apart, so it needs no
-parameter of its own. What stands after a row's end is not attended to. Not to be confused with a decoder: every step
-sees every other one.
+embedding, and frames of them where the family finds that better. Where a step stands is added to it, or attention is
+told how far apart two steps are: by a number (T5, Raffel et al. 2020), by the query (Shaw et al. 2018) or by query and
+key, disentangled from what they say (DeBERTa, He et al. 2021). The class token is a step of zeros before the row: its
+position alone tells it apart, so it needs no parameter of its own. What stands after a row's end is not attended to.
+Not to be confused with a decoder: every step sees every other one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.layers import Positions, pool, valid_steps
+from searchkit.layers import DISTANCES, Positions, pool, valid_steps
 from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
 from spaces._encoder import Block
 from spaces._forecast import forecaster, sample_apart, sample_direct, sample_frames, sample_level
@@ -26,9 +29,11 @@ MOST_STEPS = 512
 
 @dataclass(frozen=True)
 class Arch:
-    """width: channels of a step. ffn: the feed-forward net's width over it. positions: learned or sinusoidal. pooling:
-    mean, or token (a class token). frame, hop: steps that the stem joins into one, and from one to the next.
-    apart, direct, level: of a forecast, see `spaces._forecast`."""
+    """width: channels of a step. ffn: the feed-forward net's width over it. positions: learned or sinusoidal, which are
+    absolute, or one of the DISTANCES. pooling: mean, token (a class token), or both (the mean and the maximum). frame,
+    hop: steps that the stem joins into one, and from one to the next. embedded: numbers of a token before that; 0 is
+    the width. input_dropout: of those, and of what the answer is read from. apart, direct, level: of a forecast, see
+    `spaces._forecast`."""
 
     width: int = 64
     heads: int = 4
@@ -40,22 +45,25 @@ class Arch:
     hop: int = 2
     activation: str = "relu"
     dropout: float = 0.0
+    embedded: int = 0
+    input_dropout: float = 0.0
     apart: bool = False
     direct: bool = False
     level: bool = False
 
 
 class Encoder(nn.Module):
-    """(B, C, L) numbers or (B, L) tokens, and lengths (B,) where they vary -> (B, outputs)."""
+    """(B, C, L) numbers or (B, L) tokens, and lengths (B,) where they vary -> (B, outputs). positions: None where
+    attention tells them."""
 
     def __init__(
         self,
         stem: Stem,
-        positions: Positions,
+        positions: Positions | None,
         *,
         blocks: list[Block],
         norm: nn.LayerNorm,
-        head: nn.Linear,
+        head: nn.Module,
         pooling: str,
     ) -> None:
         super().__init__()
@@ -64,38 +72,83 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
         self.head = head
-        self.token = pooling == "token"
+        self.pooling = pooling
 
     def forward(self, x: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        steps_BLD, lengths_B = self.steps(x, lengths_B)
+        if self.pooling == "both":
+            pooled_BD = torch.cat([pool(steps_BLD, lengths_B, how) for how in ("mean", "max")], 1)
+        else:
+            pooled_BD = pool(steps_BLD, lengths_B, "first" if self.pooling == "token" else "mean")
+        out: Tensor = self.head(pooled_BD)
+        return out
+
+    def steps(self, x: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the blocks make of each step, (B, L, D), the class token first; and how many are valid. In training
+        there are no more steps than the longest row has: what stands behind them would cost time and change nothing."""
+        if self.training and lengths_B is not None:
+            x = x[..., : int(lengths_B.max())]
         steps_BLD, lengths_B = self.stem(x, lengths_B)
-        if self.token:
+        if self.pooling == "token":
             steps_BLD = F.pad(steps_BLD, (0, 0, 1, 0))
             lengths_B = None if lengths_B is None else lengths_B + 1
-        steps_BLD = self.positions(steps_BLD)
+        if self.positions is not None:
+            steps_BLD = self.positions(steps_BLD)
         keep_BL = None if lengths_B is None else valid_steps(steps_BLD, lengths_B)
         for block in self.blocks:
             steps_BLD = block(steps_BLD, keep_BL)
-        steps_BLD = self.norm(steps_BLD)
-        out: Tensor = self.head(pool(steps_BLD, lengths_B, "first" if self.token else "mean"))
-        return out
+        return self.norm(steps_BLD), lengths_B
+
+    def restorer(self) -> nn.Module:
+        """See `types.Restorable`; for tokens alone."""
+        return Restorer(self)
+
+
+class Restorer(nn.Module):
+    """Which token stood at each hidden step, by the embedding's own rows: (n hidden, vocabulary) logits (BERT: Devlin
+    et al. 2019, arXiv:1810.04805). Pre-training alone has it."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        embedding = encoder.stem.embedding
+        assert embedding is not None, "what is hidden and told is a token"
+        self.encoder = encoder
+        self.embedding = embedding
+        self.say = nn.Sequential(
+            nn.Linear(encoder.norm.normalized_shape[0], embedding.embedding_dim),
+            nn.GELU(approximate="tanh"),
+            nn.LayerNorm(embedding.embedding_dim),
+        )
+        self.bias = nn.Parameter(torch.zeros(embedding.num_embeddings))
+
+    def forward(self, hidden_BL: Tensor, tokens_BL: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        steps_BLD, _ = self.encoder.steps(tokens_BL, lengths_B)
+        steps_BLD = steps_BLD[:, 1 if self.encoder.pooling == "token" else 0 :]
+        said = self.say(steps_BLD[hidden_BL[:, : steps_BLD.shape[1]]])  # padding hides nothing
+        return F.linear(said, self.embedding.weight, self.bias)
 
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
+    is_text = spec.modality == "tokens"
     if spec.forecasts:
         frame, hop = sample_frames(trial, spec)
+    elif is_text:
+        frame, hop = trial.suggest_categorical("ngram", [1, 3, 5]), 1
     else:
-        frame, hop = trial.suggest_categorical("frame", [7, 5, 3]) if spec.modality == "series" else 1, 0
+        frame, hop = trial.suggest_categorical("frame", [7, 5, 3]), 0
     return Arch(
         width=16 * trial.suggest_int("width_by_16", 2, 5, log=True),
         heads=trial.suggest_categorical("heads", [1, 2, 4]),
         depth=trial.suggest_int("depth", 1, 3),
         ffn=trial.suggest_int("ffn", 1, 3),
-        positions=trial.suggest_categorical("positions", ["learned", "sinusoidal"]),
-        pooling=trial.suggest_categorical("pooling", ["mean", "token"]),
+        positions=trial.suggest_categorical("positions", ["learned", "sinusoidal", *DISTANCES]),
+        pooling=trial.suggest_categorical("pooling", ["mean", "both", "token"] if is_text else ["mean", "token"]),
         frame=frame,
-        hop=hop or (trial.suggest_int("hop", 1, 3) if frame > 1 else 1),
+        hop=hop or trial.suggest_int("hop", 1, 3),
         activation=trial.suggest_categorical("activation", ["relu", "gelu"]),
         dropout=trial.suggest_categorical("dropout", [0.0, 0.1]),
+        embedded=32 * trial.suggest_int("embedded_by_32", 1, 4) if is_text else 0,
+        input_dropout=trial.suggest_categorical("input_dropout", [0.1, 0.3, 0.5]) if is_text else 0.0,
         apart=sample_apart(trial, spec),
         direct=sample_direct(trial, spec),
         level=sample_level(trial, spec),
@@ -111,15 +164,24 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     check_stem(spec, arch.frame)
     steps = spec.inputs[0].shape[-1] or MOST_STEPS
     length = (steps + arch.hop - 1) // arch.hop + (1 if arch.pooling == "token" else 0)
-    stem = Stem(spec, arch.width, frame=arch.frame, hop=arch.hop)
+    stem = Stem(spec, arch.width, frame=arch.frame, hop=arch.hop, embedded=arch.embedded, dropout=arch.input_dropout)
     initialise_(stem, "relu")
+    told = arch.positions in DISTANCES
     blocks = [
-        Block(arch.width, heads=arch.heads, ffn=arch.ffn, nonlinearity=arch.activation, dropout=arch.dropout)
+        Block(
+            arch.width,
+            heads=arch.heads,
+            ffn=arch.ffn,
+            nonlinearity=arch.activation,
+            dropout=arch.dropout,
+            distances=arch.positions if told else "",
+        )
         for _ in range(arch.depth)
     ]
-    head = nn.Linear(arch.width, n_outputs(spec))
-    initialise_head_(head)
-    positions = Positions(arch.width, length=length, kind=arch.positions)
+    answer = nn.Linear(arch.width * (2 if arch.pooling == "both" else 1), n_outputs(spec))
+    initialise_head_(answer)
+    head = nn.Sequential(nn.Dropout(arch.input_dropout), answer) if arch.input_dropout else answer
+    positions = None if told else Positions(arch.width, length=length, kind=arch.positions)
     return Encoder(stem, positions, blocks=blocks, norm=nn.LayerNorm(arch.width), head=head, pooling=arch.pooling)
 
 
@@ -131,14 +193,16 @@ SPACE = Space(
     build=build,
     training=TrainingSpace(
         default=Training(
-            lr=4e-3, epochs=18, batch_size=64, weight_decay=0.05, ema=0.98, warmup=0.1, augment=("shift",)
+            lr=4e-3, epochs=18, batch_size=64, weight_decay=0.05, ema=0.98, warmup=0.1, augment=("shift", "drop")
         ),
         ranges={
             "lr": Between(2e-3, 6e-3, log=True),
             "schedule": Choice(("cosine", "linear")),
             "clip_norm": Between(0.25, 4.0, log=True),
             "weight_decay": Between(1e-2, 0.2, log=True),
-            "augment": Choice((("shift",), ("shift", "jitter", "scale"), ())),
+            "augment": Choice((("shift", "drop"), ("shift", "jitter", "scale", "drop"), ())),
+            "label_smoothing": Choice((0.0, 0.1)),
+            "pretrain_epochs": Choice((0, 10)),
         },
     ),
     task="mnist1d",

@@ -7,7 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers import Attention, AttentionPool, MixedDepthwise, Positions, Recurrent, pool, reverse, valid_steps
+from searchkit.layers import (
+    DISTANCES,
+    Attention,
+    AttentionPool,
+    MixedDepthwise,
+    Positions,
+    Recurrent,
+    pool,
+    reverse,
+    valid_steps,
+)
 
 
 class Plain(nn.Sequential):
@@ -125,12 +135,12 @@ class Recurrences(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, positions: str = "learned") -> None:
+    def __init__(self, positions: str = "learned", distances: str = "") -> None:
         super().__init__()
         self.embed = nn.Embedding(11, 16)
         self.positions = Positions(16, length=12, kind=positions)
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(16), nn.LayerNorm(16), nn.LayerNorm(16)
-        self.attention = Attention(16, heads=4)
+        self.attention = Attention(16, heads=4, distances=distances)
         self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
         self.head = nn.Linear(16, 5)
 
@@ -207,6 +217,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]]
     "peephole": (lambda: Recurrences("peephole"), _series),
     "transformer": (Transformer, _tokens),
     "sinusoidal": (lambda: Transformer("sinusoidal"), _tokens),
+    **{kind: (lambda kind=kind: Transformer(distances=kind), _tokens) for kind in DISTANCES},
     "autoencoder": (ConvAutoencoder, _picture),
     "vae": (VAE, _row),
 }

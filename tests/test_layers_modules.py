@@ -11,8 +11,11 @@ import torch
 from prunable_nets import Recurrences
 from torch import Tensor, nn
 
-from searchkit import onnxfile
+from searchkit import int8, onnxfile
+from searchkit.edits import apply_edits_, drops, mask_edits_, prunable_groups
 from searchkit.layers import (
+    DISTANCES,
+    REACH,
     Attention,
     AttentionPool,
     MixedDepthwise,
@@ -162,6 +165,107 @@ def test_attention_is_the_formula_and_does_not_look_at_what_is_masked() -> None:
     assert torch.allclose(attention(x, keep)[0, :3], attention(x[:, :3])[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind", DISTANCES)
+def test_distances_are_the_formula_and_what_is_masked_is_not_seen(kind: str, causal: bool) -> None:
+    """Step by step, from the papers' equations, for rows longer than what distances are told apart at."""
+    torch.manual_seed(0)
+    attention = Attention(8, heads=2, distances=kind, causal=causal).eval()
+    told, x = attention.distances, torch.randn(1, 20, 8)
+    for parameter in told.parameters():
+        nn.init.normal_(parameter)
+    keep = valid_steps(x, torch.tensor([18]))
+    q, k, v = (linear(x)[0].view(20, 2, 4).transpose(0, 1) for linear in (attention.q, attention.k, attention.v))
+    scores = torch.full((2, 20, 20), float("-inf"))
+    for n, i, j in np.ndindex(2, 20, 18):
+        if causal and j > i:
+            continue
+        apart, back = (min(max(d, -REACH), REACH) + REACH for d in (i - j, j - i))
+        content = q[n, i] @ k[n, j]
+        if kind == "bias":
+            scores[n, i, j] = content / 2 + told.bias[n, apart]
+        elif kind == "relative":
+            scores[n, i, j] = q[n, i] @ (k[n, j] + told.keys[:, apart]) / 2
+        else:
+            by_position = q[n, i] @ told.keys[n, :, apart] + k[n, j] @ told.queries[n, :, back]
+            scores[n, i, j] = (content + by_position) / np.sqrt(12)
+    expected = attention.proj((scores.softmax(2) @ v).transpose(0, 1).reshape(20, 8))
+    assert torch.allclose(attention(x, keep)[0], expected, atol=1e-5)
+    if causal:
+        first, memory = attention.resume(x[:, :12], x.new_zeros(1, 0, attention.memory))
+        second, _ = attention.resume(x[:, 12:], memory)
+        torch.testing.assert_close(torch.cat([first, second], 1), attention(x))
+
+
+class Attending(nn.Module):
+    """Attention away from its start, where every score is nearly the same."""
+
+    def __init__(self, distances: str, heads: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention = Attention(16, heads=heads, distances=distances)
+        self.head = nn.Linear(16, 5)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.add_(0.2 * torch.randn(parameter.shape))
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.head(pool(self.attention(x, valid_steps(x, lengths)), lengths, "mean"))
+
+
+def attending_file(net: nn.Module, path: Path) -> Path:
+    ports = (Port("x", (None, 16)), Port("lengths", (), "int64"))
+    example = {"x": np.zeros((2, 9, 16), np.float32), "lengths": np.array([9, 4])}
+    onnxfile.export(Deployed(Ragged(), net, nn.Identity()).eval(), ports, (Port("y", (5,)),), path, example=example)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["", *DISTANCES])
+def test_distances_are_exported_at_any_length_and_their_int8_files_still_mask(kind: str, tmp_path: Path) -> None:
+    net = Attending(kind).eval()
+    path = attending_file(net, tmp_path / "m.onnx")
+    session = onnxfile.session(path)
+    for batch, length in ((1, 9), (3, 40), (7, 1)):
+        x, lengths = torch.randn(batch, length, 16), torch.randint(1, length + 1, (batch,))
+        with torch.no_grad():
+            expected = net(x, lengths).numpy()
+        assert np.abs(session.run(None, {"x": x.numpy(), "lengths": lengths.numpy()})[0] - expected).max() <= 1e-4
+    rng = np.random.default_rng(0)
+    rows = [
+        {"x": rng.standard_normal((16, 20, 16)).astype(np.float32), "lengths": rng.integers(1, 21, 16)}
+        for _ in range(8)
+    ]
+    expected = session.run(None, rows[0])[0]
+    makers = {
+        "static": lambda target: int8.static(path, target, iter(rows)),
+        "dynamic": lambda target: int8.dynamic(path, target),
+        "weight-only": lambda target: onnxfile.weight_only(path, target),
+    }
+    for method, make in makers.items():
+        assert make(tmp_path / "q.onnx") > 0
+        found = onnxfile.session(tmp_path / "q.onnx").run(None, rows[0])[0]
+        assert np.abs(found - expected).mean() <= 0.05 * np.abs(expected).mean(), method
+
+
+@pytest.mark.parametrize("kind", DISTANCES)
+def test_heads_are_cut_with_their_distances_and_answer_as_the_masked_ones(kind: str) -> None:
+    net, x, lengths = Attending(kind).eval(), torch.randn(3, 9, 16), torch.tensor([9, 5, 1])
+    [heads] = [g for g in prunable_groups(net, (x, lengths))[0] if g.members[0].side == "inner"]
+    edits, masked = drops([(heads, [0, 2])]), Attending(kind).eval()
+    mask_edits_(masked, edits)
+    apply_edits_(net, edits)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x, lengths), masked(x, lengths))
+        assert (net(x, lengths) - Attending(kind).eval()(x, lengths)).abs().max() > 1e-2
+    for name, parameter in net.attention.distances.named_parameters():
+        assert parameter.shape[0] == (
+            4 if (kind, name) == ("relative", "keys") else 2
+        )  # shared by all heads, or theirs
+    rebuilt = Attending(kind)
+    apply_edits_(rebuilt, edits)
+    rebuilt.load_state_dict(net.state_dict())
+
+
 def test_positions() -> None:
     x = torch.zeros(2, 5, 6)
     table = Positions(6, length=9, kind="sinusoidal")(x)
@@ -202,6 +306,10 @@ def test_a_surrogate_has_the_shapes_of_its_module_and_ends_with_its_context() ->
     [
         (lambda: Recurrent(2, 3, kind="mlp"), "No recurrent kind 'mlp'; the kinds are simple, gru, lstm, peephole."),
         (lambda: Attention(10, heads=3), "A width of 10 cannot be split into 3 heads."),
+        (
+            lambda: Attention(8, heads=2, distances="x"),
+            "No distances of kind 'x'; the kinds are bias, relat",
+        ),
         (lambda: MixedDepthwise(2, kernels=(3, 5, 7)), "A width of 2 cannot be shared out to 3 kernel sizes."),
         (lambda: MixedDepthwise(8, kernels=(3, 4)), "The kernel sizes .3, 4. do not mix; they are odd"),
         (lambda: Positions(4, length=3, kind="x"), "No positions of kind 'x'; the kinds are learned, sinusoidal."),

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from searchkit import tasks
 from searchkit.tasks import tokenizer
-from searchkit.tasks.byte_pairs import learn
+from searchkit.tasks.byte_pairs import learn, learn_words
 from searchkit.tasks.language import LanguageTask
 from searchkit.tasks.tokenizer import PIECES, Tokenizer, merge_pair
 from searchkit.types import Arrays, BadInput, Training
@@ -81,6 +81,15 @@ def test_the_first_merge_of_gages_example() -> None:
 def test_a_character_that_train_never_had_is_token_0() -> None:
     words = Tokenizer(learn(["abc"], size=None, where="it", steps=8))
     assert words.encode("aéb") == [1, 0, 2] and words.decode([1, 0, 2]) == f"a{tokenizer.UNKNOWN}b"
+
+
+def test_words_are_the_most_frequent_and_one_that_stands_once_is_unknown() -> None:
+    plain = learn_words(["Who was he ?", "Who wrote it, and who was it ?"], size=6, steps=8)
+    assert plain["tokens"] == ["", "who", "?", "it", "was"]  # by number, then by the alphabet
+    words = Tokenizer(json.loads(json.dumps(plain)))
+    assert words.encode("WHO was Galileo?") == [1, 4, 0, 2]
+    assert words.decode([1, 4, 0, 2]) == f"who was {tokenizer.UNKNOWN} ?"
+    assert learn_words(["a a b b"], size=2, steps=8)["tokens"] == ["", "a"]
 
 
 def test_the_tokenizer_needs_the_standard_library_alone() -> None:
@@ -190,16 +199,29 @@ def test_the_tokenizer_knows_train_alone(tmp_path: Path) -> None:
 # ── Lines with labels ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_lines_with_labels_are_found_for_what_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [None, "words", "pairs", "characters"])
+def test_lines_with_labels_are_found_for_what_they_are(tmp_path: Path, kind: str | None) -> None:
     (tmp_path / "mine.txt").write_text("\n".join(lines()) + "\n")
-    task = tasks.load({"data": str(tmp_path / "mine.txt")})
+    task = tasks.load({"data": str(tmp_path / "mine.txt"), "tokens": kind})
     assert task.labels == ("bad", "good") and task.goal.metric == "accuracy"
     assert [port.shape for port in task.inputs] == [(None,), ()]
     raw = task.raw("train")
     words = Tokenizer(task.data.tokenizer)  # type: ignore[attr-defined]
-    told = {" " + line.split(" ", 1)[1] for line in lines()}
+    before = "" if kind in (None, "words") else " "
+    told = {before + line.split(" ", 1)[1] for line in lines()}
     for row, length in zip(raw["tokens"], raw["lengths"], strict=True):
         assert words.decode(row[:length]) in told and not row[length:].any()
+
+
+def test_dropped_tokens_become_the_unknown_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("\n".join(lines(600)))
+    task = tasks.load({"data": str(tmp_path / "mine.txt")})
+    plain, dropped = (
+        torch.cat([b.inputs[0] for b in task.batches("train", Training(augment=augment), seed=0, device="cpu")])
+        for augment in ((), ("drop",))
+    )
+    changed = plain != dropped
+    assert (dropped[changed] == 0).all() and 0.05 < changed.float().mean() < 0.15
 
 
 def test_a_folder_of_train_dev_and_test_lines(tmp_path: Path) -> None:
@@ -305,6 +327,16 @@ def a_vocabulary_of_fewer_tokens_than_characters(folder: Path) -> Source:
     return written(folder, PROSE, vocabulary=5, kind="language")
 
 
+@refused("No tokens named 'syllables'", "words, pairs, characters")
+def tokens_that_are_none(folder: Path) -> Source:
+    return written(folder, PROSE, tokens="syllables")
+
+
+@refused("Words cannot be continued", "--tokens takes pairs or characters")
+def a_text_to_be_continued_by_words(folder: Path) -> Source:
+    return written(folder, PROSE, tokens="words", kind="language")
+
+
 @refused("Line 31 of .*t.txt' is 'good', a label without a text", "Complete the line")
 def a_label_without_a_text(folder: Path) -> Source:
     return written(folder, "\n".join([*lines(30), "good", *lines(30)]))
@@ -369,7 +401,9 @@ def test_the_embedded_texts_are_what_they_say() -> None:
 
     pages = tasks.load({"task": "pydoc-topics"})
     assert set(pages.labels) <= set(topics) and len(pages.labels) == 8
-    assert pages.summary()["in_train_and_test"] == 0
+    whole = tasks.load({"task": "pydoc-topics", "tokens": "pairs"})
+    assert whole.summary()["in_train_and_test"] == 0  # by words two sentences may differ in unknown ones alone
+    assert pages.raw("train")["tokens"].shape[1] <= 60 and pages.data.tokenizer["words"]  # type: ignore[attr-defined]
     told = tasks.load({"task": "pydoc"})
     words = Tokenizer(told.data.tokenizer)  # type: ignore[attr-defined]
     assert words.decode(told.raw("train")["tokens"][0]) == "\n".join(topics[k] for k in sorted(topics))[:64]

@@ -117,7 +117,8 @@ def share_of_a_trial(rung_epochs: tuple[int, ...], eta: int) -> float:
 def training_seconds(space: Space, ctx: Context, candidate: Candidate) -> float:
     """How long the whole training of `candidate` takes one worker, from a few of its steps. Raises Infeasible."""
     _, seconds = quickest(space, ctx, candidate, ((ctx.precision, ctx.channels_last),), rounds=3)
-    return OVERHEAD * seconds * ctx.task.n_examples("train") * candidate.training.epochs
+    epochs = candidate.training.epochs + candidate.training.pretrain_epochs
+    return OVERHEAD * seconds * ctx.task.n_examples("train") * epochs
 
 
 def quickest(

@@ -99,9 +99,13 @@ def draw(space: Space, spec: DataSpec, choose: Choose, *, epochs: int, way: str)
 def sample_training(draft: Draft, space: Space, spec: DataSpec, *, epochs: int) -> Training:
     """The training's fields that the space leaves open, under the names "train.<field>". A choice of anything but a
     number, a string or a bool goes by its JSON: a database takes no tuples. Augmentations that such data do not have
-    (a family may take pictures and tables) are left out."""
+    (a family may take pictures and tables) are left out, and pre-training where the inputs alone teach nothing."""
     values: dict[str, Any] = {**freeze(space.training.default), "epochs": epochs}
+    if not spec.self_taught:
+        values["pretrain_epochs"] = 0
     for name, allowed in sorted(space.training.ranges.items()):
+        if name == "pretrain_epochs" and not spec.self_taught:
+            continue
         if isinstance(allowed, Choice):
             texts = [v if isinstance(v, (str, int, float, bool)) else json.dumps(freeze(v)) for v in allowed.values]
             values[name] = allowed.values[texts.index(draft.suggest_categorical(f"train.{name}", texts))]

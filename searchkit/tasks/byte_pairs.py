@@ -1,4 +1,5 @@
-"""Tokenizers learned from text: its characters, or the pairs of them that stand together most often, merged one by one.
+"""Tokenizers learned from text: its words, its characters, or the pairs of them that stand together most often, merged
+one by one.
 
 Sennrich et al. 2016, arXiv:1508.07909, on characters: Gage's byte pair encoding (1994) within pieces of text. A merge
 touches only the pieces that hold its pair, and the next pair comes from a heap, so a million characters take seconds in
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 
 from searchkit.types import JSON, BadInput
 
-from .tokenizer import PIECES, merge_pair
+from .tokenizer import PIECES, WORDS, merge_pair
 
 
 def learn(
@@ -38,6 +39,15 @@ def learn(
         for a, b in merges:
             tokens.append(tokens[a] + tokens[b])
     return {"tokens": tokens, "merges": merges, "lowercase": lowercase, "prefix": prefix, "steps": steps}
+
+
+def learn_words(texts: Iterable[str], *, size: int, steps: int) -> dict[str, JSON]:
+    """A tokenizer as plain JSON: the most frequent words, folded to lower case. size: tokens at most, number 0 among
+    them. A word that stands once is left out, so that the network learns from train what an unknown word is like."""
+    counts = Counter(word for text in texts for word in WORDS.findall(text.lower()))
+    common = sorted((word for word, n in counts.items() if n > 1), key=lambda word: (-counts[word], word))
+    tokens = ["", *common[: size - 1]]
+    return {"tokens": tokens, "merges": [], "lowercase": True, "prefix": "", "steps": steps, "words": True}
 
 
 def _merges(counts: dict[tuple[int, ...], int], first: int, size: int) -> list[list[int]]:

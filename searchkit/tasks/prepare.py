@@ -25,6 +25,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     from .arrays import ArrayTask, maker_of, modality_named
     from .denoising import DenoisingTask, with_noise
     from .language import LanguageTask
+    from .masked import MaskedTask
 
     kind = source.kind or found.kind
     if "forecasting" in (source.kind, found.kind):
@@ -75,7 +76,9 @@ def make_task(found: Found, source: Source) -> ArrayTask:
         rate=found.rate,
         tokenizer=found.tokenizer,
     )
-    return made.get(kind, ArrayTask)(with_noise(data, source.noise) if kind == "denoising" else data)
+    return made.get(kind, MaskedTask if name == "tokens" else ArrayTask)(
+        with_noise(data, source.noise) if kind == "denoising" else data
+    )
 
 
 def require_rows(rows: dict[str, np.ndarray], found: Found) -> None:

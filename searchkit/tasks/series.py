@@ -143,9 +143,19 @@ class Series:
         return 0
 
 
+DROPPED = 0.1
+
+
+def drop(tokens_BL: Tensor, generator: Generator) -> Tensor:
+    """A tenth of all tokens become number 0, the unknown one, so that no answer hangs on one word (Iyyer et al. 2015,
+    Deep unordered composition rivals syntactic methods for text classification, section 3.1)."""
+    keep = torch.rand(tokens_BL.shape, generator=generator, device=tokens_BL.device) >= DROPPED
+    return tokens_BL * keep
+
+
 @dataclass(frozen=True)
 class Tokens:
-    augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=dict)
+    augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=lambda: {"drop": drop})
     corrupts: frozenset[str] = frozenset()
     form = "tokens"
 

@@ -17,6 +17,7 @@ UNLABELLED = ("reconstruction", "denoising")
 """Kinds that look at the inputs alone."""
 ASKED_BY = {"anomaly": "anomaly", "noise": "denoising"}
 """Fields that one kind alone has: they ask for it."""
+TOKENS = ("words", "pairs", "characters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class Source:
     steps: int | None = None  # the one length that every series is cut or padded to; None keeps lengths
     split_seed: int = 0
     encoding: str | None = None  # of text; None is UTF-8
-    vocabulary: int | None = None  # of text: tokens of byte pairs; None is characters, or 2,000 for lines
+    tokens: str | None = None  # of text, one of TOKENS; None: words for lines, else pairs by vocabulary, or characters
+    vocabulary: int | None = None  # of text: tokens at most; None is 8,000 words, 2,000 pairs
     window: int | None = None  # of a text or a series to be continued: tokens or steps that the network sees at once
     horizon: int | None = None  # of a series to be continued: steps that it answers at once
     split: str | None = None  # of a series: rows, or shares of them, of train, val and test, which follow one another
@@ -52,6 +54,7 @@ class Source:
             ("modality", self.modality, MODALITIES),
             ("kind", self.kind, KINDS),
             ("features", self.features, FEATURES),
+            ("tokens", self.tokens, TOKENS),
         )
         for what, value, allowed in known:
             if value is not None and value not in allowed:

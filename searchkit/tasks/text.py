@@ -21,12 +21,12 @@ import numpy as np
 
 from searchkit.types import BadInput, Task
 
-from .byte_pairs import learn
+from .byte_pairs import learn, learn_words
 from .data import Found
 from .prepare import MIN_ROWS, make_task
 from .source import Source
 from .splits import split_rows
-from .tokenizer import Tokenizer
+from .tokenizer import WORDS, Tokenizer
 
 if TYPE_CHECKING:
     from .data import Data
@@ -39,7 +39,7 @@ EMBEDDED = {
 TEST_SHARE = 0.10
 VAL_SHARE = 0.10
 WINDOW = 64  # tokens
-LINE_VOCABULARY = 2000
+VOCABULARY = {"words": 8000, "pairs": 2000}
 LONGEST_LINE = 512  # tokens; what is longer is cut
 BUNDLE = Path(__file__).parent / "bundle"
 
@@ -177,7 +177,13 @@ def from_text(text: str, name: str, where: str, source: Source, *, later: str | 
     parts = {"train": text[:first], "val": text[first:cut], "test": text[cut:] if later is None else later}
     if len(text) <= steps * MIN_ROWS:  # no token is shorter than a character
         raise BadInput(_too_short(where, len(text), "characters", steps))
-    plain = learn([parts["train"]], size=source.vocabulary, where=where, steps=steps)
+    if source.tokens == "words":
+        raise BadInput(
+            "Words cannot be continued as text, for what stands between them is lost; --tokens takes pairs or "
+            "characters for a text to be continued."
+        )
+    size = VOCABULARY["pairs"] if source.tokens == "pairs" and source.vocabulary is None else source.vocabulary
+    plain = learn([parts["train"]], size=None if source.tokens == "characters" else size, where=where, steps=steps)
     tokenizer = Tokenizer(plain)
     tokens, targets, begin = [], [], 0
     given: dict[str, np.ndarray] = {}
@@ -227,8 +233,14 @@ def from_lines(parts: dict[str, Lines], name: str, where: str, source: Source) -
     codes = np.unique(labels, return_inverse=True)[1]
     rows = split_rows(len(texts), codes, given=given, seed=source.split_seed)
     train = [texts[row] for row in rows["train"]]
-    size = source.vocabulary or LINE_VOCABULARY
-    plain = learn(train, size=size, where=where, steps=LONGEST_LINE, lowercase=True, prefix=" ")
+    kind = source.tokens or "words"
+    size = source.vocabulary or VOCABULARY.get(kind)
+    if kind == "words":
+        assert size is not None
+        plain = learn_words(train, size=size, steps=LONGEST_LINE)
+    else:
+        size = None if kind == "characters" else size
+        plain = learn(train, size=size, where=where, steps=LONGEST_LINE, lowercase=True, prefix=" ")
     tokens, lengths, plain["steps"] = _padded(texts, Tokenizer(plain))
     return Found(
         name=name,
@@ -281,7 +293,9 @@ def _topics() -> dict[str, str]:
 PAGES = ("compound", "debugger", "formatstrings", "specialnames", "string-methods", "types", "typesmapping", "typesseq")
 """The largest pages that are not parts of each other."""
 
-LEAST_WORDS = 6
+LEAST_WORDS, MOST_TOKENS = 6, 60
+"""Between them is a sentence; what is longer, in words and signs, is a table or a program, and one of 500 would have
+every row padded to its length."""
 
 
 def _sentences() -> tuple[list[str], list[str]]:
@@ -295,7 +309,8 @@ def _sentences() -> tuple[list[str], list[str]]:
 def _split_sentences(text: str) -> list[str]:
     whole = re.sub(r"\n\s*\n", " \0 ", text)  # a paragraph's end ends a sentence too
     parts = re.split(r"(?<=[.:;!?])\s+|\0", whole)
-    return [sentence for part in parts if len((sentence := " ".join(part.split())).split()) >= LEAST_WORDS]
+    sentences = (" ".join(part.split()) for part in parts)
+    return [s for s in sentences if len(s.split()) >= LEAST_WORDS and len(WORDS.findall(s)) <= MOST_TOKENS]
 
 
 def load(source: Source) -> Task:

@@ -1,14 +1,15 @@
-"""Text to tokens and back, by a tokenizer that is plain JSON: characters, or pairs of them merged in order.
+"""Text to tokens and back, by a tokenizer that is plain JSON: characters, pairs of them merged in order, or words.
 
 Sennrich et al. 2016, arXiv:1508.07909. A bundle gets a copy of this file beside its tokenizer.json, so that text
 becomes tokens by the same lines in training and in the field; it imports the standard library alone. What learns the
 merges is `byte_pairs`.
 
-    {"tokens": ["", "a", …], "merges": [[3, 7], …], "lowercase": false, "prefix": "", "steps": 64}
+    {"tokens": ["", "a", …], "merges": [[3, 7], …], "lowercase": false, "prefix": "", "steps": 64, "words": false}
 
-tokens: the text of each; number 0, of no text, stands for padding and for every character that has no token. merges:
-pairs of tokens, the first first; merge k makes the token len(tokens) − len(merges) + k. prefix: stands before every
-text. steps: how many tokens the network takes at most.
+tokens: the text of each; number 0, of no text, stands for padding and for every character, or word, that has no token.
+merges: pairs of tokens, the first first; merge k makes the token len(tokens) − len(merges) + k. prefix: stands before
+every text. steps: how many tokens the network takes at most. words: each token is a whole word or sign; the white space
+between them is lost.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from typing import Any
 PIECES = re.compile(r" ?\w+| ?[^\w\s]+|\s+(?=\s)|\s")
 """Merges stay inside a piece: a word with the space before it, a run of signs or of white space (as GPT-2 has it)."""
 
+WORDS = re.compile(r"\w+|[^\w\s]")
+"""A word, or one sign. "don't" is three, as "do n't" of text that was split before is."""
+
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -30,6 +34,7 @@ class Tokenizer:
         self.tokens: list[str] = plain["tokens"]
         self.steps = int(plain["steps"])
         self.lowercase, self.prefix = bool(plain["lowercase"]), str(plain["prefix"])
+        self.words = bool(plain.get("words", False))
         merges = [(int(a), int(b)) for a, b in plain["merges"]]
         first = len(self.tokens) - len(merges)
         self.numbers = {token: number for number, token in enumerate(self.tokens[:first]) if number}
@@ -39,8 +44,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         text = self.prefix + (text.lower() if self.lowercase else text)
-        if not self.merged:
-            return [self.numbers.get(character, 0) for character in text]
+        if self.words or not self.merged:
+            return [self.numbers.get(token, 0) for token in (WORDS.findall(text) if self.words else text)]
         found: list[int] = []
         for piece in PIECES.findall(text):
             if piece not in self._pieces:
@@ -49,7 +54,7 @@ class Tokenizer:
         return found
 
     def decode(self, numbers: Iterable[int]) -> str:
-        return "".join(self.tokens[number] if number else UNKNOWN for number in numbers)
+        return (" " if self.words else "").join(self.tokens[number] if number else UNKNOWN for number in numbers)
 
     def characters(self) -> list[int]:
         """How many characters each token stands for."""
