@@ -192,7 +192,8 @@ def agreement(decisions_a: np.ndarray, decisions_b: np.ndarray, kind: Kind, *, t
     """The share of examples that model a answers as b, the reference, does, with Wilson's interval. (n,) or (n, …).
 
     classes: the same class (several labels: all the same). steps, (n, L): the share of steps with the same class, and
-    its bootstrap interval over examples, for the steps of one are not independent. reconstruction: the two differ, root
+    its bootstrap interval over examples, for the steps of one are not independent; where the target is −1 there is no
+    step. reconstruction: the two differ, root
     mean square over the example's values, by no more than b errs, root mean square over the split: by less than what is
     wrong with b anyhow. values: the same, each difference in the unit of b's error on its own target."""
     a, b = np.asarray(decisions_a), np.asarray(decisions_b)
@@ -200,7 +201,8 @@ def agreement(decisions_a: np.ndarray, decisions_b: np.ndarray, kind: Kind, *, t
         raise ValueError(f"decisions over the same examples have one shape: {a.shape} against {b.shape}")
     n = len(a)
     if kind == "steps":
-        shares = np.mean((a == b).reshape(n, -1), axis=1)
+        there = np.asarray(targets).reshape(n, -1) >= 0
+        shares = ((a == b).reshape(n, -1) & there).sum(axis=1) / there.sum(axis=1)
         low, high = _bca(shares, _bootstrap_means(shares, 0))
         return Interval(float(shares.mean()), low, high, "bca", n)
     if kind == "classes":

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from searchkit import evidence
 from searchkit.evidence import agreement, mcnemar, metric_interval, paired_difference, wilson
 from searchkit.run import Run
+from searchkit.stages import quantize
 from searchkit.types import Evaluation, Goal
 
 ACCURACY = Goal("accuracy", "maximize")
@@ -167,6 +168,15 @@ def test_agreement_by_kind():
     rng = np.random.default_rng(1)  # as good in another way: errors of the same size that have nothing in common
     a, b = (images + 0.1 * rng.standard_normal(images.shape) for _ in range(2))
     assert agreement(a, b, "reconstruction", targets=images).value == 0.0
+
+
+def test_a_step_whose_target_is_minus_one_is_no_step():
+    """Of two answers of three steps and one, padded alike, three of four steps agree."""
+    targets = np.array([[1, 2, 3], [4, -1, -1]])
+    a, b = np.array([[1, 2, 0], [4, -1, -1]]), np.array([[1, 2, 3], [4, -1, -1]])
+    assert agreement(a, b, "steps", targets=targets).value == pytest.approx((2 / 3 + 1) / 2)
+    one, other = (Evaluation({}, np.zeros(2), decisions, targets) for decisions in (a, b))
+    assert quantize.agreement(one, other, pooled=False, by_step=True) == 0.75
 
 
 @settings(max_examples=40, deadline=None)
