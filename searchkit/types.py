@@ -74,6 +74,9 @@ class Port:
     How examples lie in it (see `searchkit.layout`): one entry each along `axis`; or, where `counted_by` names another
     port (shape (), int64), as many as that says, one example after the other; or, not batched, all share all of it. An
     output has one entry an example along its first axis.
+
+    steps: what the one axis that varies counts. Ports of which it is the same are of one length, others need not be: a
+    text and its translation are not.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Port:
     batched: bool = True
     axis: int = 0
     counted_by: str | None = None
+    steps: str = "length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,9 @@ class DataSpec:
     "graph". A series or token input whose rows differ in length is followed by a second port `lengths`, shape (),
     int64: the valid steps of each row. A graph is `nodes`, (N, features), and `edges`, (2, E) int64, from the first
     row's nodes to the second's. Either all examples share one, and each is the node that is asked for, `query`, (); or
-    each example has its own, with nodes numbered from 0, and `n_nodes` and `n_edges`, (), count them. The one output is
+    each example has its own, with nodes numbered from 0, and `n_nodes` and `n_edges`, (), count them. Where tokens are
+    answered by a text of its own, the last input is `previous`, (T,) int64, the answer one step late: it begins with
+    the mark, the last of the n_classes tokens, which also ends an answer. The one output is
     "logits" (n_classes,), or (L, n_classes) where every step is answered, "values" (n_targets,), or "reconstruction",
     of the input's shape.
     augmentations: those that such data have; a training asks for some of them.
@@ -113,6 +119,11 @@ class DataSpec:
     def by_step(self) -> bool:
         """Whether there is an answer for each step, (L, n_classes), instead of one a row."""
         return self.outputs[0].name == "logits" and len(self.outputs[0].shape) == 2
+
+    @property
+    def writes(self) -> bool:
+        """Whether the answer is a text of its own, (T, n_classes): which token comes after each of `previous`."""
+        return any(port.name == "previous" for port in self.inputs)
 
     @property
     def varies_in_length(self) -> bool:
