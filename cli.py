@@ -120,7 +120,7 @@ def search(
     space: Annotated[str, typer.Option(help="A family's name (see `spaces`), or the path of your own.")] = "",
     task: Annotated[str | None, typer.Option(help="An embedded task (see `tasks`).")] = None,
     data: Annotated[Path | None, typer.Option(help="CSV, Parquet, .npz, .ts, text; idx, image or wav folder.")] = None,
-    target: Annotated[str | None, typer.Option(help="The column to predict, for tables.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict; of parallel texts the language.")] = None,
     test_data: Annotated[Path | None, typer.Option(help="The test split: a second file, or numbers of graphs.")] = None,
     test_files: Annotated[
         str | None, typer.Option(metavar="PATTERN", help="In a wav folder, the files of test, such as '*_[0-4].wav'.")
@@ -128,12 +128,14 @@ def search(
     modality: Annotated[str | None, typer.Option(help="tabular, image, series, tokens, voxels or graph.")] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help="classification, multilabel, regression, reconstruction or language."),
+        typer.Option(
+            help="classification, multilabel, regression, reconstruction, language, translation or transcription."
+        ),
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of text, such as latin-1.  [default: utf-8]")] = None,
     vocabulary: Annotated[
         int | None,
-        typer.Option(parser=whole_number, help="Of text: tokens.  [default: characters; for lines, 2000 byte pairs]"),
+        typer.Option(parser=whole_number, help="Of text: byte pairs.  [default: 2000 for lines, 4000 to translate]"),
     ] = None,
     window: Annotated[
         int | None, typer.Option(parser=whole_number, help="Of a text to continue, in tokens.  [default: 64]")

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 
 from searchkit.types import JSON
 
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "subset_accuracy", "label_accuracy")
+SHARES = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "f1",
+    "precision",
+    "recall",
+    "subset_accuracy",
+    "label_accuracy",
+    "exact_match",
+)
 """Metrics that are shares of 1, shown in per cent and their differences in points."""
 
 MINUS = "\N{MINUS SIGN}"
@@ -60,10 +70,20 @@ def cost(name: str, value: float) -> str:
     return f"{number(value)} ms" if name == "latency_ms" else short(value)
 
 
+NAMES = {
+    "macro_f1": "macro-F1",
+    "roc_auc": "ROC AUC",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "mse": "MSE",
+    "r2": "R²",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+}
+
+
 def metric_name(name: str) -> str:
-    return {"macro_f1": "macro-F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²"}.get(
-        name, name.replace("_", " ")
-    )
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def metric(name: str, value: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from searchkit.types import BadInput
 
 from .data import Data, Found
-from .source import Source
+from .source import WRITTEN, Source
 from .splits import quantile_strata, split_rows
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     """Raises BadInput."""
     from .arrays import ArrayTask, modality_named
     from .language import LanguageTask
+    from .writing import WritingTask
 
     if len(found.x) < MIN_ROWS:
         raise BadInput(
@@ -48,7 +49,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
         raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
     if kind == "classification" and target is not None:
         _require_classes(target, labels, rows, found)
-    made = LanguageTask if kind == "language" else ArrayTask
+    made = WritingTask if kind in WRITTEN else LanguageTask if kind == "language" else ArrayTask
     return made(
         Data(
             name=found.name,
@@ -125,6 +126,10 @@ def read_target(found: Found, kind: str) -> tuple[np.ndarray | None, tuple[str, 
         return None, ()
     if kind == "language" and found.tokenizer is None:
         raise BadInput(f"{where} is no text, which language needs; give a text file, or leave out --kind.")
+    if kind in WRITTEN and "previous" not in found.more:
+        raise BadInput(
+            f"{where} holds no pairs of texts, which {kind} needs; give parallel files, or lines with a tab in them."
+        )
     if target is None:
         raise BadInput(f"{where} has no target, which {kind} needs; add y, or ask for --kind reconstruction.")
     if len(target) != len(found.x):
@@ -139,7 +144,7 @@ def read_target(found: Found, kind: str) -> tuple[np.ndarray | None, tuple[str, 
             f"The target of {where} is not a finite number in {_rows(len(bad))}, the first of them row {bad[0]}; "
             "remove those rows or fill in the value."
         )
-    if kind == "language":
+    if kind == "language" or kind in WRITTEN:
         return target.astype(np.int64), ()
     if kind == "regression":
         return _read_values(found, target), ()

@@ -9,7 +9,9 @@ from searchkit.types import JSON, BadInput, thaw
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
-KINDS = ("classification", "multilabel", "regression", "reconstruction", "language")
+WRITTEN = ("translation", "transcription")
+"""The kinds whose answers are texts of their own."""
+KINDS = ("classification", "multilabel", "regression", "reconstruction", "language", *WRITTEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +22,14 @@ class Source:
     data: str | None = None
     test_data: str | None = None  # a second table, or .ts file, that is the test split
     test_files: str | None = None  # in a folder, the names of the files that are the test split: "*_[0-4].wav"
-    target: str | None = None  # column name, or index as text: "c14", "14", "-1"
+    target: str | None = None  # column name, or index as text: "c14", "14", "-1"; of parallel files the language
     modality: str | None = None  # one of MODALITIES
     kind: str | None = None  # one of KINDS
     features: str | None = None  # what a network sees of a sound: raw samples, or logmel, a spectrogram
     steps: int | None = None  # the one length that every series is cut or padded to; None keeps lengths
     split_seed: int = 0
     encoding: str | None = None  # of text; None is UTF-8
-    vocabulary: int | None = None  # of text: tokens of byte pairs; None is characters, or 2,000 for lines
+    vocabulary: int | None = None  # of text: byte pairs; None is characters, or 2,000 for lines, 4,000 to translate
     window: int | None = None  # of a text to be continued: tokens that the network sees at once
 
     def __post_init__(self) -> None:

@@ -54,6 +54,8 @@ QUESTIONS = {
     "regression": "a quantity",
     "reconstruction": "the input itself",
     "language": "the token after each",
+    "translation": "a text",
+    "transcription": "a text, the one that is right",
 }
 
 MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many
