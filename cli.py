@@ -129,7 +129,8 @@ def search(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="classification, multilabel, regression, reconstruction, language, translation or transcription."
+            help="classification, multilabel, regression, reconstruction, language, translation, transcription or "
+            "generation."
         ),
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of text, such as latin-1.  [default: utf-8]")] = None,
@@ -564,11 +565,13 @@ def spaces(as_json: AsJson = False) -> None:
 @app.command(epilog=examples("searchkit tasks", "searchkit tasks --json", "searchkit search --space mlp --task wine"))
 def tasks(as_json: AsJson = False) -> None:
     """List the embedded tasks: no file, no download."""
-    from searchkit.tasks import names
+    from searchkit.tasks import names, schemes
 
-    found = names()
-    width = max(map(len, found))
-    emit(as_json, "tasks", {"tasks": found}, "\n".join(f"{name:<{width}}  {about}" for name, about in found.items()))
+    found, more = names(), schemes()
+    rows = found | {f"{prefix}:NAME": about for prefix, about in more.items()}
+    width = max(map(len, rows))
+    text = "\n".join(f"{name:<{width}}  {about}" for name, about in rows.items())
+    emit(as_json, "tasks", {"tasks": found, "schemes": more}, text)
 
 
 @app.command(

@@ -2,7 +2,7 @@
 
     python reports/bars.py mnist1d-rnn mnist1d-mlp mnist1d-transformer fashion-mnist [--seed 0]
 
-Fashion-MNIST is read from $SEARCHKIT_DATA/fashion-mnist (by default ../shared/data beside the project). Each run writes
+Data sets are read from $SEARCHKIT_DATA (by default ../shared/data beside the project). Each run writes
 reports/reference/<bar>-<cores>cores-seed<seed>.md with its conditions; status 1 where a bar is missed.
 """
 
@@ -19,6 +19,9 @@ import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SEARCHKIT_DATA", ROOT.parent / "shared" / "data"))
@@ -26,26 +29,89 @@ DATA = Path(os.environ.get("SEARCHKIT_DATA", ROOT.parent / "shared" / "data"))
 
 @dataclass(frozen=True)
 class Bar:
-    """at_least: of the metric on test, of what is shipped. at_most_bytes: of the shipped file; 0 asks nothing."""
+    """bound: what is shipped has to reach it on test: at least a score, at most an error. None is what `ridge` gets.
+    at_most_bytes: of the shipped file; 0 asks nothing. further: the same for a further metric of the task, by name.
+    folds: what each fold adds to the arguments; the examples of all folds are counted together."""
 
     arguments: tuple[str, ...]
-    at_least: float
+    bound: float | None
     source: str
     at_most_bytes: int = 0
+    further: tuple[str, float] | None = None
+    folds: tuple[tuple[str, ...], ...] = ((),)
+
+
+def on(space: str, folder: str, *more: str) -> tuple[str, ...]:
+    return ("--space", space, "--data", str(DATA / folder), *more)
 
 
 BARS = {
     "mnist1d-rnn": Bar(("--space", "rnn", "--task", "mnist1d"), 0.91, "GRU of the MNIST-1D repository"),
     "mnist1d-mlp": Bar(("--space", "mlp", "--task", "mnist1d"), 0.68, "MLP of the MNIST-1D repository"),
     "mnist1d-transformer": Bar(("--space", "transformer", "--task", "mnist1d"), 0.90, "asked of this project"),
+    "mnist1d-cnn1d": Bar(("--space", "cnn1d", "--task", "mnist1d"), 0.94, "CNN of the MNIST-1D repository"),
     "fashion-mnist": Bar(
-        (
-            "--space", "cnn", "--data", str(DATA / "fashion-mnist"), "--max-size", "100KB", "--time-budget", "45m",
-            "--workers", "2",
-        ),
+        on("cnn", "fashion-mnist", "--max-size", "100KB", "--time-budget", "45m", "--workers", "2"),
         0.925,
         "two convolutions, under 100K fp32 parameters, in the repository of Fashion-MNIST",
         100_000,
+    ),
+    "fashion-mnist-mlp": Bar(
+        on("mlp", "fashion-mnist", "--trials", "6", "--epochs", "18"), 0.883, "MLP in the repository of Fashion-MNIST"
+    ),
+    "fashion-mnist-mixnet": Bar(
+        on("mixnet", "fashion-mnist", "--max-params", "100k", "--time-budget", "60m"),
+        0.925,
+        "two convolutions in the repository of Fashion-MNIST",
+    ),
+    "fashion-mnist-vit": Bar(
+        on("vit", "fashion-mnist", "--trials", "4", "--epochs", "15"), 0.90, "asked of this project"
+    ),
+    "adult": Bar(
+        on("mlp", "adult/adult-train.csv", "--test-data", str(DATA / "adult" / "adult-test.csv"), "--target", "c14",
+           "--trials", "8", "--epochs", "12"),
+        0.855,
+        "asked of this project; gradient boosting has about .87",
+    ),
+    "diabetes": Bar(
+        ("--space", "mlp", "--task", "diabetes", "--max-params", "3k", "--epochs", "120"),
+        None,
+        "ridge regression on the same split",
+    ),
+    "fsdd-raw": Bar(
+        on("cnn1d", "fsdd", "--test-files", "*_[0-4].wav", "--features", "raw", "--steps", "6000", "--trials", "4",
+           "--epochs", "24"),
+        0.92,
+        "log-spectrogram and support vectors",
+    ),
+    "fsdd-hybrid": Bar(
+        on("hybrid", "fsdd", "--test-files", "*_[0-4].wav", "--features", "logmel", "--trials", "6"),
+        0.97,
+        "asked of this project",
+    ),
+    "adrenal": Bar(
+        on("cnn3d", "adrenal3d/adrenal32_bits.npz", "--modality", "voxels", "--trials", "8"),
+        0.779,
+        "random forest on the voxels",
+        further=("roc_auc", 0.802),
+    ),
+    "japanese-vowels": Bar(
+        on("rnn", "ucr/JapaneseVowels_TRAIN.ts"), 0.976, "MLP in Wang, Yan & Oates 2017"
+    ),
+    "tinyshakespeare": Bar(
+        on("gpt", "tinyshakespeare/input.txt", "--trials", "4", "--epochs", "6"),
+        1.88,
+        "nanoGPT's setting for a CPU",
+    ),
+    "cora": Bar(on("gnn", "cora/cora.npz"), 0.815, "GCN, Kipf & Welling 2017, Planetoid split"),
+    "mutag": Bar(
+        ("--space", "gnn", "--data", str(DATA / "tudatasets" / "MUTAG" / "MUTAG.txt"), "--trials", "6"),
+        0.85,
+        "asked of this project; GIN-0 has .894 with epochs chosen on test",
+        folds=tuple(
+            ("--test-data", str(DATA / "tudatasets" / "MUTAG" / "10fold_idx" / f"test_idx-{fold}.txt"))
+            for fold in range(1, 11)
+        ),
     ),
 }  # fmt: skip
 
@@ -55,25 +121,54 @@ def measure(name: str, bar: Bar, seed: int) -> bool:
     arguments = ["search", *bar.arguments, "--seed", str(seed)]
     folders = ["--runs", str(work / "runs"), "--reports", str(work / "reports"), "--json"]
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "cli.py", *arguments, *folders], cwd=ROOT, stdout=subprocess.PIPE, check=True
-    )
+    runs = []
+    for fold in bar.folds:
+        done = subprocess.run(
+            [sys.executable, "cli.py", *arguments, *fold, *folders], cwd=ROOT, stdout=subprocess.PIPE, check=True
+        )
+        runs.append(Path(json.loads(done.stdout)["path"]))
     minutes = (time.monotonic() - started) / 60
-    run = Path(json.loads(done.stdout)["path"])
-    evidence = json.loads((run / "evidence.json").read_text())
-    pace = json.loads((run / "pace.json").read_text())
-    models = {row["id"]: row for row in evidence["models"]}
-    fp32, shipped = models[evidence["reference"]], models[evidence["chosen"]]
-    met = shipped["metric"]["value"] >= bar.at_least
-    met = met and (not bar.at_most_bytes or shipped["size_bytes"] <= bar.at_most_bytes)
-    shown = " ".join(["python cli.py", *arguments]).replace(str(DATA), "$SEARCHKIT_DATA")
+    evidences = [json.loads((run / "evidence.json").read_text()) for run in runs]
+    goal, n = evidences[0]["goal"], sum(evidence["n"] for evidence in evidences)
+    bound = ridge(bar) if bar.bound is None else bar.bound
+    shown = " ".join(["python cli.py", *arguments, *bar.folds[0]]).replace(str(DATA), "$SEARCHKIT_DATA")
+    about = f"`{shown}`" + (f" and the other {len(bar.folds) - 1} folds" if len(bar.folds) > 1 else "")
     lines = [
-        f"# {name}: {'met' if met else 'MISSED'}",
+        f"{about}, {date.today()}, {os.cpu_count()} cores, Python {platform.python_version()}, {minutes:.1f} minutes. "
+        f"Bar: {goal['metric']} {bound:.4g} ({bar.source}). Test: {n} examples, read once for each file.",
         "",
-        f"`{shown}`, {date.today()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{minutes:.1f} minutes. "
-        f"Bar: {bar.at_least} ({bar.source}). Test: {evidence['n']} examples, read once for each file.",
-        "",
+    ]
+    if len(runs) == 1:
+        value, more = of_one(evidences[0], json.loads((runs[0] / "pace.json").read_text()))
+    else:
+        value, more = of_folds(evidences)
+    met = value >= bound if goal["direction"] == "maximize" else value <= bound
+    shipped = [models_of(evidence)[1] for evidence in evidences]
+    met = met and (not bar.at_most_bytes or max(row["size_bytes"] for row in shipped) <= bar.at_most_bytes)
+    if bar.further is not None:
+        other, least = bar.further
+        met = met and shipped[0]["metrics"][other] >= least
+        more.append(f"{other}: {shipped[0]['metrics'][other]:.4f}; bar {least}.")
+    lines = [f"# {name}: {'met' if met else 'MISSED'}", "", *lines, *more]
+    out = ROOT / "reports" / "reference" / f"{name}-{os.cpu_count()}cores-seed{seed}.md"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines), flush=True)
+    return met
+
+
+Row = dict[str, Any]
+
+
+def models_of(evidence: Row) -> tuple[Row, Row]:
+    """The winner in fp32, and what is shipped."""
+    models = {row["id"]: row for row in evidence["models"]}
+    return models[evidence["reference"]], models[evidence["chosen"]]
+
+
+def of_one(evidence: Row, pace: Row) -> tuple[float, list[str]]:
+    fp32, shipped = models_of(evidence)
+    return shipped["metric"]["value"], [
         "| | metric on test [95 %] | bytes | parameters | latency p50 |",
         "|---|---|---|---|---|",
         *(row_of(word, row) for word, row in (("winner, fp32", fp32), ("shipped", shipped))),
@@ -83,14 +178,44 @@ def measure(name: str, bar: Bar, seed: int) -> bool:
         f"Latency ratio {shipped['latency']['ratio']:.2f} "
         f"[{shipped['latency']['low']:.2f}, {shipped['latency']['high']:.2f}]. Setting: {json.dumps(pace)}.",
     ]
-    out = ROOT / "reports" / "reference" / f"{name}-{os.cpu_count()}cores-seed{seed}.md"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines), flush=True)
-    return met
 
 
-def row_of(word: str, row: dict) -> str:  # type: ignore[type-arg]
+def of_folds(evidences: list[Row]) -> tuple[float, list[str]]:
+    """A share over the examples of all folds, and its Wilson interval."""
+    counts = [evidence["n"] for evidence in evidences]
+    shares = [models_of(evidence)[1]["metric"]["value"] for evidence in evidences]
+    n = sum(counts)
+    p = sum(share * count for share, count in zip(shares, counts, strict=True)) / n
+    z = 1.96
+    middle, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    sizes = sorted(models_of(evidence)[1]["size_bytes"] for evidence in evidences)
+    return p, [
+        f"Shipped, all folds together: {p:.4f} [{low:.4f}, {high:.4f}] (Wilson, 95 %); by fold "
+        f"{', '.join(f'{share:.3f}' for share in shares)}; {sizes[0]:,} to {sizes[-1]:,} bytes."
+    ]
+
+
+def ridge(bar: Bar) -> float:
+    """RMSE on test of scikit-learn's Ridge, fitted to train, its penalty chosen on val: what the search sees, too."""
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from searchkit.tasks import load
+
+    task = load({"task": bar.arguments[bar.arguments.index("--task") + 1]})
+    x = {name: next(iter(task.raw(name).values())) for name in ("train", "val", "test")}
+    y = {name: task.data.target_of(name).ravel() for name in x}
+
+    def rmse(penalty: float, split: str) -> float:
+        model = make_pipeline(StandardScaler(), Ridge(penalty)).fit(x["train"], y["train"])
+        return float(np.sqrt(np.mean((model.predict(x[split]) - y[split]) ** 2)))
+
+    return rmse(min(np.logspace(-3, 4, 50), key=lambda penalty: rmse(penalty, "val")), "test")
+
+
+def row_of(word: str, row: Row) -> str:
     metric = f"{row['metric']['value']:.4f} [{row['metric']['low']:.4f}, {row['metric']['high']:.4f}]"
     return f"| {word} | {metric} | {row['size_bytes']:,} | {row['params']:,.0f} | {row['latency']['p50_ms']:.3f} ms |"
 

@@ -33,6 +33,7 @@ from searchkit.train import Diverged, Teacher, make_optimizer
 from searchkit.types import (
     JSON,
     BadInput,
+    Bootstraps,
     DataSpec,
     GateFailed,
     NothingFeasible,
@@ -114,7 +115,8 @@ def check_arch_survives_json(subject: Subject) -> None:
 
 
 def check_every_parameter_matters(subject: Subject) -> None:
-    """For each parameter that sample() asks for, each other value changes the network somewhere."""
+    """For each parameter that sample() asks for, each other value changes the network somewhere, or what it learns
+    from."""
     seen: dict[tuple[str, str], bool] = {}
     tried: dict[tuple[str, str], int] = {}
     for candidate, _ in zip(subject.feasible(), range(4 * N_ARCHS), strict=False):
@@ -140,20 +142,25 @@ def check_every_parameter_matters(subject: Subject) -> None:
     require(not ignored, f"build() makes the same network whatever these are: {', '.join(ignored)}")
 
 
-Fingerprint = tuple[dict[str, tuple[int, ...]], Tensor, Tensor]
+Fingerprint = tuple[dict[str, tuple[int, ...]], tuple[Tensor, ...]]
 
 
 def _fingerprint(subject: Subject, candidate: Candidate) -> Fingerprint:
-    """Shapes of the weights, and the outputs of a seeded network in eval and in train mode."""
+    """Shapes of the weights, the outputs of a seeded network in eval and in train mode, and what it learns from."""
     net = subject.net(candidate)
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     evaluated = outputs(net.eval(), subject.rows(0, 8))
     torch.manual_seed(0)
-    return shapes, evaluated, outputs(net.train(), subject.rows(0, 8))
+    trained = outputs(net.train(), subject.rows(0, 8))
+    if not isinstance(net, Bootstraps):
+        return shapes, (evaluated, trained)
+    generator = torch.Generator().manual_seed(0)
+    own, target = (torch.randn(evaluated.shape, generator=generator) for _ in range(2))
+    return shapes, (evaluated, trained, net.bootstrap(own, target, torch.arange(len(own)) % own.shape[1]))
 
 
 def _differs(a: Fingerprint, b: Fingerprint) -> bool:
-    return a[0] != b[0] or not (torch.equal(a[1], b[1]) and torch.equal(a[2], b[2]))
+    return a[0] != b[0] or not all(torch.equal(x, y) for x, y in zip(a[1], b[1], strict=True))
 
 
 # ── build ────────────────────────────────────────────────────────────────────────────────────────────────────────────

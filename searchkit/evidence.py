@@ -23,6 +23,7 @@ import numpy as np
 
 from searchkit import layout
 from searchkit.run import Context, Run
+from searchkit.tasks.metrics import errors_to_nearest
 from searchkit.types import JSON, Artifact, Evaluation, Goal, Task, derive_seed, freeze
 
 RESAMPLES = 10_000
@@ -30,7 +31,7 @@ CONFIDENCE = 0.95
 FEW = 10  # discordant pairs; below this the bootstrap of a difference of shares is too narrow
 FORMAT = 2
 
-Kind = Literal["classes", "steps", "values", "reconstruction"]
+Kind = Literal["classes", "steps", "values", "reconstruction", "generation", "actions"]
 
 _NORMAL = NormalDist()
 _Z = _NORMAL.inv_cdf(0.5 + CONFIDENCE / 2)
@@ -191,11 +192,12 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
 def agreement(decisions_a: np.ndarray, decisions_b: np.ndarray, kind: Kind, *, targets: np.ndarray) -> Interval:
     """The share of examples that model a answers as b, the reference, does, with Wilson's interval. (n,) or (n, …).
 
-    classes: the same class (several labels: all the same). steps, (n, L): the share of steps with the same class, and
-    its bootstrap interval over examples, for the steps of one are not independent; where the target is −1 there is no
-    step. reconstruction: the two differ, root
-    mean square over the example's values, by no more than b errs, root mean square over the split: by less than what is
-    wrong with b anyhow. values: the same, each difference in the unit of b's error on its own target."""
+    classes, actions: the same (several labels: all the same). steps, (n, L): the share of steps with the same class,
+    and its bootstrap interval over examples, for the steps of one are not independent; where the target is −1 there is
+    no step. reconstruction: the two differ, root mean square over the example's values, by no more than b errs, root
+    mean square over the split: by less than what is wrong with b anyhow. generation: as reconstruction, the error of
+    b's answer being its distance to the nearest of all targets. values: as reconstruction, each difference in the unit
+    of b's error on its own target."""
     a, b = np.asarray(decisions_a), np.asarray(decisions_b)
     if a.shape != b.shape:
         raise ValueError(f"decisions over the same examples have one shape: {a.shape} against {b.shape}")
@@ -205,12 +207,15 @@ def agreement(decisions_a: np.ndarray, decisions_b: np.ndarray, kind: Kind, *, t
         shares = ((a == b).reshape(n, -1) & there).sum(axis=1) / there.sum(axis=1)
         low, high = _bca(shares, _bootstrap_means(shares, 0))
         return Interval(float(shares.mean()), low, high, "bca", n)
-    if kind == "classes":
+    if kind in ("classes", "actions"):
         alike = np.all((a == b).reshape(n, -1), axis=1)
     else:
         gap = np.square(a - b, dtype=np.float64).reshape(n, -1)
-        error = np.square(b - np.asarray(targets), dtype=np.float64).reshape(n, -1)
-        allowed = error.mean(axis=None if kind == "reconstruction" else 0)
+        if kind == "generation":
+            error = errors_to_nearest(b, np.asarray(targets))
+        else:
+            error = np.square(b - np.asarray(targets), dtype=np.float64).reshape(n, -1)
+        allowed = error.mean(axis=0 if kind == "values" else None)
         # a reference without error allows no difference, and none is 0 of it
         alike = np.mean(gap / np.maximum(allowed, 1e-100), axis=1) <= 1
     low, high = wilson(int(alike.sum()), n)
@@ -304,6 +309,10 @@ def _kind(task: Task, evaluation: Evaluation) -> Kind:
         return "reconstruction"
     if task.spec.by_step:
         return "steps"
+    if task.spec.acts:
+        return "actions"
+    if task.spec.generates:
+        return "generation"
     return "classes" if evaluation.decisions.dtype.kind in "iub" else "values"
 
 
@@ -311,8 +320,8 @@ def errors(kind: Kind, evaluation: Evaluation, *, points: int = 400) -> dict[str
     """What a picture of the errors needs, as plain data.
 
     One class an example: "confusion", rows the truth. Several labels: "labels", counts by label. values: "points",
-    (truth, predicted) of each target, thinned evenly. steps, reconstruction: "histogram" of the scores, and its
-    "edges"."""
+    (truth, predicted) of each target, thinned evenly. The others: "histogram" of the scores, and
+    its "edges"."""
     truth, given = evaluation.targets, evaluation.decisions
     if kind == "classes" and truth.ndim == 1:
         size = int(max(truth.max(), given.max())) + 1

@@ -494,6 +494,7 @@ class Context:
             channels_last=self.channels_last,
             seconds=share * self.deadline.left(),
             loss=None if teacher is None else distillation(self.task, teacher, self.device),
+            recovers=True,
         )
         before_threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)

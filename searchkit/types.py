@@ -44,6 +44,10 @@ class BadInput(SearchkitError):
     exit_status = 2
 
 
+class NotInstalled(BadInput):
+    """What was asked for needs a package that is not here; the sentence says which, and how to install it."""
+
+
 class NothingFeasible(SearchkitError):
     """No candidate meets the limits."""
 
@@ -92,15 +96,16 @@ class Port:
 class DataSpec:
     """All that a space may know of the data: what the network takes (after the task's frontend) and what it gives.
 
-    modality is "tabular" (features,), "image" (C, H, W), "voxels" (C, D, H, W), "series" (C, L), "tokens" (L,) int64 or
-    "graph". A series or token input whose rows differ in length is followed by a second port `lengths`, shape (),
-    int64: the valid steps of each row. A graph is `nodes`, (N, features), and `edges`, (2, E) int64, from the first
-    row's nodes to the second's. Either all examples share one, and each is the node that is asked for, `query`, (); or
-    each example has its own, with nodes numbered from 0, and `n_nodes` and `n_edges`, (), count them. Where tokens are
-    answered by a text of its own, the last input is `previous`, (T,) int64, the answer one step late: it begins with
-    the mark, the last of the n_classes tokens, which also ends an answer. The one output is
-    "logits" (n_classes,), or (L, n_classes) where every step is answered, "values" (n_targets,), or "reconstruction",
-    of the input's shape.
+    modality is "tabular" (features,), "image" (C, H, W), "voxels" (C, D, H, W), "series" (C, L), "tokens" (L,) int64,
+    "graph", or "noise" (Z,), drawn from the unit Gaussian. A series or token input whose rows differ in length is
+    followed by a second port `lengths`, shape (), int64: the valid steps of each row. A graph is `nodes`,
+    (N, features), and `edges`, (2, E) int64, from the first row's nodes to the second's. Either all examples share one,
+    and each is the node that is asked for, `query`, (); or each example has its own, with nodes numbered from 0, and
+    `n_nodes` and `n_edges`, (), count them. Where tokens are answered by a text of its own, the last input is
+    `previous`, (T,) int64, the answer one step late: it begins with the mark, the last of the n_classes tokens, which
+    ends an answer too. The one output is "logits" (n_classes,), or (L, n_classes) where every step is answered,
+    "values" (n_targets,), "reconstruction", of the input's shape, "action_values" (n_actions,), of which an agent that
+    plays takes the largest, or "sample": an example such as those of train, made of noise.
     augmentations: those that such data have; a training asks for some of them.
     """
 
@@ -126,17 +131,31 @@ class DataSpec:
         return any(port.name == "previous" for port in self.inputs)
 
     @property
+    def acts(self) -> bool:
+        """Whether the answers are played, and what is scored is how the play went."""
+        return self.outputs[0].name == "action_values"
+
+    @property
+    def generates(self) -> bool:
+        """Whether an answer has no truth of its own: all answers together should be like the examples."""
+        return self.outputs[0].name == "sample"
+
+    @property
     def varies_in_length(self) -> bool:
         return any(port.name == "lengths" for port in self.inputs)
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean."""
+    """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean.
+
+    span: of a metric that is maximized, from useless to good, in its own unit: 1 for a share, 450 for a game in which
+    chance makes 25 points and a good player 475. A tolerated drop is a share of it."""
 
     metric: str
     direction: Literal["maximize", "minimize"]
     root: bool = False
+    span: float = 1.0
 
     def value(self, scores: np.ndarray) -> float:
         """scores: (n,) float64, one an example."""
@@ -153,8 +172,8 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How much worse is still as good. max_drop: of a metric that is maximized, absolute (.005 is half a point of
-    accuracy). max_rise: of an error, relative (.02 is 2 % of it)."""
+    """How much worse is still as good. max_drop: of a metric that is maximized, a share of its span (.005 is half a
+    point of accuracy). max_rise: of an error, relative (.02 is 2 % of it)."""
 
     goal: Goal
     max_drop: float = 0.005
@@ -162,12 +181,14 @@ class Tolerance:
 
     @property
     def shown(self) -> str:
-        return f"{self.max_drop:g}" if self.goal.direction == "maximize" else f"{self.max_rise:.3g} of it"
+        if self.goal.direction == "maximize":
+            return f"{self.max_drop * self.goal.span:.3g}"
+        return f"{self.max_rise:.3g} of it"
 
     def admits(self, value: float, reference: float) -> bool:
         slack = 1e-9  # half a point is half a point in floating point too
         if self.goal.direction == "maximize":
-            return value >= reference - self.max_drop - slack
+            return value >= reference - self.max_drop * self.goal.span - slack
         return value <= reference * (1 + self.max_rise) + slack
 
     def admits_in_pairs(self, scores: np.ndarray, reference: np.ndarray) -> bool:
@@ -195,7 +216,8 @@ class Evaluation:
 
     metrics: every metric of the task, the goal's among them. scores: (n,) float64, the goal is `goal.value(scores)`.
     decisions: (n,) class indices, or (n, …) values: two models agree on an example when their decisions do.
-    targets: (n,) or (n, …), the truth on the scale of `decisions`.
+    targets: (n,) or (n, …), the truth on the scale of `decisions`; (0,) where nobody knows it: of an agent's actions.
+        Where the spec generates, examples that are not paired with them.
     """
 
     metrics: dict[str, float]
@@ -217,7 +239,9 @@ class Predict(Protocol):
 class Training:
     """How a network is trained; sampled beside its architecture and stored with the artifact."""
 
+    objective: str = ""  # one of the task's own losses by name, where it has several; "" is its first
     optimizer: str = "adamw"  # sgd, momentum, rmsprop, adamw
+    momentum: float = 0.9  # of momentum, and of adamw's mean gradient
     lr: float = 2e-3
     schedule: str = "cosine"  # constant, cosine, linear, step
     warmup: float = 0.05  # share of all steps
@@ -282,6 +306,7 @@ class FitPlan:
     seconds: float = math.inf  # stop at the first step after this, with what there is
     loss: Callable[[nn.Module, Batch], Tensor] | None = None  # None: the task's own loss
     validate: bool = False  # evaluate on val after every epoch, for learning curves and early stopping
+    recovers: bool = False  # the network is good already, but for what a stage did to it: there is little to explore
 
 
 class Trial(Protocol):
@@ -353,6 +378,16 @@ class Equipped(Protocol):
     def equipment(self) -> dict[str, str]:
         """Files of the bundle, name to text, beside those that every bundle has, or in place of its run.py. Scripts
         import numpy, onnxruntime and each other alone."""
+
+
+@runtime_checkable
+class Bootstraps(Protocol):
+    """A network of action values that says by itself what the state after an action is worth, which its own values are
+    learnt from. Without it the largest of the target's values is."""
+
+    def bootstrap(self, own_BA: Tensor, target_BA: Tensor, action_B: Tensor) -> Tensor:
+        """(B,) from the values of the state after: the network's own and those of its slower copy, the target; and the
+        action, int64, that was taken there."""
 
 
 @runtime_checkable

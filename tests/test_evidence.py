@@ -168,6 +168,9 @@ def test_agreement_by_kind():
     rng = np.random.default_rng(1)  # as good in another way: errors of the same size that have nothing in common
     a, b = (images + 0.1 * rng.standard_normal(images.shape) for _ in range(2))
     assert agreement(a, b, "reconstruction", targets=images).value == 0.0
+    mixed = images[[3, 0, 5, 1, 2, 4]]  # made of noise: no truth of its own, so the nearest example is what it errs by
+    assert agreement(one_pixel, drawn, "generation", targets=mixed).value == 1.0
+    assert agreement(drawn + 0.11, drawn, "generation", targets=mixed).value == 0.0
 
 
 def test_a_step_whose_target_is_minus_one_is_no_step():

@@ -168,6 +168,17 @@ def test_what_the_time_allows_is_found_by_timing_steps(context: Context, tiny: S
     assert find_pace(tiny, context, settings(precision="auto")) == pace, "measured twice"
 
 
+def test_few_rows_are_trained_on_for_longer(context: Context, tiny: Space) -> None:
+    from searchkit.search.pace import LEAST_STEPS, find_pace, middle_candidate
+
+    pace = find_pace(tiny, context, settings(plans_epochs=True))
+    middle = middle_candidate(tiny, context, epochs=pace.epochs)
+    assert middle is not None
+    steps = -(-context.task.n_examples("train") // middle.training.batch_size)
+    assert (pace.epochs - 1) * steps < LEAST_STEPS <= pace.epochs * steps
+    assert pace.epochs > BUDGET.epochs, "too many rows to show it"
+
+
 def test_a_budget_whose_time_is_over_is_not_searched_on_when_resumed(context: Context, tiny: Space) -> None:
     """Though the stages did not need all that was kept back for them. A raised budget is."""
     budget = replace(BUDGET, trials=4, seconds=1e6)

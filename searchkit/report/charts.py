@@ -318,7 +318,7 @@ def histogram(counts: Sequence[int], edges: Sequence[float], unit: str) -> str:
     height = 260.0
     x, y = Scale(edges[0], edges[-1], LEFT, RIGHT), Scale(0, max(counts) * 1.05, height - 50, TOP)
     figure = Figure(
-        "histogram", "Errors of single test examples", f"{sum(counts)} examples in {len(counts)} bins.", height=height
+        "histogram", f"Single test examples: {unit}", f"{sum(counts)} examples in {len(counts)} bins.", height=height
     )
     figure.axes(x, y, x_ticks=[(t, words.short(t)) for t in x.ticks()], y_ticks=[(t, f"{t:g}") for t in y.ticks(4)])
     figure.titles(x, y, unit, "test examples")

@@ -95,6 +95,8 @@ def figures(found: Mapping[str, JSON]) -> dict[str, str]:
             for i, (points, name) in enumerate(zip(errors["points"][:4], named, strict=False))
         )
     elif "histogram" in errors:
-        unit = "mean squared error of an example" if metric == "mse" else f"{words.metric_name(metric)} of an example"
+        unit = {"mse": "mean squared error of an example", "frechet": "part of an example in the Fréchet distance"}.get(
+            metric, f"{words.metric_name(metric)} of an example"
+        )
         drawn["errors"] = charts.histogram(errors["histogram"], errors["edges"], unit)
     return drawn

@@ -77,6 +77,7 @@ NAMES = {
     "mae": "MAE",
     "mse": "MSE",
     "r2": "R²",
+    "frechet": "Fréchet distance",
     "bleu": "BLEU",
     "chrf": "chrF",
 }

@@ -29,8 +29,8 @@ class Interrupted(SearchkitError):
 class SearchSettings:
     """How to search. minimize: None searches for the metric alone. ship_int8: limits on size and latency are meant for
     a file whose weights are int8. storage: the URL of a study that several coordinators share; None keeps it in the
-    run. precision: "auto" times what trains quickest here. plans_epochs: whether a time budget may shorten the
-    trainings. hang_seconds: a rung that takes longer is killed."""
+    run. precision: "auto" times what trains quickest here. plans_epochs: whether few rows may lengthen the
+    trainings, and a time budget change their length. hang_seconds: a rung that takes longer is killed."""
 
     budget: Budget = field(default_factory=Budget)
     sampler: str = "tpe"

@@ -17,6 +17,7 @@ import numpy as np
 from searchkit import int8, layout, measure, onnxfile
 from searchkit.run import Context
 from searchkit.runtime import OnnxPredictor
+from searchkit.tasks.metrics import errors_to_nearest
 from searchkit.types import (
     Arrays,
     Artifact,
@@ -120,7 +121,7 @@ class Candidate:
 
 def measured(fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context) -> tuple[Candidate, list[Candidate]]:
     """The fp32 file and the candidates, timed together in one interleaved session in this process."""
-    files = {"fp32": fp32, **paths}
+    files, spec = {"fp32": fp32, **paths}, ctx.task.spec
     latency = measure.latency(files, example, processes=0)
     own: Evaluation | None = None
     found = []
@@ -138,7 +139,13 @@ def measured(fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context) 
                 latency_low=time.low,
                 latency_high=time.high,
                 latency_verdict=time.verdict,
-                agreement=agreement(evaluation, own, pooled=ctx.task.spec.reconstructs, by_step=ctx.task.spec.by_step),
+                agreement=agreement(
+                    evaluation,
+                    own,
+                    pooled=spec.reconstructs or spec.generates,
+                    by_step=spec.by_step,
+                    paired=not spec.generates,
+                ),
                 int8_share=where.int8_share,
                 stayed_fp32=where.fp32,
             )
@@ -146,17 +153,23 @@ def measured(fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context) 
     return found[0], found[1:]
 
 
-def agreement(own: Evaluation, reference: Evaluation, *, pooled: bool, by_step: bool = False) -> float:
+def agreement(
+    own: Evaluation, reference: Evaluation, *, pooled: bool, by_step: bool = False, paired: bool = True
+) -> float:
     """Share of examples answered alike: the same classes, or values that differ by no more than the reference errs, as
     in `evidence.agreement`. pooled: one error over all values of an example, which share a unit; else one each.
-    by_step: the share of steps instead, each a class; where the target is −1 there is none."""
+    by_step: the share of steps instead, each a class; where the target is −1 there is none. paired: whether each
+    example has a truth of its own; else it errs by its distance to the nearest target."""
     n, decisions = len(reference.decisions), reference.decisions
     if by_step:
         return float(np.mean((own.decisions == decisions)[reference.targets >= 0]))
     if decisions.dtype.kind in "iub":
         return float(np.mean((own.decisions == decisions).reshape(n, -1).all(axis=1)))
     gap = np.square(own.decisions - decisions, dtype=np.float64).reshape(n, -1)
-    error = np.square(decisions - reference.targets, dtype=np.float64).reshape(n, -1)
+    if paired:
+        error = np.square(decisions - reference.targets, dtype=np.float64).reshape(n, -1)
+    else:
+        error = errors_to_nearest(decisions, reference.targets)
     allowed = error.mean(axis=None if pooled else 0)
     return float(np.mean((gap / np.maximum(allowed, 1e-100)).mean(axis=1) <= 1))
 

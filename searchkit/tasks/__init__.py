@@ -1,7 +1,8 @@
 """Data with its loss, metric and splits: the folder is the registry.
 
 A module of this folder that has a literal `EMBEDDED = {name: description}` and a function `load(source) -> Task` offers
-tasks; adding such a file edits no other. The literal is read without importing the file, so that listing the tasks
+tasks; adding such a file edits no other. One with a literal `SCHEMES = {prefix: description}` loads every task whose
+name begins with that prefix and a colon. The literals are read without importing the file, so that listing the tasks
 imports neither torch nor scikit-learn.
 """
 
@@ -22,15 +23,15 @@ FOLDER = Path(__file__).parent
 
 
 @cache
-def _embedded() -> dict[str, tuple[str, str]]:
-    """Task name to (module, description), from the EMBEDDED literals of the folder."""
+def _literals(table: str) -> dict[str, tuple[str, str]]:
+    """Name to (module, description), from the literals of the folder called `table`."""
     found: dict[str, tuple[str, str]] = {}
     for file in sorted(FOLDER.glob("*.py")):
         text = file.read_text(encoding="utf-8")
-        if "\nEMBEDDED" not in text:
+        if f"\n{table} = " not in text:
             continue
         for node in ast.parse(text).body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EMBEDDED":
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == table:
                 for name, description in ast.literal_eval(node.value).items():
                     found[name] = (file.stem, description)
     return found
@@ -38,21 +39,32 @@ def _embedded() -> dict[str, tuple[str, str]]:
 
 def names() -> dict[str, str]:
     """The embedded tasks: name to a description of one line. Imports no torch."""
-    return {name: description for name, (_, description) in sorted(_embedded().items())}
+    return {name: description for name, (_, description) in sorted(_literals("EMBEDDED").items())}
+
+
+def schemes() -> dict[str, str]:
+    """What a name may begin with, before a colon, and what then follows it: a description of one line."""
+    return {name: description for name, (_, description) in sorted(_literals("SCHEMES").items())}
+
+
+def _module_of(task: str) -> str:
+    """Of an embedded task, or by its scheme. Raises BadInput."""
+    embedded, prefix = _literals("EMBEDDED"), task.partition(":")[0]
+    if task in embedded:
+        return embedded[task][0]
+    if prefix != task and prefix in schemes():
+        return _literals("SCHEMES")[prefix][0]
+    near = get_close_matches(task, embedded, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    others = "".join(f", and {name}:NAME for {description}" for name, description in schemes().items())
+    raise BadInput(f"No task named '{task}'; the tasks are {', '.join(names())}{others}.{hint}")
 
 
 def load(source: Mapping[str, JSON]) -> Task:
     """The task that `source` names: {"task": "digits"} or {"data": "/path", "target": "column"}; the other keys are the
     fields of `tasks.source.Source`. Raises BadInput."""
     wanted = Source.parse(source)
-    if wanted.task is not None:
-        if wanted.task not in _embedded():
-            near = get_close_matches(wanted.task, _embedded(), n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise BadInput(f"No task named '{wanted.task}'; the tasks are {', '.join(names())}.{hint}")
-        module = import_module(f"{__name__}.{_embedded()[wanted.task][0]}")
-    else:
-        module = import_module(f"{__name__}.files")
+    module = import_module(f"{__name__}.{'files' if wanted.task is None else _module_of(wanted.task)}")
     task: Task = module.load(wanted)
     return task
 

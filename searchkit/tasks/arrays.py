@@ -41,6 +41,10 @@ from .data import Column, Data, Kind, Modality
 from .summary import summarise
 
 if TYPE_CHECKING:
+    from .data import Found
+    from .source import Source
+
+    TaskMaker = Callable[[Found, Arrays, Source], "ArrayTask"]
     KindMaker = Callable[[Data, Modality, nn.Module, Port], Kind]
 
 CACHED_BYTES = 64 * 2**20  # a split whose model inputs fit in this goes through the frontend once, not each epoch
@@ -48,7 +52,7 @@ CACHED_BYTES = 64 * 2**20  # a split whose model inputs fit in this goes through
 
 @cache
 def _offered(table: str) -> dict[str, Any]:
-    """The union of the dicts named `table` (MODALITIES or KINDS) in the modules of this folder."""
+    """The union of the dicts named `table` (MODALITIES, KINDS or TASKS) in the modules of this folder."""
     offered: dict[str, Any] = {}
     for file in sorted(Path(__file__).parent.glob("*.py")):
         if f"\n{table} = " in file.read_text(encoding="utf-8"):
@@ -61,6 +65,12 @@ def _offered(table: str) -> dict[str, Any]:
 def modality_named(name: str) -> Modality:
     modality: Modality = _offered("MODALITIES")[name]
     return modality
+
+
+def maker_of(kind: str) -> TaskMaker | None:
+    """Of a kind whose task is more than a modality and a kind: its module offers the maker in TASKS, by the kind. None
+    for the others."""
+    return _offered("TASKS").get(kind)
 
 
 class ArrayTask:

@@ -21,7 +21,7 @@ MAX_GUESSED_CLASSES = 20  # distinct whole numbers in a column of a table, above
 
 def make_task(found: Found, source: Source) -> ArrayTask:
     """Raises BadInput."""
-    from .arrays import ArrayTask, modality_named
+    from .arrays import ArrayTask, maker_of, modality_named
     from .language import LanguageTask
     from .writing import WritingTask
 
@@ -37,6 +37,8 @@ def make_task(found: Found, source: Source) -> ArrayTask:
         raise BadInput(f"{found.where} is text, whose modality is tokens, not {name}; leave out --modality.")
     inputs = modality_named(name).arrange(found)
     kind = source.kind or found.kind or guess_kind(found)
+    if (make := maker_of(kind)) is not None:
+        return make(found, inputs, source)
     target, labels = read_target(found, kind)
     strata = {"classification": target, "regression": None}.get(kind)
     if kind == "regression" and target is not None:
@@ -48,7 +50,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     if len(rows["train"]) < 2:
         raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
     if kind == "classification" and target is not None:
-        _require_classes(target, labels, rows, found)
+        require_classes(target, labels, rows, found)
     made = WritingTask if kind in WRITTEN else LanguageTask if kind == "language" else ArrayTask
     return made(
         Data(
@@ -212,7 +214,7 @@ def _read_classes(found: Found, target: np.ndarray) -> tuple[np.ndarray, tuple[s
     return codes.astype(np.int64), tuple(str(value) for value in classes)
 
 
-def _require_classes(target: np.ndarray, labels: tuple[str, ...], rows: dict[str, np.ndarray], found: Found) -> None:
+def require_classes(target: np.ndarray, labels: tuple[str, ...], rows: dict[str, np.ndarray], found: Found) -> None:
     trained = np.unique(target[rows["train"]])
     for split in ("val", "test"):
         absent = np.setdiff1d(target[rows[split]], trained)

@@ -11,7 +11,7 @@ MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
 WRITTEN = ("translation", "transcription")
 """The kinds whose answers are texts of their own."""
-KINDS = ("classification", "multilabel", "regression", "reconstruction", "language", *WRITTEN)
+KINDS = ("classification", "multilabel", "regression", "reconstruction", "language", *WRITTEN, "generation")
 
 
 @dataclass(frozen=True, slots=True)

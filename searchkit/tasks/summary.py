@@ -56,6 +56,8 @@ QUESTIONS = {
     "language": "the token after each",
     "translation": "a text",
     "transcription": "a text, the one that is right",
+    "control": "the value of each action, of which the best is taken",
+    "generation": "pictures like those of train, made of noise",
 }
 
 MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many

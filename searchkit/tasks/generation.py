@@ -1,0 +1,288 @@
+"""Pictures made of noise: data in which example i is a vector of fixed noise and, not its truth, a real picture.
+
+The generator is the network that is searched, compressed and shipped. What it is trained against (`adversary`) and
+judged in (`perception`, `frechet`) is the task's own. The noise of every split is drawn once, by the split's seed, and
+kept with the data: two generators are compared on the same noise, against the same pictures, in pairs. Training draws
+noise anew for each batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from searchkit.types import (
+    JSON,
+    Arrays,
+    BadInput,
+    Evaluation,
+    FitPlan,
+    Goal,
+    Port,
+    Predict,
+    Split,
+    Task,
+    TrainState,
+    derive_seed,
+)
+
+from .adversary import Adversary, Rival, energy_distance
+from .arrays import ArrayTask
+from .data import Data, Found, Modality
+from .frechet import potentials, precision_and_recall
+from .image import ScaleImage, UnscaleImage, digits, layout
+from .perception import Perception, features, train
+from .prepare import make_task, read_target, require_classes
+from .source import Source
+from .splits import split_rows
+
+EMBEDDED = {"digits-generation": "draw 8x8 digits from noise: like 1,797 grey images of 64 values (scikit-learn)"}
+
+NOISE = (16, 64)
+"""How many numbers a picture is made of: a quarter of its pixels, within these bounds."""
+
+
+# ── Noise as a modality, a picture as the answer ─────────────────────────────────────────────────────────────────────
+
+
+class AsItIs(nn.Module):
+    def forward(self, noise: Tensor) -> Tensor:
+        return noise
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Numbers from the unit Gaussian: the only input of a generator."""
+
+    augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=dict)
+    corrupts: frozenset[str] = frozenset()
+    form = "noise"
+
+    def arrange(self, found: Found) -> Arrays:
+        raise BadInput(f"Noise is made, not read; give pictures in {found.where} and ask for --kind generation.")
+
+    def ports(self, data: Data) -> tuple[Port, ...]:
+        return (Port("noise", data.inputs["noise"].shape[1:]),)
+
+    def frontend(self, data: Data) -> nn.Module:
+        return AsItIs()
+
+    def restore(self, data: Data, frontend: nn.Module) -> nn.Module:
+        raise BadInput("Noise cannot be rebuilt; ask for --kind generation of pictures.")
+
+    def vocabulary(self, data: Data) -> int:
+        return 0
+
+
+MODALITIES = {"noise": Noise()}
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """A picture of noise. scale: raw pictures to (B, C, H, W) in [-1, 1], by the least and largest value of train."""
+
+    raw: Port
+    scale: ScaleImage
+    n_classes = 0
+    goal = Goal("frechet", "minimize")
+
+    @property
+    def output(self) -> Port:
+        with torch.no_grad():
+            one = self.scale(torch.zeros(1, *(size or 1 for size in self.raw.shape)))
+        return Port("sample", tuple(one.shape[1:]))
+
+    @property
+    def answers(self) -> Port:
+        return Port("image", self.raw.shape)
+
+    def answer(self) -> nn.Module:
+        return UnscaleImage(self.scale).cpu()
+
+    def encode(self, target: np.ndarray) -> np.ndarray:
+        return target
+
+    def soften(self, target: Tensor, smoothing: float) -> Tensor:
+        scaled: Tensor = self.scale.to(target.device)(target)
+        return scaled
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return energy_distance(output.float(), target)
+
+    def penalty_weight(self, loss: Tensor, output: Tensor) -> float:
+        return 1.0
+
+    def match(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Of what both draw of the same noise."""
+        return F.mse_loss(student.float(), teacher.float())
+
+    def judge(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
+        raise AssertionError("all pictures together are judged: see GenerationTask.evaluate")
+
+
+def draw(data: Data, modality: Modality, frontend: nn.Module, spec_input: Port) -> Draw:
+    assert data.target is not None
+    seen = data.target_of("train")
+    least, largest = float(seen.min()), float(seen.max())
+    if least == largest:
+        raise BadInput(f"Every value of the train pictures of {data.where} is {least:g}; there is nothing to draw.")
+    axes = layout(seen.shape[1:])
+    channels = {"HW": 1, "CHW": seen.shape[1], "HWC": seen.shape[-1]}[axes]
+    middle, half = np.full(channels, (largest + least) / 2), np.full(channels, (largest - least) / 2)
+    return Draw(Port("image", seen.shape[1:]), ScaleImage(axes, middle, half))
+
+
+KINDS = {"generation": draw}
+
+
+# ── The task ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class GenerationTask(ArrayTask):
+    """Implements `types.Task`. classes: (n,) int64 of the pictures, for the features they are judged in; or None.
+    learned: the weights of those features where they are known, as another process does."""
+
+    def __init__(self, data: Data, classes: np.ndarray | None, learned: Arrays | None = None) -> None:
+        super().__init__(data)
+        assert isinstance(self._kind, Draw)
+        self._scale_pictures: ScaleImage = self._kind.scale
+        self.classes: np.ndarray | None = classes
+        self._learned: Arrays | None = learned
+        self._real: dict[Split, np.ndarray] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the noise, the pictures, the splits and the classes."""
+        classes = b"" if self.classes is None else self.classes.tobytes()
+        return sha256(self.data.fingerprint().encode() + classes).hexdigest()[:16]
+
+    @cached_property
+    def perception(self) -> Perception:
+        if self._learned is not None:
+            n_classes = len(self._learned["head.bias"])
+            net = Perception(*self._shape, n_classes=n_classes)
+            net.load_state_dict({name: torch.from_numpy(value) for name, value in self._learned.items()})
+            return net.eval().requires_grad_(False)
+        if self.fingerprint not in _PERCEPTIONS:
+            chosen = None if self.classes is None else self.classes[self.data.rows["train"]]
+            _PERCEPTIONS.clear()  # the last one is enough for one run; tests load each data set again and again
+            _PERCEPTIONS[self.fingerprint] = train(self._pictures("train"), chosen)
+        return _PERCEPTIONS[self.fingerprint]
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        channels, height, width = (size or 1 for size in self.spec.outputs[0].shape)
+        return channels, height, width
+
+    def _pictures(self, split: Split) -> Tensor:
+        """(n, C, H, W) in [-1, 1]."""
+        return self._kind.soften(torch.from_numpy(self.data.target_of(split)), 0.0)
+
+    def _features(self, split: Split) -> np.ndarray:
+        if split not in self._real:
+            self._real[split] = features(self.perception, self._pictures(split))
+        return self._real[split]
+
+    def _augment(
+        self, inputs: tuple[Tensor, ...], names: tuple[str, ...], generator: Generator
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        (noise,) = inputs
+        fresh = torch.randn(noise.shape, generator=generator, device=noise.device)
+        return (fresh,), fresh
+
+    def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
+        """Against a critic, where the plan brings no loss of its own (a teacher). The state holds the critic too."""
+        from searchkit import train as training
+
+        if plan.loss is not None:
+            return training.fit(model, self, plan, state)
+        pictures = torch.from_numpy(self.data.target_of("train")).to(plan.device)
+        rival = Rival(pictures, lambda raw: self._kind.soften(raw, 0.0), self.data.inputs["noise"].shape[1])
+        adversary = Adversary(plan.training, rival, seed=derive_seed(plan.seed, "critic"))
+        if state.epoch:
+            adversary.restore_(state)
+        else:
+            torch.manual_seed(derive_seed(plan.seed, "warm"))
+            adversary.warm_up_(model.to(plan.device))
+        after = training.fit(model, self, replace(plan, loss=adversary), state)
+        after.tensors |= adversary.capture()
+        return after
+
+    def evaluate(self, predict: Predict, split: Split) -> Evaluation:
+        """A picture is judged as a screen would show it: within the range of train; what is no number is its least."""
+        noise, real = self.raw(split), self.data.target_of(split)
+        answers = predict(noise)[self.answers[0].name]
+        with torch.no_grad():
+            shown = self._scale_pictures.cpu()(torch.from_numpy(answers)).nan_to_num(nan=-1.0).clamp(-1.0, 1.0)
+        drawn = features(self.perception, shown)
+        scores = potentials(drawn, self._features(split))
+        precision, recall = precision_and_recall(drawn, self._features(split))
+        metrics = {self.goal.metric: self.goal.value(scores), "precision": precision, "recall": recall}
+        return Evaluation(metrics, scores, answers, real)
+
+    def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        words, arrays = self.data.pack()
+        if self.classes is not None:
+            arrays["classes"] = self.classes
+        learned = {f"perception.{name}": value.numpy() for name, value in self.perception.state_dict().items()}
+        return {**words, "module": "generation"}, arrays | learned
+
+
+_PERCEPTIONS: dict[str, Perception] = {}
+"""By fingerprint: the features of one data set take seconds to learn."""
+
+
+def unpack(config: Mapping[str, JSON], arrays: Arrays) -> GenerationTask:
+    learned = {name.removeprefix("perception."): v for name, v in arrays.items() if name.startswith("perception.")}
+    kept = {name: v for name, v in arrays.items() if not name.startswith("perception.") and name != "classes"}
+    return GenerationTask(Data.unpack(config, kept), arrays.get("classes"), learned)
+
+
+def generation(found: Found, inputs: Arrays, source: Source) -> GenerationTask:
+    """Raises BadInput."""
+    if list(inputs) != ["image"]:
+        raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --kind generation takes images.")
+    pictures = inputs["image"]
+    classes: np.ndarray | None = None
+    if found.target is not None:
+        classes, _ = read_target(found, "classification")
+    rows = split_rows(len(pictures), classes, given=found.given, seed=source.split_seed)
+    if classes is not None:
+        require_classes(classes, tuple(map(str, range(int(classes.max()) + 1))), rows, found)
+    size = int(np.clip(np.prod(pictures.shape[1:3]) // 4, *NOISE))
+    data = Data(
+        name=found.name,
+        modality="noise",
+        kind="generation",
+        inputs={"noise": draw_noise(rows, len(pictures), size, seed=source.split_seed)},
+        target=pictures,
+        rows=rows,
+        where=found.where,
+        split_seed=source.split_seed,
+    )
+    return GenerationTask(data, classes)
+
+
+TASKS = {"generation": generation}
+
+
+def draw_noise(rows: Mapping[str, np.ndarray], n: int, size: int, *, seed: int) -> np.ndarray:
+    """(n, size) float32. In each split the mean is 0 and the deviation 1, exactly as in the distribution, so that a
+    generator is not judged by the luck of a draw."""
+    noise = np.zeros((n, size), dtype=np.float32)
+    for split, chosen in rows.items():
+        drawn = np.random.default_rng(derive_seed("noise", split, seed)).standard_normal((len(chosen), size))
+        noise[chosen] = (drawn - drawn.mean()) / drawn.std()
+    return noise
+
+
+def load(source: Source) -> Task:
+    found = digits("digits-generation")
+    return make_task(replace(found, kind="generation"), source)

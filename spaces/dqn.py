@@ -1,0 +1,137 @@
+"""Q-networks: from the observation to the value of each action; the agent takes the action of the largest.
+
+Deep Q-networks (Mnih et al. 2015, Nature 518) with a plain or a duelling head (Wang et al. 2016, arXiv:1511.06581),
+that learn from the largest value of the state after, or by double Q-learning (van Hasselt et al. 2016,
+arXiv:1509.06461).
+Without a hidden layer, over states told apart one by one, the network is a table: tabular Q-learning (Watkins & Dayan
+1992) and SARSA (Rummery & Niranjan 1994) are points of the space. How transitions are played and replayed is the
+task's affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
+from spaces._layers import activation, features, initialise_, initialise_head_, n_outputs
+
+BACKUPS = ("double", "max", "sarsa")
+
+
+@dataclass(frozen=True)
+class Arch:
+    """widths: units of each hidden layer; () is a table, or a linear function of the observation. duelling: the last
+    hidden layer stands twice, for the value of the state and for what each action gains. backup: how the state after an
+    action is valued."""
+
+    widths: tuple[int, ...] = (64, 64)
+    activation: str = "relu"
+    duelling: bool = True
+    backup: str = "double"
+
+
+class QNetwork(nn.Module):
+    """(B, features) -> (B, actions). Implements types.Bootstraps."""
+
+    def __init__(self, body: nn.Module, gains: nn.Module, value: nn.Module | None, *, backup: str) -> None:
+        super().__init__()
+        self.body = body
+        self.gains = gains
+        self.value = value
+        self.backup = backup
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        gains: Tensor = self.gains(x)
+        if self.value is None:
+            return gains
+        # the mean is taken out, or what is value and what is gain would be undetermined (Wang et al., equation 9)
+        out: Tensor = self.value(x) + gains - gains.mean(1, keepdim=True)
+        return out
+
+    def bootstrap(self, own_BA: Tensor, target_BA: Tensor, action_B: Tensor) -> Tensor:
+        if self.backup == "sarsa":
+            chosen = action_B
+        else:  # double: the network chooses and the target values; so noise is not taken for a gain
+            chosen = (own_BA if self.backup == "double" else target_BA).argmax(1)
+        return target_BA.gather(1, chosen[:, None])[:, 0]
+
+    def extra_repr(self) -> str:
+        return f"backup={self.backup!r}"
+
+
+def accepts(spec: DataSpec) -> str | None:
+    if not spec.acts:
+        return "it values the actions of an agent that plays; take an environment, such as CartPole-v1"
+    if len(spec.inputs) != 1 or features(spec) is None:
+        return "it takes one observation of fixed size"
+    return None
+
+
+def sample(trial: Trial, spec: DataSpec) -> Arch:
+    depth = trial.suggest_int("depth", 1, 3)
+    return Arch(
+        widths=tuple(8 * trial.suggest_int(f"width_{i}_by_8", 2, 16, log=True) for i in range(depth)),
+        activation=trial.suggest_categorical("activation", ["relu", "tanh", "leaky_relu"]),
+        duelling=trial.suggest_categorical("duelling", [True, False]),
+        backup=trial.suggest_categorical("backup", ["double", "max"]),
+    )
+
+
+def build(arch: Arch, spec: DataSpec) -> nn.Module:
+    """Raises Infeasible for a duelling table."""
+    inputs, actions = features(spec), n_outputs(spec)
+    assert inputs is not None
+    if arch.backup not in BACKUPS:
+        raise Infeasible(f"no backup named '{arch.backup}'; they are {', '.join(BACKUPS)}")
+    if arch.duelling and not arch.widths:
+        raise Infeasible("a table has no hidden layer that two heads could share")
+    body = nn.Sequential(nn.Flatten())
+    width = inputs
+    for units in arch.widths[:-1]:
+        body.extend([nn.Linear(width, units), activation(arch.activation)])
+        width = units
+
+    def head(outputs: int) -> nn.Sequential:
+        linear = nn.Linear(arch.widths[-1] if arch.widths else width, outputs, bias=bool(arch.widths))
+        if not arch.widths:
+            nn.init.zeros_(linear.weight)  # a table begins empty
+            return nn.Sequential(linear)
+        hidden = nn.Sequential(nn.Linear(width, arch.widths[-1]), activation(arch.activation))
+        initialise_(hidden, arch.activation)
+        initialise_head_(linear)
+        return hidden.append(linear)
+
+    initialise_(body, arch.activation)
+    gains = head(actions)
+    return QNetwork(body, gains, head(1) if arch.duelling else None, backup=arch.backup)
+
+
+SPACE = Space(
+    name="dqn",
+    arch=Arch,
+    accepts=accepts,
+    sample=sample,
+    build=build,
+    training=TrainingSpace(
+        default=Training(lr=1e-3, epochs=60, batch_size=64, weight_decay=0.0, clip_norm=10.0, ema=0.99),
+        ranges={
+            "lr": Between(3e-4, 3e-3, log=True),
+            "batch_size": Choice((64, 128, 32)),
+            "schedule": Choice(("cosine", "constant")),
+            "ema": Choice((0.99, 0.0)),
+        },
+    ),
+    task="CartPole-v1",
+    budget=Budget(trials=12, epochs=60, rungs=2, eta=3),
+    paper="Mnih et al. 2015, Human-level control through deep reinforcement learning",
+    points={
+        "dqn": Arch(duelling=False, backup="max"),
+        "double-dqn": Arch(duelling=False),
+        "duelling-dqn": Arch(),
+        "q-learning": Arch(widths=(), duelling=False, backup="max"),
+        "sarsa": Arch(widths=(), duelling=False, backup="sarsa"),
+    },
+)
