@@ -42,7 +42,7 @@ def beam(ask: Ask, row: int, *, mark: int, longest: int, width: int, alpha: floa
     done: list[tuple[float, list[int]]] = []
 
     def worth(total: float, length: int) -> float:
-        return total / ((5 + length) / 6) ** alpha
+        return total / float(((5 + length) / 6) ** alpha)
 
     for _ in range(longest):
         answers = ask(np.full(len(open_), row), np.array([[mark, *tokens] for _, tokens in open_]))[:, -1]

@@ -154,7 +154,7 @@ class WritingTask(ArrayTask):
         assert target is not None
         steps = lengths + (target >= 0).sum(1)
         order = torch.randperm(len(steps), generator=generator, device=device)
-        found = []
+        found: list[Tensor] = []
         for pool in torch.split(order, size * POOL):
             found += torch.split(pool[torch.argsort(steps[pool], stable=True)], size)
         shuffled = torch.randperm(len(found), generator=generator, device=device)
