@@ -277,11 +277,12 @@ def test_the_file_takes_any_batch_and_any_two_lengths(written: SimpleNamespace) 
 
 
 def test_int8_files_write_too(written: SimpleNamespace, tmp_path: Path) -> None:
-    """Weight-only as fp32 does in nearly all steps, the others in most; each a smaller file."""
+    """As fp32 does in nearly all steps: what static int8 sees of a score does not reach to the mask's −∞ (seen before
+    that was so: .6). Each a smaller file."""
     fp32 = written.bundle / "model_fp32.onnx"
     before = written.task.evaluate(OnnxPredictor(fp32), "val")
     there = before.targets >= 0
-    for method, least in {"static": 0.5, "dynamic": 0.6, "weight-only": 0.9}.items():
+    for method, least in {"static": 0.85, "dynamic": 0.85, "weight-only": 0.95}.items():
         Quantize()._write(method, fp32, tmp_path / f"{method}.onnx", written.ctx)
         found = written.task.evaluate(OnnxPredictor(tmp_path / f"{method}.onnx"), "val")
         alike = float(np.mean((found.decisions == before.decisions)[there]))
