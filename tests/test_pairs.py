@@ -216,6 +216,17 @@ def test_a_beam_finds_what_greed_misses() -> None:
     assert decoding.beam(ask, 0, mark=2, longest=3, width=2) == [1]
 
 
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_an_answer_of_the_greatest_length_is_one_too(width: int) -> None:
+    """The mark has one chance in ten at each step: three tokens and no mark are likelier than any that ends before."""
+
+    def ask(rows: np.ndarray, previous: np.ndarray) -> np.ndarray:
+        return np.log(np.broadcast_to([0.85, 0.05, 0.1], (len(rows), previous.shape[1], 3)))
+
+    assert decoding.greedy(ask, 1, mark=2, longest=3) == [[0, 0, 0]]
+    assert decoding.beam(ask, 0, mark=2, longest=3, width=width) == [0, 0, 0]
+
+
 # ── How near a text is ───────────────────────────────────────────────────────────────────────────────────────────────
 
 

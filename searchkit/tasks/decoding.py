@@ -60,5 +60,6 @@ def beam(ask: Ask, row: int, *, mark: int, longest: int, width: int, alpha: floa
         # no answer that is still open can become worth more than its log-probability at the greatest length
         if not open_ or (done and max(done)[0] >= worth(open_[0][0], longest + 1)):
             break
-    done += [(worth(total, len(tokens)), tokens) for total, tokens in open_] if not done else []
+    # those of the greatest length end there; any other that is open is worth less than one that is done
+    done += [(worth(total, len(tokens) + 1), tokens) for total, tokens in open_]
     return max(done, key=lambda one: one[0])[1]
