@@ -121,7 +121,7 @@ def search(
     task: Annotated[str | None, typer.Option(help="An embedded task (see `tasks`).")] = None,
     data: Annotated[Path | None, typer.Option(help="CSV, Parquet, .npz, .ts, text; idx, image or wav folder.")] = None,
     target: Annotated[
-        str | None, typer.Option(help="The column to predict, for tables; of a series, the channels.")
+        str | None, typer.Option(help="The column to predict; a series' channels; of parallel texts, the language.")
     ] = None,
     test_data: Annotated[Path | None, typer.Option(help="The test split: a second file, or numbers of graphs.")] = None,
     test_files: Annotated[
@@ -132,7 +132,7 @@ def search(
         str | None,
         typer.Option(
             help="classification, multilabel, regression, reconstruction, denoising, anomaly, language, "
-            "generation or forecasting."
+            "translation, transcription, generation or forecasting."
         ),
     ] = None,
     noise: Annotated[
@@ -149,7 +149,10 @@ def search(
     ] = None,
     vocabulary: Annotated[
         int | None,
-        typer.Option(parser=whole_number, help="Of text: tokens at most.  [default: 8000 words, 2000 byte pairs]"),
+        typer.Option(
+            parser=whole_number,
+            help="Of text: tokens at most.  [default: 8000 words; 2000 byte pairs, 4000 to translate]",
+        ),
     ] = None,
     window: Annotated[
         int | None, typer.Option(parser=whole_number, help="Of a text or series to continue.  [default: 64 or 96]")

@@ -237,18 +237,19 @@ def agreement(
     """The share of examples that model a answers as b, the reference, does, with Wilson's interval. (n,) or (n, …).
 
     classes, actions: the same (several labels: all the same). steps, (n, L): the share of steps with the same class,
-    and its bootstrap interval over examples, for the steps of one are not independent. reconstruction: the two differ,
-    root mean square over the example's values, by no more than b errs, root mean square over the split: by less than
-    what is wrong with b anyhow. generation: as reconstruction, the error of b's answer being its distance to the
-    nearest of all targets. values, forecast: as reconstruction, each difference in the unit of b's error on its own
-    target, or step. groups: as in `metric_interval`; where all examples are alike in this, Wilson's interval of as many
-    as there are groups."""
+    and its bootstrap interval over examples, for the steps of one are not independent; where the target is −1 there is
+    no step. reconstruction: the two differ, root mean square over the example's values, by no more than b errs, root
+    mean square over the split: by less than what is wrong with b anyhow. generation: as reconstruction, the error of
+    b's answer being its distance to the nearest of all targets. values, forecast: as reconstruction, each difference in
+    the unit of b's error on its own target, or step. groups: as in `metric_interval`; where all examples are alike in
+    this, Wilson's interval of as many as there are groups."""
     a, b = np.asarray(decisions_a), np.asarray(decisions_b)
     if a.shape != b.shape:
         raise ValueError(f"decisions over the same examples have one shape: {a.shape} against {b.shape}")
     n = len(a)
     if kind == "steps":
-        shares = np.mean((a == b).reshape(n, -1), axis=1)
+        there = np.asarray(targets).reshape(n, -1) >= 0
+        shares = ((a == b).reshape(n, -1) & there).sum(axis=1) / there.sum(axis=1)
         low, high = _bca(shares, 0, groups)
         return Interval(float(shares.mean()), low, high, _named("bca", groups), n)
     if kind in ("classes", "actions"):

@@ -98,16 +98,19 @@ def surrogates() -> Iterator[None]:
 class _Surrogate(torch.autograd.Function):
     """One autograd node from x to zeros of `shape`: a tracer that walks the graph sees one step, whatever is inside.
 
-    `anchor`, a parameter, gives the node a place in the graph even where x is an input of the network."""
+    `anchor`, a parameter, gives the node a place in the graph even where x is an input of the network. `other`: a
+    second tensor that the module reads, whose channels are cut with those of x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, anchor: Tensor | None, shape: tuple[int, ...], other: Tensor | None = None
+    ) -> Tensor:
         ctx.shape = x.shape
         return x.new_zeros(shape)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return grad.new_zeros(ctx.shape), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return grad.new_zeros(ctx.shape), None, None, None
 
 
 class Structured(nn.Module):
@@ -145,8 +148,8 @@ class Structured(nn.Module):
         """A stand-in with the same dependency between input and output channels: (…, in) -> (…, out)."""
         return self.stand_in(x, (*x.shape[:-1], self.out_channels))
 
-    def stand_in(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        out: Tensor = _Surrogate.apply(x, next(self.parameters(), None), shape)  # type: ignore[no-untyped-call]
+    def stand_in(self, x: Tensor, shape: tuple[int, ...], other: Tensor | None = None) -> Tensor:
+        out: Tensor = _Surrogate.apply(x, next(self.parameters(), None), shape, other)  # type: ignore[no-untyped-call]
         return out
 
     def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:
@@ -625,6 +628,53 @@ class Attention(Structured):
 def _at(steps: int, seen: int, device: torch.device) -> Tensor:
     """(steps,): where steps stand that are the last of those seen."""
     return torch.arange(steps, device=device) + (seen - steps)
+
+
+class CrossAttention(Attention):
+    """Multi-head attention of one row's steps to those of another: x (B, T, D), memory (B, S, D) -> (B, T, D).
+
+    score: "dot", the scaled product (Vaswani et al., 2017), or "additive", a layer of tanh units over query and key
+    (Bahdanau et al., 2015, arXiv:1409.0473). Both rows have the same channels, which are cut from both at once."""
+
+    def __init__(self, width: int, *, heads: int, dropout: float = 0.0, score: str = "dot") -> None:
+        super().__init__(width, heads=heads, dropout=dropout)
+        if score not in ("dot", "additive"):
+            raise ValueError(f"No score named '{score}'; they are dot, additive.")
+        self.score = nn.Parameter(torch.empty(width)) if score == "additive" else None
+        if self.score is not None:
+            nn.init.normal_(self.score, std=1.0 / math.sqrt(self.head_width))
+
+    def parts(self, side: Side) -> tuple[Part, ...]:
+        found = super().parts(side)
+        if side == "inner" and self.score is not None:
+            found = (*found, Part(self, "score", 0, run=self.head_width))
+        return found
+
+    def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:
+        """context: the memory, and keep_BS, bool, False at steps of it that nothing may attend to, or None."""
+        if not _tracing:
+            return self.run(x, *context)
+        return self.stand_in(x, (*x.shape[:-1], self.out_channels), context[0])
+
+    def run(self, x: Tensor, *context: Tensor | None) -> Tensor:
+        memory_BSD, keep_BS = context
+        assert memory_BSD is not None
+        q, k, v = self.q(x), self.k(memory_BSD), self.v(memory_BSD)
+        if self.score is None:
+            return self._attend(q, k, v, None if keep_BS is None else keep_BS[:, None, None, :], is_causal=False)
+        q_BNTK, k_BNSK, v_BNSK = (torch.unflatten(y, 2, (-1, self.head_width)).transpose(1, 2) for y in (q, k, v))
+        met_BNTSK = torch.tanh(q_BNTK[:, :, :, None] + k_BNSK[:, :, None])
+        weights_BNTS = (met_BNTSK * self.score.view(-1, 1, 1, self.head_width)).sum(4).softmax(3)
+        if keep_BS is not None:
+            # After the softmax, not −inf before it, whose range static int8 could not have; the scores are bounded.
+            weights_BNTS = weights_BNTS * keep_BS[:, None, None, :].to(weights_BNTS.dtype)
+            weights_BNTS = weights_BNTS / weights_BNTS.sum(3, keepdim=True)
+        y_BNTK = F.dropout(weights_BNTS, self.dropout, self.training) @ v_BNSK
+        out: Tensor = self.proj(y_BNTK.transpose(1, 2).flatten(2))
+        return out
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", additive" if self.score is not None else "")
 
 
 def _causal(steps: int, seen: int, device: torch.device) -> Tensor:

@@ -299,7 +299,7 @@ def _axis_name(port: Port, axis: int, n_axes: int) -> str:
         return PAST
     # What each example has of one length, its steps, is so of input and answers; what all share has lengths of its own.
     is_steps = port.batched and port.shape.count(None) == 1
-    return "length" if is_steps or axis == n_axes - 1 else f"length{axis}"
+    return port.steps if is_steps or axis == n_axes - 1 else f"length{axis}"
 
 
 @contextmanager
@@ -569,13 +569,42 @@ class Parity:
     agrees: bool
 
 
-def parity(a: Predict, b: Predict, arrays: Arrays, *, atol: float = 1e-4, rtol: float = 1e-3) -> Parity:
-    """Compare on every example of `arrays`.
+COMPARED_AT_ONCE = 64
+"""Examples: the answers of both, and their differences, are held at once."""
+
+
+def parity(
+    a: Predict,
+    b: Predict,
+    arrays: Arrays,
+    *,
+    ports: tuple[Port, ...] = (),
+    atol: float = 1e-4,
+    rtol: float = 1e-3,
+) -> Parity:
+    """Compare on every example of `arrays`: some at a time where the ports say how they lie, which a vocabulary of
+    thousands at each step of each example needs, else all at once.
 
     Agreement is |a − b| ≤ atol · max(1, rms of b) + rtol · |b| everywhere, all finite: fp32 sums in another order stay
     two orders of magnitude below it (6e-7 on probabilities, over 19 families), a wrong operator three above. Answers
     in a large unit (diabetes: about 150) get the tolerance in their own scale."""
-    answers_a, answers_b = a(arrays), b(arrays)
+    whole: Parity | None = None
+    for part in layout.batches(ports, arrays, COMPARED_AT_ONCE) if ports else (arrays,):
+        found = _parity(a(part), b(part), atol, rtol)
+        whole = found if whole is None else _joined(whole, found)
+    assert whole is not None, "there are no examples"
+    return whole
+
+
+def _joined(a: Parity, b: Parity) -> Parity:
+    """Of the examples of a, and those of b after them."""
+    n = a.n + b.n
+    share = (a.argmax * a.n + b.argmax * b.n) / n
+    worst = a.worst if a.max_rel >= b.max_rel else a.n + b.worst
+    return Parity(max(a.max_abs, b.max_abs), max(a.max_rel, b.max_rel), share, n, worst, a.agrees and b.agrees)
+
+
+def _parity(answers_a: Arrays, answers_b: Arrays, atol: float, rtol: float) -> Parity:
     assert set(answers_a) == set(answers_b), f"answers differ in name: {sorted(answers_a)} and {sorted(answers_b)}"
     found = [_compare(answers_a[name], answers_b[name], atol, rtol) for name in sorted(answers_b)]
     worst = max(found, key=lambda one: one.max_rel if np.isfinite(one.max_rel) else np.inf)

@@ -420,7 +420,8 @@ class Context:
         deployed = self.deployed(net.cpu())
         onnxfile.export(deployed, self.task.inputs, self.task.answers, path, example=self.example())
         torch_predictor = TorchPredictor(deployed, self.task.inputs, self.task.answers)
-        parity = onnxfile.parity(torch_predictor, OnnxPredictor(path), self.task.raw("val"))
+        ports, val = self.task.inputs, self.task.raw("val")
+        parity = onnxfile.parity(torch_predictor, OnnxPredictor(path), val, ports=ports)
         if not parity.agrees:
             raise GateFailed(
                 f"The exported file disagrees with the network: the answers differ by up to {parity.max_abs:.3g} "

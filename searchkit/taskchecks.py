@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from searchkit import layout, tasks
@@ -27,7 +28,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 class Linear(nn.Module):
     """The smallest network that fits the spec of a task whose first input has one size, (B, …) -> the spec's output;
-    and of a graph, where it sees the node that is asked for, or the sum of the nodes."""
+    and of a graph, where it sees the node that is asked for, or the sum of the nodes. Of an answer that is a text there
+    are as many steps as of the answer so far."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -35,6 +37,7 @@ class Linear(nn.Module):
         self.counted = task.spec.inputs[0].counted_by is not None
         self.shared = not task.spec.inputs[0].batched
         self.shape = tuple(size for size in task.spec.outputs[0].shape if size is not None)
+        self.writes = task.spec.writes
         self.linear = nn.Linear(features, math.prod(self.shape))
 
     def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
@@ -42,8 +45,10 @@ class Linear(nn.Module):
             x = segment_sum(x, owners(rest[1], x.shape[0]), rest[1].shape[0])
         elif self.shared:
             x = x[rest[1]]
-        out: Tensor = self.linear(x.flatten(1).float()).unflatten(1, self.shape)
-        return out
+        x = x.flatten(1).float()
+        x = F.pad(x, (0, self.linear.in_features - x.shape[1]))  # a batch may be cut to its longest row
+        out: Tensor = self.linear(x).unflatten(1, self.shape)
+        return out[:, : rest[-1].shape[1]] if self.writes else out
 
 
 def linear(task: Task, seed: int = 0) -> nn.Module:

@@ -78,6 +78,9 @@ class Port:
     How examples lie in it (see `searchkit.layout`): one entry each along `axis`; or, where `counted_by` names another
     port (shape (), int64), as many as that says, one example after the other; or, not batched, all share all of it. An
     output has one entry an example along its first axis.
+
+    steps: what the one axis that varies counts. Ports of which it is the same are of one length, others need not be: a
+    text and its translation are not.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Port:
     batched: bool = True
     axis: int = 0
     counted_by: str | None = None
+    steps: str = "length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +101,12 @@ class DataSpec:
     followed by a second port `lengths`, shape (), int64: the valid steps of each row. A graph is `nodes`,
     (N, features), and `edges`, (2, E) int64, from the first row's nodes to the second's. Either all examples share one,
     and each is the node that is asked for, `query`, (); or each example has its own, with nodes numbered from 0, and
-    `n_nodes` and `n_edges`, (), count them. The one output is "logits" (n_classes,), or (L, n_classes) where every step
-    is answered, "values" (n_targets,), "forecast" (K, H), the next H steps of the first K channels of a series on the
-    input's scale, "reconstruction", of the input's shape, "action_values" (n_actions,), of which an agent that plays
-    takes the largest, or "sample": an example such as those of train, made of noise.
+    `n_nodes` and `n_edges`, (), count them. Where tokens are answered by a text of its own, the last input is
+    `previous`, (T,) int64, the answer one step late: it begins with the mark, the last of the n_classes tokens, which
+    ends an answer too. The one output is "logits" (n_classes,), or (L, n_classes) where every step is answered,
+    "values" (n_targets,), "forecast" (K, H), the next H steps of the first K channels of a series on the input's scale,
+    "reconstruction", of the input's shape, "action_values" (n_actions,), of which an agent that plays takes the
+    largest, or "sample": an example such as those of train, made of noise.
     augmentations: those that such data have; a training asks for some of them.
     """
 
@@ -124,6 +130,11 @@ class DataSpec:
     def self_taught(self) -> bool:
         """Whether the inputs alone are something to learn from, before the one answer a row: tokens of each other."""
         return self.modality == "tokens" and not self.by_step
+
+    @property
+    def writes(self) -> bool:
+        """Whether the answer is a text of its own, (T, n_classes): which token comes after each of `previous`."""
+        return any(port.name == "previous" for port in self.inputs)
 
     @property
     def acts(self) -> bool:

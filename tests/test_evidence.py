@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from searchkit import evidence
 from searchkit.evidence import agreement, mcnemar, metric_interval, paired_difference, pictures, wilson
 from searchkit.run import Run
+from searchkit.stages import quantize
 from searchkit.types import DataSpec, Evaluation, Goal, Port
 
 ACCURACY = Goal("accuracy", "maximize")
@@ -173,6 +174,15 @@ def test_agreement_by_kind():
     mixed = images[[3, 0, 5, 1, 2, 4]]  # made of noise: no truth of its own, so the nearest example is what it errs by
     assert agreement(one_pixel, drawn, "generation", targets=mixed).value == 1.0
     assert agreement(drawn + 0.11, drawn, "generation", targets=mixed).value == 0.0
+
+
+def test_a_step_whose_target_is_minus_one_is_no_step():
+    """Of two answers of three steps and one, padded alike, three of four steps agree."""
+    targets = np.array([[1, 2, 3], [4, -1, -1]])
+    a, b = np.array([[1, 2, 0], [4, -1, -1]]), np.array([[1, 2, 3], [4, -1, -1]])
+    assert agreement(a, b, "steps", targets=targets).value == pytest.approx((2 / 3 + 1) / 2)
+    one, other = (Evaluation({}, np.zeros(2), decisions, targets) for decisions in (a, b))
+    assert quantize.agreement(one, other, pooled=False, by_step=True) == 0.75
 
 
 @settings(max_examples=40, deadline=None)

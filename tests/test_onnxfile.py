@@ -217,6 +217,24 @@ def test_parity_names_the_worst_example_and_the_decisions_that_differ():
     assert found.max_abs == pytest.approx(0.2) and found.max_rel == pytest.approx(0.2 / 0.9)
 
 
+def test_parity_some_examples_at_a_time_is_that_of_all_of_them():
+    rng = np.random.default_rng(0)
+    wanted = rng.normal(size=(150, 4))
+    given = wanted.copy()
+    given[140] += 0.5 * np.arange(4)[::-1]
+    given[3, 0] += 1e-6
+    rows = {"x": np.arange(150)}
+
+    def answers(table):
+        return lambda inputs: {"y": table[inputs["x"]]}
+
+    ports = (Port("x", (), "int64"),)
+    at_once, in_parts = (parity(answers(given), answers(wanted), rows, ports=p) for p in ((), ports))
+    assert (in_parts.n, in_parts.worst, in_parts.agrees) == (150, 140, False)
+    assert in_parts.max_abs == at_once.max_abs and in_parts.argmax == pytest.approx(at_once.argmax)
+    assert parity(answers(wanted), answers(wanted), rows, ports=ports).agrees
+
+
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

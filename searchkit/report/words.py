@@ -9,13 +9,14 @@ from searchkit.types import JSON
 
 SHARES = (
     "accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "false_alarm_rate", "subset_accuracy",
-    "label_accuracy",
+    "label_accuracy", "exact_match",
 )  # fmt: skip
 """Metrics that are shares of 1, shown in per cent and their differences in points."""
 
 NAMES = {
     "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²",
     "mse_to_clean": "MSE to the clean input", "mse_of_input": "MSE of the noisy input", "elbo": "ELBO, nats",
+    "bleu": "BLEU", "chrf": "chrF",
     "frechet": "Fréchet distance", "real_frechet": "Fréchet distance of real pictures of train",
 }  # fmt: skip
 

@@ -81,7 +81,7 @@ def _prove(source: Artifact, fp32: Path, ctx: Context) -> onnxfile.Parity:
     from searchkit.runtime import OnnxPredictor, TorchPredictor
 
     network = TorchPredictor(ctx.deployed(ctx.network(source)), ctx.task.inputs, ctx.task.answers)
-    proof = onnxfile.parity(OnnxPredictor(fp32), network, ctx.task.raw("val"))
+    proof = onnxfile.parity(OnnxPredictor(fp32), network, ctx.task.raw("val"), ports=ctx.task.inputs)
     if not proof.agrees:
         raise GateFailed(
             f"The exported file disagrees with the network: the answers differ by up to {proof.max_abs:.3g} (example "

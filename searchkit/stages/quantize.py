@@ -158,11 +158,11 @@ def agreement(
 ) -> float:
     """Share of examples answered alike: the same classes, or values that differ by no more than the reference errs, as
     in `evidence.agreement`. pooled: one error over all values of an example, which share a unit; else one each.
-    by_step: the share of steps instead, each a class. paired: whether each example has a truth of its own; else it errs
-    by its distance to the nearest target."""
+    by_step: the share of steps instead, each a class; where the target is −1 there is none. paired: whether each
+    example has a truth of its own; else it errs by its distance to the nearest target."""
     n, decisions = len(reference.decisions), reference.decisions
     if by_step:
-        return float(np.mean(own.decisions == decisions))
+        return float(np.mean((own.decisions == decisions)[reference.targets >= 0]))
     if decisions.dtype.kind in "iub":
         return float(np.mean((own.decisions == decisions).reshape(n, -1).all(axis=1)))
     gap = np.square(own.decisions - decisions, dtype=np.float64).reshape(n, -1)

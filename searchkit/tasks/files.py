@@ -15,17 +15,18 @@ from .files_npz import read_npz
 from .files_times import read_series
 from .files_ts import read_ts
 from .files_wav import is_wav_folder, read_wav_folder
+from .pairs import find_pairs, is_parallel_folder
 from .prepare import make_task
-from .source import Source
+from .source import WRITTEN, Source
 from .text import find_text, is_text_folder, split_of
 
 TABLES = (".csv", ".tsv", ".data", ".parquet")
 ALLOWED = (
     "a .csv or .parquet table, an .npz archive, a .ts file, a .txt text or text of graphs, a folder of idx files, of "
-    "wav files or of train and test lines of text, or one sub-folder of images a class"
+    "wav files, of train and test lines of text or of parallel texts, or one sub-folder of images a class"
 )
 TAKEN_BY = {
-    "target": "tables",
+    "target": "tables and parallel texts",
     "test_data": "tables, texts, .ts files and texts of graphs",
     "test_files": "folders of wav files",
     "steps": "wav and .ts files",
@@ -56,10 +57,13 @@ def find(source: Source) -> Found:
                 )
             _refuse_others(source, path, "target")
             return read_series(path, source)
+        if path.is_file() and path.stat().st_size == 0:
+            raise BadInput(f"The file '{path}' is empty; --data takes {ALLOWED}.")
+        if source.kind in WRITTEN or (path.is_dir() and is_parallel_folder(path)):
+            _refuse_others(source, path, "target", "test_data")
+            return find_pairs(path, source)
         if path.is_dir():
             return _read_folder(path, source)
-        if path.stat().st_size == 0:
-            raise BadInput(f"The file '{path}' is empty; --data takes {ALLOWED}.")
         if path.suffix.lower() in TABLES or (path.suffix.lower() == ".txt" and is_delimited(path, source)):
             _refuse_others(source, path, "target", "test_data")
             return read_table(path, source)

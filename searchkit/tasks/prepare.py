@@ -9,7 +9,7 @@ import numpy as np
 from searchkit.types import BadInput
 
 from .data import Data, Found
-from .source import UNLABELLED, Source
+from .source import UNLABELLED, WRITTEN, Source
 from .splits import quantile_strata, split_rows
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     from .denoising import DenoisingTask, with_noise
     from .language import LanguageTask
     from .masked import MaskedTask
+    from .writing import WritingTask
 
     kind = source.kind or found.kind
     if "forecasting" in (source.kind, found.kind):
@@ -60,7 +61,8 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     require_rows(rows, found)
     if kind == "classification" and target is not None:
         _require_classes(target, labels, rows, found)
-    made = {"anomaly": AnomalyTask, "denoising": DenoisingTask, "language": LanguageTask}
+    made: dict[str, type[ArrayTask]] = {"anomaly": AnomalyTask, "denoising": DenoisingTask, "language": LanguageTask}
+    made |= dict.fromkeys(WRITTEN, WritingTask)
     data = Data(
         name=found.name,
         modality=name,
@@ -147,6 +149,10 @@ def read_target(found: Found, kind: str) -> tuple[np.ndarray | None, tuple[str, 
         return None, ()
     if kind == "language" and found.tokenizer is None:
         raise BadInput(f"{where} is no text, which language needs; give a text file, or leave out --kind.")
+    if kind in WRITTEN and "previous" not in found.more:
+        raise BadInput(
+            f"{where} holds no pairs of texts, which {kind} needs; give parallel files, or lines with a tab in them."
+        )
     if target is None:
         raise BadInput(f"{where} has no target, which {kind} needs; add y, or ask for --kind reconstruction.")
     if len(target) != len(found.x):
@@ -161,7 +167,7 @@ def read_target(found: Found, kind: str) -> tuple[np.ndarray | None, tuple[str, 
             f"The target of {where} is not a finite number in {_rows(len(bad))}, the first of them row {bad[0]}; "
             "remove those rows or fill in the value."
         )
-    if kind == "language":
+    if kind == "language" or kind in WRITTEN:
         return target.astype(np.int64), ()
     if kind == "regression":
         return _read_values(found, target), ()

@@ -59,9 +59,10 @@ class UnscaleSeries(nn.Module):
 class AsTokens(nn.Module):
     """Tokens as int64, and lengths where they vary."""
 
-    def forward(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """others: lengths where they vary, and an answer so far where that is a text."""
         tokens = tokens.to(torch.int64)
-        return tokens if lengths is None else (tokens, lengths)
+        return (tokens, *others) if others else tokens
 
 
 def jitter(x_BCL: Tensor, generator: Generator) -> Tensor:
@@ -167,12 +168,13 @@ class Tokens:
             )
         if (x < 0).any():
             raise BadInput(f"x of {found.where} holds the token {x.min()}; tokens are numbered from 0.")
-        return {"tokens": x.astype(np.int64)} | _lengths(found, x.shape[1])
+        return {"tokens": x.astype(np.int64)} | _lengths(found, x.shape[1]) | dict(found.more)
 
     def ports(self, data: Data) -> tuple[Port, ...]:
         """Text comes in any length; the training rows are as long as the network is made for."""
         shape = data.inputs["tokens"].shape[1:] if data.tokenizer is None else (None,)
-        return (Port("tokens", shape, "int64"), *_length_port(data))
+        so_far = (Port("previous", (None,), "int64", steps="steps"),) if "previous" in data.inputs else ()
+        return (Port("tokens", shape, "int64"), *_length_port(data), *so_far)
 
     def frontend(self, data: Data) -> AsTokens:
         return AsTokens()

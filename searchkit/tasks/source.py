@@ -9,9 +9,11 @@ from searchkit.types import JSON, BadInput, thaw
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
+WRITTEN = ("translation", "transcription")
+"""The kinds whose answers are texts of their own."""
 KINDS = (
-    "classification", "multilabel", "regression", "reconstruction", "denoising", "anomaly", "language", "generation",
-    "forecasting",
+    "classification", "multilabel", "regression", "reconstruction", "denoising", "anomaly", "language", *WRITTEN,
+    "generation", "forecasting",
 )  # fmt: skip
 UNLABELLED = ("reconstruction", "denoising")
 """Kinds that look at the inputs alone."""
@@ -28,7 +30,7 @@ class Source:
     data: str | None = None
     test_data: str | None = None  # a second table, or .ts file, that is the test split
     test_files: str | None = None  # in a folder, the names of the files that are the test split: "*_[0-4].wav"
-    target: str | None = None  # column name, or index as text: "c14", "14", "-1"
+    target: str | None = None  # column name, or index as text: "c14", "14", "-1"; of parallel files the language
     modality: str | None = None  # one of MODALITIES
     kind: str | None = None  # one of KINDS
     anomaly: str | None = None  # the classes to hold out, with commas between; asks for that kind
@@ -38,7 +40,7 @@ class Source:
     split_seed: int = 0
     encoding: str | None = None  # of text; None is UTF-8
     tokens: str | None = None  # of text, one of TOKENS; None: words for lines, else pairs by vocabulary, or characters
-    vocabulary: int | None = None  # of text: tokens at most; None is 8,000 words, 2,000 pairs
+    vocabulary: int | None = None  # of text: tokens at most; None is 8,000 words, 2,000 pairs, 4,000 to translate
     window: int | None = None  # of a text or a series to be continued: tokens or steps that the network sees at once
     horizon: int | None = None  # of a series to be continued: steps that it answers at once
     split: str | None = None  # of a series: rows, or shares of them, of train, val and test, which follow one another

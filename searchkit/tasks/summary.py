@@ -58,6 +58,8 @@ QUESTIONS = {
     "denoising": "the input without its noise",
     "anomaly": "how unlike the normal examples it is",
     "language": "the token after each",
+    "translation": "a text",
+    "transcription": "a text, the one that is right",
     "forecasting": "the steps to come",
     "control": "the value of each action, of which the best is taken",
     "generation": "pictures like those of train, made of noise",

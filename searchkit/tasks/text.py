@@ -8,8 +8,10 @@ names another encoding: to guess one wrong is to learn from garbage without a wo
 from __future__ import annotations
 
 import codecs
+import gzip
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from searchkit.types import BadInput, Task
 from .byte_pairs import learn, learn_words
 from .data import Found
 from .prepare import MIN_ROWS, make_task
-from .source import Source
+from .source import WRITTEN, Source
 from .splits import split_rows
 from .tokenizer import WORDS, Tokenizer
 
@@ -49,7 +51,7 @@ BUNDLE = Path(__file__).parent / "bundle"
 
 def read_text(path: Path, source: Source) -> str:
     """Line ends as "\\n". Raises BadInput on an empty file, one that is no text, or is in another encoding."""
-    raw = path.read_bytes()
+    raw = _unpacked(path)
     wanted = source.encoding or "utf-8"
     try:
         name = codecs.lookup(wanted).name
@@ -73,6 +75,15 @@ def read_text(path: Path, source: Source) -> str:
     if not text.strip():
         raise BadInput(f"The file '{path}' holds no text; give one that does.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _unpacked(path: Path) -> bytes:
+    if path.suffix.lower() != ".gz":
+        return path.read_bytes()
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"'{path}' is no whole gzip file ({error}); pack it again, or give it unpacked.") from error
 
 
 @dataclass(frozen=True)
@@ -141,9 +152,13 @@ def files_by_split(folder: Path) -> dict[str, Path]:
 
 def split_of(file: Path) -> str | None:
     """The split that a file of text is for, as its name says."""
-    words = re.split(r"[^a-z]+", file.name.lower())
+    return split_of_name(file.name) if file.suffix.lower() not in _OTHERS else None
+
+
+def split_of_name(name: str) -> str | None:
+    words = re.split(r"[^a-z]+", name.lower())
     splits = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
-    return splits.pop() if len(splits) == 1 and file.suffix.lower() not in _OTHERS else None
+    return splits.pop() if len(splits) == 1 else None
 
 
 def is_text_folder(folder: Path) -> bool:
@@ -271,11 +286,12 @@ def _padded(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[np.ndarray, np.
 
 def equipment(data: Data) -> dict[str, str]:
     """As `types.Equipped`: the tokenizer, the lines that apply it, and a run.py that takes text."""
-    script = "run_language.py" if data.kind == "language" else "run_lines.py"
+    script = "run_pairs.py" if data.kind in WRITTEN else {"language": "run_language.py"}.get(data.kind, "run_lines.py")
+    beside = ("tokenizer.py", "decoding.py") if data.kind in WRITTEN else ("tokenizer.py",)
     return {
         "tokenizer.json": json.dumps(data.tokenizer, ensure_ascii=False) + "\n",
-        "tokenizer.py": (Path(__file__).parent / "tokenizer.py").read_text(encoding="utf-8"),
         "run.py": (BUNDLE / script).read_text(encoding="utf-8"),
+        **{name: (Path(__file__).parent / name).read_text(encoding="utf-8") for name in beside},
     }
 
 

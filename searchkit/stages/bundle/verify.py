@@ -173,10 +173,15 @@ def metric(name, answers, inputs, target, labels, unit=()):
         return float(((answers > 0.5) == (target > 0.5)).mean())
     if name == "accuracy":
         return float((answers.argmax(1) == as_indices(target.reshape(-1), labels)).mean())
+    if name == "exact_match":  # a target of -1 is no step
+        return float(((answers.argmax(2) == target) | (target < 0)).all(1).mean())
     if name == "nats_per_character":
-        tokens = json.loads((HERE / "tokenizer.json").read_text(encoding="utf-8"))["tokens"]
-        characters = sum(max(1, len(tokens[token])) for token in target.reshape(-1))
-        return float(-np.take_along_axis(answers, target[..., None], 2).astype(float).sum() / characters)
+        words = json.loads((HERE / "tokenizer.json").read_text(encoding="utf-8"))
+        tokens = [*words.get("answers", words)["tokens"], ""]  # the last one is the mark that ends an answer
+        there = target >= 0
+        characters = sum(max(1, len(tokens[token])) for token in target[there])
+        nats = np.take_along_axis(answers, np.maximum(target, 0)[..., None], 2)[..., 0]
+        return float(-nats[there].astype(float).sum() / characters)
     if name == "roc_auc":
         positive = as_indices(target.reshape(-1), labels)
         if set(positive) != {0, 1}:
@@ -188,7 +193,7 @@ def metric(name, answers, inputs, target, labels, unit=()):
             error = error / np.reshape(unit, (-1, *[1] * (error.ndim - 2)))
         error = float((error ** 2).mean())
         return error**0.5 if name == "rmse" else error
-    raise Wrong(f"the metric {name} of this model is not one that this script computes (accuracy, rmse, mse, mse_to_clean, roc_auc, nats_per_character)")
+    raise Wrong(f"the metric {name} of this model is not one that this script computes (accuracy, rmse, mse, mse_to_clean, roc_auc, nats_per_character, exact_match)")
 
 
 def check_metric(session, manifest, path):
