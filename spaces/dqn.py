@@ -116,16 +116,16 @@ SPACE = Space(
     sample=sample,
     build=build,
     training=TrainingSpace(
-        default=Training(lr=1e-3, epochs=60, batch_size=64, weight_decay=0.0, clip_norm=10.0, ema=0.99),
+        default=Training(lr=2e-3, epochs=125, batch_size=128, weight_decay=0.0, clip_norm=10.0, ema=0.99),
         ranges={
-            "lr": Between(3e-4, 3e-3, log=True),
-            "batch_size": Choice((64, 128, 32)),
+            "lr": Between(1e-3, 4e-3, log=True),
+            "batch_size": Choice((128, 64)),
             "schedule": Choice(("cosine", "constant")),
             "ema": Choice((0.99, 0.0)),
         },
     ),
     task="CartPole-v1",
-    budget=Budget(trials=12, epochs=60, rungs=2, eta=3),
+    budget=Budget(trials=6, epochs=125, rungs=2, eta=3),
     paper="Mnih et al. 2015, Human-level control through deep reinforcement learning",
     points={
         "dqn": Arch(duelling=False, backup="max"),
