@@ -120,7 +120,9 @@ def search(
     space: Annotated[str, typer.Option(help="A family's name (see `spaces`), or the path of your own.")] = "",
     task: Annotated[str | None, typer.Option(help="An embedded task (see `tasks`).")] = None,
     data: Annotated[Path | None, typer.Option(help="CSV, Parquet, .npz, .ts, text; idx, image or wav folder.")] = None,
-    target: Annotated[str | None, typer.Option(help="The column to predict, for tables.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The column to predict, for tables; of a series, the channels.")
+    ] = None,
     test_data: Annotated[Path | None, typer.Option(help="The test split: a second file, or numbers of graphs.")] = None,
     test_files: Annotated[
         str | None, typer.Option(metavar="PATTERN", help="In a wav folder, the files of test, such as '*_[0-4].wav'.")
@@ -128,7 +130,18 @@ def search(
     modality: Annotated[str | None, typer.Option(help="tabular, image, series, tokens, voxels or graph.")] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help="classification, multilabel, regression, reconstruction, language or generation."),
+        typer.Option(
+            help="classification, multilabel, regression, reconstruction, denoising, anomaly, language, "
+            "generation or forecasting."
+        ),
+    ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(metavar="KIND:LEVEL", help="To take off again, such as gaussian:0.5 or mask:0.3."),
+    ] = None,
+    anomaly: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Learn the other classes and find this one, or these: 'a,b'."),
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Of text, such as latin-1.  [default: utf-8]")] = None,
     vocabulary: Annotated[
@@ -136,8 +149,15 @@ def search(
         typer.Option(parser=whole_number, help="Of text: tokens.  [default: characters; for lines, 2000 byte pairs]"),
     ] = None,
     window: Annotated[
-        int | None, typer.Option(parser=whole_number, help="Of a text to continue, in tokens.  [default: 64]")
+        int | None, typer.Option(parser=whole_number, help="Of a text or series to continue.  [default: 64 or 96]")
     ] = None,
+    horizon: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Of a series: steps to forecast.  [default: 24]")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of a series: shares or rows of train, val and test, such as 0.6,0.2,0.2.")
+    ] = None,
+    time_column: Annotated[str | None, typer.Option(help="Of a series.  [default: found]")] = None,
     features: Annotated[
         str | None, typer.Option(help="Of sounds: raw samples, or logmel, computed in the exported graph.")
     ] = None,

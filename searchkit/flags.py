@@ -40,12 +40,17 @@ def question(given: Mapping[str, JSON], task: str | None, *, space: str) -> Ques
         "target": given["target"],
         "modality": given["modality"],
         "kind": given["kind"],
+        "anomaly": given["anomaly"],
+        "noise": given["noise"],
         "features": given["features"],
         "steps": given["steps"],
         "split_seed": given["split_seed"] or None,
         "encoding": given["encoding"],
         "vocabulary": given["vocabulary"],
         "window": given["window"],
+        "horizon": given["horizon"],
+        "split": given["split"],
+        "time_column": given["time_column"],
     }
     limits = Limits(
         size_bytes=whole("size", "max_size"),

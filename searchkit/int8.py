@@ -20,7 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
 from onnxruntime.quantization import quantize_static as ort_quantize_static
 
-from searchkit import onnxfile
+from searchkit import onnxfile, rewrites
 from searchkit.measure import trace
 from searchkit.types import Arrays
 
@@ -49,7 +49,8 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     batches: raw inputs, read one at a time, so that memory does not grow with their number. The graph before the first
     and after the last weighted operator, which scales features and answers, stays fp32."""
     model = _named(onnxfile.load(source))
-    excluded = [*_outside(model), *_joining_the_past(model)]
+    _finite(model)
+    excluded = [*_outside(model), *_joining_the_past(model), *_with_infinities(model)]
     opened = onnxfile.session(source)
     raw = _quantized(
         lambda folder: ort_quantize_static(
@@ -67,6 +68,7 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     _float_biases(raw, but_of=_float_tail(raw))
     _drop_zero_points(raw)
     _drop_unused(raw)
+    rewrites.join_vectors(raw, exact=onnxfile.FRONTEND)
     return onnxfile.save(onnxfile.shrink(raw), target)
 
 
@@ -170,6 +172,43 @@ def _joining_the_past(model: onnx.ModelProto) -> list[str]:
         else:
             past.update(node.output)
     return joining
+
+
+def _finite(model: onnx.ModelProto) -> None:
+    """Infinite constants become the largest finite number, which masks as well: the quantizer takes the range of every
+    tensor, of those that it is to leave alone too, and fails where one has no end."""
+    most = np.finfo(np.float32).max
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = numpy_helper.to_array(tensor)
+            if np.isinf(values).any():
+                tensor.CopyFrom(numpy_helper.from_array(values.clip(-most, most), tensor.name))
+
+
+_CARRIES = (
+    "Add", "Sub", "Mul", "Where", "Concat", "Expand", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Cast",
+)  # fmt: skip
+
+
+def _with_infinities(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that read a number that stands for infinity: a mask's, up to the softmax or maximum in which
+    it vanishes. In 8 bits, a range that holds it has one value for all other numbers: the attention of a masked softmax
+    is then the mean of the steps that it sees."""
+    carried = {
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and (np.abs(numpy_helper.to_array(tensor)) > _INFINITE).any()
+    }
+    found = []
+    for node in model.graph.node:
+        if carried.intersection(node.input):
+            found.append(node.name)
+            if node.op_type in _CARRIES:
+                carried.update(node.output)
+    return found
+
+
+_INFINITE = 1e30
 
 
 def _drop_zero_points(model: onnx.ModelProto) -> None:

@@ -180,9 +180,9 @@ class MixedDepthwise(Structured):
     """A depthwise convolution with kernels of several sizes: (B, C, H, W) -> (B, C, ceil(H / stride), and W likewise).
     Tan & Le, 2019, arXiv:1907.09595 (MixConv).
 
-    Each size has a run of consecutive channels, all alike; the first sizes get one more where the channels do not come
-    out even. Cutting a channel narrows the run that it lies in. A size whose last channel went keeps a weight of no
-    elements and computes nothing."""
+    Each size has a run of consecutive channels, all as wide as multiples of four allow, which is what ONNX Runtime's
+    quick depthwise kernels take; of any number where there are too few channels for that. Cutting a channel narrows the
+    run that it lies in. A size whose last channel went keeps a weight of no elements and computes nothing."""
 
     coupled = True
 
@@ -193,8 +193,10 @@ class MixedDepthwise(Structured):
         if width < len(kernels):
             raise ValueError(f"A width of {width} cannot be shared out to {len(kernels)} kernel sizes.")
         self.stride = stride
-        share, left = divmod(width, len(kernels))
-        shares = [share + 1] * left + [share] * (len(kernels) - left)
+        block = 4 if width >= 4 * len(kernels) else 1
+        share, left = divmod(width // block, len(kernels))
+        shares = [block * (share + 1)] * left + [block * share] * (len(kernels) - left)
+        shares[-1] += width % block
         self.convs = nn.ModuleList(
             nn.Conv2d(n, n, size, stride, size // 2, groups=n, bias=False)
             for n, size in zip(shares, kernels, strict=True)

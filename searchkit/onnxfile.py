@@ -28,7 +28,7 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
-from searchkit import layout
+from searchkit import layout, rewrites
 from searchkit.types import Arrays, BadInput, Port, Predict, Resumable
 
 if TYPE_CHECKING:
@@ -219,12 +219,14 @@ def export(
         assert program is not None
         model: onnx.ModelProto = program.model_proto
     _name_axes(model, inputs, answers)
+    rewrites.before_joins(model)
     return save(shrink(model), path)
 
 
 def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same computation in fewer bytes: no metadata, documentation or inferred shapes, short names, no twins among
-    the initializers. Graph inputs and outputs keep their names; marks of our own in the metadata stay."""
+    """The same computation in fewer bytes: no metadata, documentation or inferred shapes, short names, no attributes
+    that say the default, no twins among the initializers. Graph inputs and outputs keep their names; marks of our own
+    in the metadata stay."""
     small = onnx.ModelProto()
     small.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
     kept = [(entry.key, entry.value) for entry in small.metadata_props if entry.key == MARK]
@@ -234,6 +236,7 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     small.producer_name = "searchkit"
     for graph in _graphs(small.graph):
         _scrub(graph)
+        rewrites.drop_defaults(small, graph)
     _merge_twins(small.graph)
     _merge_transposed(small.graph)
     _shorten_names(small)
@@ -477,9 +480,16 @@ def weight_only(source: Path, target: Path) -> int:
     graph = model.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     axes: dict[str, int] = {}
+    work = rewrites.feeding_work(graph)
     for node in graph.node:
+        within = bool(work.intersection(node.output))
         for position, name in enumerate(node.input):
-            if name in initializers and (axis := _channel_axis(node, position, initializers[name])) is not None:
+            if name not in initializers:
+                continue
+            axis = _channel_axis(node, position, initializers[name])
+            if axis is None and within:
+                axis = _table_axis(node, position, initializers[name])
+            if axis is not None:
                 axes.setdefault(name, axis)
     nodes = []
     for name, axis in axes.items():
@@ -497,6 +507,7 @@ def weight_only(source: Path, target: Path) -> int:
     graph_nodes = [*nodes, *graph.node]
     del graph.node[:]
     graph.node.extend(graph_nodes)
+    rewrites.join_vectors(model, exact=FRONTEND)
     onnx.helper.set_model_props(model, {MARK: "weight-only"})
     return save(shrink(model), target)
 
@@ -524,10 +535,17 @@ def _channel_axis(node: onnx.NodeProto, position: int, tensor: onnx.TensorProto)
     return None
 
 
+def _table_axis(node: onnx.NodeProto, position: int, tensor: onnx.TensorProto) -> int | None:
+    """The axis of the rows where input `position` of `node` is a table that is added to steps: their positions."""
+    if len(tensor.dims) >= 2 and (node.op_type == "Add" or (node.op_type == "Slice" and position == 0)):
+        return len(tensor.dims) - 2
+    return None
+
+
 def _symmetric(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     others = tuple(other for other in range(weight.ndim) if other != axis)
     largest = np.abs(weight).max(axis=others)
-    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    scale = rewrites.held_by_half(np.where(largest > 0, largest / 127, 1).astype(np.float32))
     shape = [-1 if other == axis else 1 for other in range(weight.ndim)]
     return np.clip(np.rint(weight / scale.reshape(shape)), -127, 127).astype(np.int8), scale
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from searchkit import layout
 from searchkit.onnxfile import MEMORY, PAST, feed, is_resumable, ports
 from searchkit.onnxfile import session as session
-from searchkit.types import Arrays, BadInput, Port, Resumable
+from searchkit.types import Arrays, BadInput, Comparing, Port, Resumable
 
 
 class Deployed(nn.Module):
@@ -29,7 +29,10 @@ class Deployed(nn.Module):
 
     def forward(self, *raw: Tensor) -> Tensor | tuple[Tensor, ...]:
         """raw: as the task's `inputs`, in order. Returns the task's `answers`, in order."""
-        outputs = self.net(*self._model_inputs(raw))
+        inputs = self._model_inputs(raw)
+        outputs = self.net(*inputs)
+        if isinstance(self.answer, Comparing):
+            return self.answer.compare(outputs, *inputs)
         answers: Tensor | tuple[Tensor, ...] = (
             self.answer(*outputs) if isinstance(outputs, tuple) else (self.answer(outputs))
         )

@@ -98,8 +98,9 @@ class DataSpec:
     (N, features), and `edges`, (2, E) int64, from the first row's nodes to the second's. Either all examples share one,
     and each is the node that is asked for, `query`, (); or each example has its own, with nodes numbered from 0, and
     `n_nodes` and `n_edges`, (), count them. The one output is "logits" (n_classes,), or (L, n_classes) where every step
-    is answered, "values" (n_targets,), "reconstruction", of the input's shape, "action_values" (n_actions,), of which
-    an agent that plays takes the largest, or "sample": an example such as those of train, made of noise.
+    is answered, "values" (n_targets,), "forecast" (K, H), the next H steps of the first K channels of a series on the
+    input's scale, "reconstruction", of the input's shape, "action_values" (n_actions,), of which an agent that plays
+    takes the largest, or "sample": an example such as those of train, made of noise.
     augmentations: those that such data have; a training asks for some of them.
     """
 
@@ -130,6 +131,10 @@ class DataSpec:
         return self.outputs[0].name == "sample"
 
     @property
+    def forecasts(self) -> bool:
+        return self.outputs[0].name == "forecast"
+
+    @property
     def varies_in_length(self) -> bool:
         return any(port.name == "lengths" for port in self.inputs)
 
@@ -139,12 +144,17 @@ class Goal:
     """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean.
 
     span: of a metric that is maximized, from useless to good, in its own unit: 1 for a share, 450 for a game in which
-    chance makes 25 points and a good player 475. A tolerated drop is a share of it."""
+    chance makes 25 points and a good player 475. A tolerated drop is a share of it. most: a value that it cannot
+    exceed, though scores of single examples may.
+    unit: (K,), what an answer's entries along its first axis are measured in: an error is divided by it before anything
+    else, so that channels of different units weigh alike. () where answers are measured in their own unit."""
 
     metric: str
     direction: Literal["maximize", "minimize"]
     root: bool = False
     span: float = 1.0
+    most: float | None = None
+    unit: tuple[float, ...] = ()
 
     def value(self, scores: np.ndarray) -> float:
         """scores: (n,) float64, one an example."""
@@ -370,6 +380,40 @@ class Equipped(Protocol):
 
 
 @runtime_checkable
+class Calibrated(Protocol):
+    """A task whose answers are read by numbers that depend on the very file, such as the threshold of a score."""
+
+    def calibrate(self, predict: Predict) -> dict[str, JSON]:
+        """What the bundle's manifest says of the shipped file beside, from val alone. Of a threshold: "output", the
+        answer that it is for; "threshold"; "above" and "below", what an example is; "quantile" and "of", of what."""
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """A task's answer that is a comparison with what the network was given: exported, as any answer is."""
+
+    def compare(self, output: Tensor, *model_inputs: Tensor) -> tuple[Tensor, ...]:
+        """In place of `forward`: the task's answers, in order."""
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A task with examples that hang together (windows that share steps, recordings of one speaker), so that they do
+    not count for as many as they are."""
+
+    def groups(self, split: Split) -> np.ndarray | None:
+        """(n,) whole numbers: examples with the same number are resampled together. None: each is by itself."""
+
+
+@runtime_checkable
+class Rivalled(Protocol):
+    """A task that can be answered without a network, too: what one has to be better than."""
+
+    def rivals(self) -> dict[str, Predict]:
+        """By name, from what train and val tell; scored by `evaluate` as a network is."""
+
+
+@runtime_checkable
 class Bootstraps(Protocol):
     """A network of action values that says by itself what the state after an action is worth, which its own values are
     learnt from. Without it the largest of the target's values is."""
@@ -384,6 +428,23 @@ class Penalised(Protocol):
     """A network with a loss term of its own (a VAE's KL): read once after each forward pass in training mode."""
 
     def penalty(self) -> Tensor: ...
+
+
+@runtime_checkable
+class Variational(Protocol):
+    """A network whose answer may be drawn, a VAE's from its code; in eval mode `forward` answers from the mean."""
+
+    def draw(self, *inputs: Tensor) -> tuple[Tensor, Tensor] | None:
+        """A drawn answer, and of each example the divergence of what it was drawn from to its prior, (B,) nats. None
+        where this network draws nothing."""
+
+
+@runtime_checkable
+class Inspecting(Protocol):
+    """A task that asks a network for more than its answers tell: the evidence has it of artifacts with weights."""
+
+    def inspect(self, model: nn.Module, split: Split) -> dict[str, float]:
+        """Metrics of the network itself, in eval mode on the CPU; none where it has none of them."""
 
 
 @runtime_checkable

@@ -46,7 +46,7 @@ class Stem(nn.Module):
 def accepts(spec: DataSpec) -> str | None:
     if spec.modality not in ("series", "tokens"):
         return "it reads steps: series (channels, steps) or tokens"
-    return plain_answer(spec)
+    return None if spec.forecasts else plain_answer(spec)
 
 
 def check_stem(spec: DataSpec, frame: int) -> None:

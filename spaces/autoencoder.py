@@ -45,16 +45,24 @@ class Autoencoder(nn.Module):
         self._divergence: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.encoder(x)
-        code: Tensor = self.to_code(hidden)
-        if self.to_spread is not None and self.training:
-            # bounded, so that one wild step cannot overflow the exponential
-            log_variance = self.to_spread(hidden).clamp(-10.0, 10.0)
-            nats = 0.5 * (log_variance.exp() + code.square() - 1.0 - log_variance)
-            self._divergence = nats.flatten(1).sum(1).mean()
-            code = code + torch.exp(0.5 * log_variance) * torch.randn_like(code)
-        out: Tensor = self.decoder(code)
+        if self.training and (drawn := self.draw(x)) is not None:
+            out, divergence = drawn
+            self._divergence = divergence.mean()
+        else:
+            out = self.decoder(self.to_code(self.encoder(x)))
         return out
+
+    def draw(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """See `types.Variational`. (B, …) from a code that is drawn around its mean, and (B,) nats."""
+        if self.to_spread is None:
+            return None
+        hidden = self.encoder(x)
+        mean: Tensor = self.to_code(hidden)
+        # bounded, so that one wild step cannot overflow the exponential
+        log_variance = self.to_spread(hidden).clamp(-10.0, 10.0)
+        nats = 0.5 * (log_variance.exp() + mean.square() - 1.0 - log_variance)
+        out: Tensor = self.decoder(mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean))
+        return out, nats.flatten(1).sum(1)
 
     def penalty(self) -> Tensor:
         """The divergence in nats an example, the mean over the batch of the last forward pass; 0 where the code is not

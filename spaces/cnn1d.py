@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from searchkit.layers import pool, valid_steps
 from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
+from spaces._forecast import forecaster, sample_apart, sample_direct, sample_level
 from spaces._layers import initialise_, initialise_head_, n_outputs
 from spaces._steps import Stem, accepts, check_stem
 
@@ -35,7 +36,7 @@ class Arch:
     of a dilated one is 1, 2, 4, … within its stage. causal: a block's step sees itself and those before it alone; a
     frame longer than 1, or a pooling stem, sees more. frame, hop: steps that the stem joins into one, and from one to
     the next. stem_pool: of the stem's steps, one in so many is left, the maximum around it. downsample: stride or max,
-    between stages. pooling: mean, max or last step."""
+    between stages. pooling: mean, max or last step. apart, direct, level: of a forecast, see `spaces._forecast`."""
 
     depths: tuple[int, ...] = (1, 1, 1)
     widths: tuple[int, ...] = (32, 48, 64)
@@ -49,6 +50,9 @@ class Arch:
     downsample: str = "stride"
     pooling: str = "mean"
     dropout: float = 0.0
+    apart: bool = False
+    direct: bool = False
+    level: bool = False
 
 
 class Conv(nn.Module):
@@ -191,6 +195,9 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
             else trial.suggest_categorical("pooling", ["mean", "max"])
         ),
         dropout=trial.suggest_categorical("dropout", [0.1, 0.0, 0.2]),
+        apart=sample_apart(trial, spec),
+        direct=sample_direct(trial, spec),
+        level=sample_level(trial, spec),
     )
 
 
@@ -215,6 +222,10 @@ def _block(arch: Arch, inputs: int, width: int, *, stride: int, dilation: int) -
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
     """Raises Infeasible where the stem's frame is longer than the rows."""
+    if spec.forecasts:
+        return forecaster(
+            spec, lambda inner: build(arch, inner), apart=arch.apart, direct=arch.direct, level=arch.level
+        )
     check_stem(spec, arch.frame)
     stem = Stem(spec, arch.stem_width, frame=arch.frame, hop=arch.hop)
     body: list[Block | Downsample] = [Downsample(arch.stem_pool)] if arch.stem_pool > 1 else []

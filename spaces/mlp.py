@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
+from spaces._forecast import forecaster, sample_apart, sample_direct, sample_level
 from spaces._layers import activation, features, initialise_, initialise_head_, n_outputs, plain_answer
 
 
 @dataclass(frozen=True)
 class Arch:
-    """widths: units of each hidden layer; () is the perceptron."""
+    """widths: units of each hidden layer; () is the perceptron. apart, direct, level: of a forecast, see
+    `spaces._forecast`."""
 
     widths: tuple[int, ...] = ()
     activation: str = "relu"
     batch_norm: bool = False
     dropout: float = 0.0
     residual: bool = False
+    apart: bool = False
+    direct: bool = False
+    level: bool = False
 
 
 class Layer(nn.Module):
@@ -50,13 +55,14 @@ def accepts(spec: DataSpec) -> str | None:
         return "it takes numbers, not tokens; take rnn or transformer"
     if len(spec.inputs) != 1 or features(spec) is None:
         return "it takes one input of fixed size; take rnn or transformer for rows of different lengths"
-    return plain_answer(spec)
+    return None if spec.forecasts else plain_answer(spec)
 
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
     depth = trial.suggest_int("depth", 0, 4)
+    apart, direct, level = sample_apart(trial, spec), sample_direct(trial, spec), sample_level(trial, spec)
     if depth == 0:
-        return Arch()
+        return Arch(apart=apart, direct=direct, level=level)
     widths = tuple(8 * trial.suggest_int(f"width_{i}_by_8", 4, 64, log=True) for i in range(depth))
     return Arch(
         widths=widths,
@@ -64,10 +70,17 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
         batch_norm=trial.suggest_categorical("batch_norm", [True, False]),
         dropout=trial.suggest_categorical("dropout", [0.1, 0.0, 0.2]),
         residual=trial.suggest_categorical("residual", [False, True]) if depth > 1 else False,
+        apart=apart,
+        direct=direct,
+        level=level,
     )
 
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
+    if spec.forecasts:
+        return forecaster(
+            spec, lambda inner: build(arch, inner), apart=arch.apart, direct=arch.direct, level=arch.level
+        )
     inputs = features(spec)
     assert inputs is not None
     net = nn.Sequential(nn.Flatten())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from searchkit.layers import AttentionPool, pool
 from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
+from spaces._forecast import forecaster, sample_apart, sample_direct, sample_frames, sample_level
 from spaces._layers import initialise_, initialise_head_, n_outputs
 from spaces._steps import Layer, Stem, accepts, check_stem
 
@@ -21,7 +22,8 @@ from spaces._steps import Layer, Stem, accepts, check_stem
 @dataclass(frozen=True)
 class Arch:
     """kind: simple, lstm, gru or peephole. hidden: units of a layer in one direction. pooling: last, mean or attention.
-    frame, hop: steps that the stem joins into one, and from one to the next. stem_width: channels of a joined step."""
+    frame, hop: steps that the stem joins into one, and from one to the next. stem_width: channels of a joined step.
+    apart, direct, level: of a forecast, see `spaces._forecast`."""
 
     kind: str = "gru"
     hidden: int = 64
@@ -32,6 +34,9 @@ class Arch:
     hop: int = 2
     stem_width: int = 32
     dropout: float = 0.0
+    apart: bool = False
+    direct: bool = False
+    level: bool = False
 
 
 class RecurrentNet(nn.Module):
@@ -67,7 +72,10 @@ class RecurrentNet(nn.Module):
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
     series = spec.modality == "series"
-    frame = trial.suggest_categorical("frame", [3, 5, 7, 1]) if series else 1
+    if spec.forecasts:
+        frame, hop = sample_frames(trial, spec)
+    else:
+        frame, hop = trial.suggest_categorical("frame", [3, 5, 7, 1]) if series else 1, 0
     return Arch(
         kind=trial.suggest_categorical("kind", ["lstm", "simple", "gru", "peephole"]),
         hidden=8 * trial.suggest_int("hidden_by_8", 3, 8, log=True),
@@ -75,14 +83,21 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
         bidirectional=trial.suggest_categorical("bidirectional", [True, False]),
         pooling=trial.suggest_categorical("pooling", ["last", "mean", "attention"]),
         frame=frame,
-        hop=trial.suggest_int("hop", 1, min(frame, 4)) if frame > 1 else 1,
+        hop=hop or (trial.suggest_int("hop", 1, min(frame, 4)) if frame > 1 else 1),
         stem_width=8 * trial.suggest_int("stem_width_by_8", 2, 6, log=True),
         dropout=trial.suggest_categorical("dropout", [0.1, 0.0, 0.2]),
+        apart=sample_apart(trial, spec),
+        direct=sample_direct(trial, spec),
+        level=sample_level(trial, spec),
     )
 
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
     """Raises Infeasible where the stem's frame is longer than the rows."""
+    if spec.forecasts:
+        return forecaster(
+            spec, lambda inner: build(arch, inner), apart=arch.apart, direct=arch.direct, level=arch.level
+        )
     check_stem(spec, arch.frame)
     stem = Stem(spec, arch.stem_width, frame=arch.frame, hop=arch.hop)
     initialise_(stem, "relu")

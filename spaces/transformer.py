@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from searchkit.layers import Positions, pool, valid_steps
 from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
 from spaces._encoder import Block
+from spaces._forecast import forecaster, sample_apart, sample_direct, sample_frames, sample_level
 from spaces._layers import initialise_, initialise_head_, n_outputs
 from spaces._steps import Stem, accepts, check_stem
 
@@ -26,7 +27,8 @@ MOST_STEPS = 512
 @dataclass(frozen=True)
 class Arch:
     """width: channels of a step. ffn: the feed-forward net's width over it. positions: learned or sinusoidal. pooling:
-    mean, or token (a class token). frame, hop: steps that the stem joins into one, and from one to the next."""
+    mean, or token (a class token). frame, hop: steps that the stem joins into one, and from one to the next.
+    apart, direct, level: of a forecast, see `spaces._forecast`."""
 
     width: int = 64
     heads: int = 4
@@ -38,6 +40,9 @@ class Arch:
     hop: int = 2
     activation: str = "relu"
     dropout: float = 0.0
+    apart: bool = False
+    direct: bool = False
+    level: bool = False
 
 
 class Encoder(nn.Module):
@@ -76,7 +81,10 @@ class Encoder(nn.Module):
 
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
-    frame = trial.suggest_categorical("frame", [7, 5, 3]) if spec.modality == "series" else 1
+    if spec.forecasts:
+        frame, hop = sample_frames(trial, spec)
+    else:
+        frame, hop = trial.suggest_categorical("frame", [7, 5, 3]) if spec.modality == "series" else 1, 0
     return Arch(
         width=16 * trial.suggest_int("width_by_16", 2, 5, log=True),
         heads=trial.suggest_categorical("heads", [1, 2, 4]),
@@ -85,14 +93,21 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
         positions=trial.suggest_categorical("positions", ["learned", "sinusoidal"]),
         pooling=trial.suggest_categorical("pooling", ["mean", "token"]),
         frame=frame,
-        hop=trial.suggest_int("hop", 1, 3) if frame > 1 else 1,
+        hop=hop or (trial.suggest_int("hop", 1, 3) if frame > 1 else 1),
         activation=trial.suggest_categorical("activation", ["relu", "gelu"]),
         dropout=trial.suggest_categorical("dropout", [0.0, 0.1]),
+        apart=sample_apart(trial, spec),
+        direct=sample_direct(trial, spec),
+        level=sample_level(trial, spec),
     )
 
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
     """Raises Infeasible where the heads do not share the width out, or a frame is longer than the rows."""
+    if spec.forecasts:
+        return forecaster(
+            spec, lambda inner: build(arch, inner), apart=arch.apart, direct=arch.direct, level=arch.level
+        )
     check_stem(spec, arch.frame)
     steps = spec.inputs[0].shape[-1] or MOST_STEPS
     length = (steps + arch.hop - 1) // arch.hop + (1 if arch.pooling == "token" else 0)

@@ -261,7 +261,7 @@ def make_evidence(
     rng = np.random.default_rng(5)
     classes = kind == "classes"
     targets = rng.integers(0, len(labels), n) if classes else rng.normal(150, 77, n)
-    if kind == "reconstruction":
+    if kind in ("reconstruction", "generation"):
         targets = rng.random((n, 1, 8, 8))
     scored, rows, files = {}, [], {}
     current = (

@@ -131,6 +131,16 @@ CASES = {
     "a limit below one": Case(flags(*QUICK, "--max-params", "0.5"), r"--max-params '0.5' is less than one"),
     "a negative limit": Case(flags(*QUICK, "--max-params", "-5k"), r"--max-params '-5k' is not a count"),
     "a word for a duration": Case(flags(*QUICK, "--time-budget", "soon"), r"--time-budget 'soon' is not a duration"),
+    "an anomaly of no class": Case(
+        flags("--space", "autoencoder", "--anomaly", "x"), r"--anomaly 'x' is no class of .* its classes are 0, 1, 2"
+    ),
+    "an anomaly without labels": Case(
+        lambda folder: [*npz(x=np.ones((30, 4)))(folder), "--anomaly", "1"], r"has no target, which anomaly needs"
+    ),
+    "all classes for anomalies": Case(
+        flags("--space", "autoencoder", "--anomaly", "0,1,2,3,4,5,6,7,8,9"), r"holds out every class .* name fewer"
+    ),
+    "a noise of no kind": Case(flags("--space", "autoencoder", "--noise", "hum"), r"--noise 'hum' is no noise"),
     "unknown sampler": Case(flags(*QUICK, "--sampler", "magic"), r"--sampler 'magic' .* tpe, nsga2, random, grid"),
     "unknown cost": Case(flags(*QUICK, "--minimize", "beauty"), r"--minimize 'beauty' .* latency, size, macs, params"),
     "unknown recipe": Case(flags(*QUICK, "--recipe", "soup"), r"--recipe 'soup' .* compact, int8, prune"),

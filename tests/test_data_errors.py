@@ -50,10 +50,74 @@ def archive(folder: Path, **arrays: Any) -> Source:
 X = np.random.default_rng(0).normal(size=(40, 5))
 Y = np.arange(40) % 2
 
+# ── Anomalies and noise ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@refused("--anomaly '10' is no class of the task 'digits-anomaly'; its classes are 0, 1, 2", "Did you mean '1'")
+def anomaly_of_no_class(folder: Path) -> Source:
+    return {"task": "digits-anomaly", "anomaly": "10"}
+
+
+@refused("--anomaly 'a, b' holds out every class of", "name fewer")
+def anomaly_of_all_classes(folder: Path) -> Source:
+    return {**archive(folder, x=X, y=np.array(["a", "b"])[Y]), "anomaly": "a, b"}
+
+
+@refused("has no target, which anomaly needs", "add y")
+def anomaly_without_labels(folder: Path) -> Source:
+    return {**archive(folder, x=X), "anomaly": "1"}
+
+
+@refused("--kind anomaly needs the class, or classes, to hold out", "--anomaly LABEL, of 0, 1")
+def anomaly_without_a_class(folder: Path) -> Source:
+    return {**archive(folder, x=X, y=Y), "kind": "anomaly"}
+
+
+@refused("--anomaly '1' is for --kind anomaly, not for classification", "leave one of them out")
+def anomaly_of_another_kind(folder: Path) -> Source:
+    return {**archive(folder, x=X, y=Y), "anomaly": "1", "kind": "classification"}
+
+
+@refused("has 1 of class '1' and none for test", "at least one for val and one for test")
+def anomaly_of_a_single_example(folder: Path) -> Source:
+    return {**archive(folder, x=X, y=(np.arange(40) == 7).astype(int)), "anomaly": "1"}
+
+
+@refused("The target of '.*' holds 0.5, which is no class")
+def anomaly_of_a_quantity(folder: Path) -> Source:
+    return {**archive(folder, x=X, y=np.arange(40) + 0.5), "anomaly": "1"}
+
+
+@refused("--noise 'snow:1' is no noise", "gaussian:LEVEL", "such as gaussian:0.5")
+def noise_of_no_kind(folder: Path) -> Source:
+    return {**archive(folder, x=X), "noise": "snow:1"}
+
+
+@refused("--noise 'mask:1.5' is no noise", "mask:SHARE, of the values that are lost, above 0 and below 1")
+def noise_that_masks_more_than_all(folder: Path) -> Source:
+    return {**archive(folder, x=X), "noise": "mask:1.5"}
+
+
+@refused("--noise 'gaussian:0.5' is for --kind denoising, not for reconstruction")
+def noise_of_another_kind(folder: Path) -> Source:
+    return {**archive(folder, x=X), "noise": "gaussian:0.5", "kind": "reconstruction"}
+
+
+@refused("has categories or missing values, which cannot be reconstructed")
+def noise_on_categories(folder: Path) -> Source:
+    source = table(folder, ["x,c", *(f"{k},{'ab'[k % 2]}" for k in range(30))], noise="gaussian:0.5")
+    return {name: value for name, value in source.items() if name != "target"}
+
+
+@refused("A denoising has no target, and --target 'y' was given")
+def noise_with_a_target(folder: Path) -> Source:
+    return table(folder, rows(), noise="gaussian:0.5")
+
+
 # ── The source ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@refused("No task named 'digit'", "digits, digits-reconstruction", "Did you mean 'digits'")
+@refused("No task named 'digit'", "digits, digits-anomaly", "Did you mean 'digits'")
 def unknown_task(folder: Path) -> Source:
     return {"task": "digit"}
 
@@ -83,7 +147,7 @@ def unknown_kind(folder: Path) -> Source:
     return archive(folder, x=X, y=Y) | {"kind": "ranking"}
 
 
-@refused("task 'iris' brings its own target", "leave out --target")
+@refused("task 'iris' brings its own target; leave out --target\\.")
 def target_of_a_task(folder: Path) -> Source:
     return {"task": "iris", "target": "species"}
 
@@ -701,9 +765,14 @@ def steps_of_an_archive(folder: Path) -> Source:
     return archive(folder, x=X, y=Y) | {"steps": 50}
 
 
-@refused("task 'tones' brings its own test split and length", "--steps")
+@refused("task 'tones' brings its own length; leave out --steps\\.")
 def steps_of_a_task(folder: Path) -> Source:
     return {"task": "tones", "steps": 50}
+
+
+@refused("task 'tones' brings its own target and test split; leave out --target and --test-files\\.")
+def target_and_test_files_of_a_task(folder: Path) -> Source:
+    return {"task": "tones", "target": "pitch", "test_files": "*_0.wav"}
 
 
 # ── Series in .ts files ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchkit import evidence
-from searchkit.evidence import agreement, mcnemar, metric_interval, paired_difference, wilson
+from searchkit.evidence import agreement, mcnemar, metric_interval, paired_difference, pictures, wilson
 from searchkit.run import Run
-from searchkit.types import Evaluation, Goal
+from searchkit.types import DataSpec, Evaluation, Goal, Port
 
 ACCURACY = Goal("accuracy", "maximize")
 MSE = Goal("mse", "minimize")
@@ -214,3 +217,80 @@ def test_a_file_is_scored_once_and_a_changed_file_anew(tmp_path):
     (run.path / "evidence" / "a.targets.npy").unlink()
     assert evidence._kept(run, "a", "hash") is None
     assert not [p.name for p in (run.path / "evidence").iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((8, 6), 1), ((3, 8, 6), 3), ((8, 6, 4), 3), ((1, 200, 150), 1)])
+def test_answers_that_are_pictures_are_shown(shape: tuple[int, ...], channels: int) -> None:
+    rng = np.random.default_rng(0)
+    real = rng.integers(10, 20, (40, *shape)).astype(np.float32)
+    real[0].flat[0], real[-1].flat[0] = 10, 19
+    ours, shipped = (Evaluation({}, np.zeros(40), real + shift, real) for shift in (0.0, 100.0))
+    spec = DataSpec("noise", (Port("noise", (4,)),), (Port("sample", (1, 8, 6)),))
+    task: Any = SimpleNamespace(inputs=spec.inputs, answers=(Port("image", shape),), spec=spec)
+    found = pictures(task, ours, shipped)
+    assert list(found["rows"]) == ["real, of test", "fp32 winner", "shipped"]
+    n, height, width, depth = found["shape"]
+    assert (n, depth) == (12, channels) and (height, width) == (
+        (8, 6) if channels == 3 or len(shape) == 2 else (50, 38)
+    )
+    given, drawn, last = (np.frombuffer(base64.b64decode(row), np.uint8) for row in found["rows"].values())
+    assert given.size == n * height * width * depth and np.array_equal(given, drawn) and (last == 255).all()
+    assert given[0] == 0 and 200 < given.max() <= 255
+    broken = Evaluation({}, np.zeros(40), np.full_like(real, np.nan), real)
+    assert set(base64.b64decode(pictures(task, broken, broken)["rows"]["fp32 winner"])) == {0}
+    labels = Evaluation({}, np.zeros(40), np.arange(40), np.arange(40))
+    assert pictures(task, labels, labels) is None
+    sound: Any = SimpleNamespace(inputs=spec.inputs, answers=(Port("reconstruction", shape),), spec=spec)
+    assert pictures(sound, ours, ours) is None
+
+
+# ── Examples that hang together ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def overlapping(rng: np.random.Generator, n: int = 600, width: int = 12) -> np.ndarray:
+    """Scores of windows that share steps: means over `width` neighbours of independent squared errors of mean 1."""
+    errors = rng.normal(size=n + width - 1) ** 2
+    return np.convolve(errors, np.full(width, 1 / width), mode="valid")
+
+
+def test_blocks_cover_where_single_windows_do_not(monkeypatch):
+    """Blocks of 24, of windows that share 12 steps: 25 groups. Alone, each window counts for what it does not tell."""
+    monkeypatch.setattr(evidence, "RESAMPLES", 1000)
+    groups = np.arange(600) // 24
+
+    def draw(rng):
+        return (overlapping(rng),)
+
+    by_blocks = coverage(1.0, draw, lambda s: metric_interval(MSE, s, groups=groups), repeats=300)
+    by_windows = coverage(1.0, draw, lambda s: metric_interval(MSE, s), repeats=300)
+    assert by_blocks > 0.86 and by_windows < 0.6
+    differences = coverage(
+        0.0, lambda rng: (overlapping(rng), overlapping(rng)),
+        lambda a, b: paired_difference(MSE, a, b, groups=groups), repeats=300,
+    )  # fmt: skip
+    assert differences > 0.86
+
+
+def test_groups_of_one_are_no_groups():
+    scores = np.random.default_rng(3).gamma(0.7, size=180)
+    alone, grouped = metric_interval(RMSE, scores), metric_interval(RMSE, scores, groups=np.arange(180))
+    width = alone.high - alone.low
+    assert abs(alone.low - grouped.low) < 0.05 * width and abs(alone.high - grouped.high) < 0.05 * width
+    assert (alone.method, grouped.method, grouped.n) == ("bca", "bca of groups", 180)
+
+
+def test_copies_of_an_example_tell_no_more_than_one():
+    scores = np.random.default_rng(3).gamma(0.7, size=60)
+    once = metric_interval(MSE, scores, groups=np.arange(60))
+    often = metric_interval(MSE, np.repeat(scores, 9), groups=np.repeat(np.arange(60), 9))
+    assert (often.low, often.high) == pytest.approx((once.low, once.high), rel=1e-9)
+
+
+def test_agreement_of_groups_is_as_sure_as_there_are_groups():
+    decisions = np.random.default_rng(0).normal(size=(100, 1, 4))
+    groups = np.arange(100) // 10
+    same = agreement(decisions, decisions, "forecast", targets=decisions + 1, groups=groups)
+    assert (same.value, same.low, same.method) == (1.0, wilson(10, 10)[0], "wilson of groups")
+    moved = decisions + np.where(np.arange(100) < 10, 2.0, 0.0)[:, None, None]
+    part = agreement(moved, decisions, "forecast", targets=decisions + 1, groups=groups)
+    assert part.value == 0.9 and part.low < 0.8 and part.method == "bca of groups"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 
 from searchkit import onnxfile, tasks
 from searchkit.edits import apply_edits_, drops, mask_edits_, prunable_groups
+from searchkit.layers import MixedDepthwise
 from searchkit.measure import macs, params
 from searchkit.run import Context, Run
 from searchkit.runtime import Deployed
 from searchkit.spacefile import load_space
-from searchkit.stages.prune import IMPORTANCES, Prune, Ranking, cuts, importance, prune_, widths
+from searchkit.stages.prune import IMPORTANCES, Prune, Ranking, cuts, importance, least, prune_, widths
 from searchkit.types import Artifact, BadInput, FitPlan, GateFailed, Inapplicable, Port, TrainState, freeze
 
 
@@ -124,11 +126,52 @@ def test_the_random_control_is_seeded_and_differs() -> None:
 
 
 def test_wide_layers_are_left_at_a_multiple_of_eight_and_narrow_ones_as_they_come() -> None:
-    wide, narrow = np.linspace(0.5, 1.5, 64), np.linspace(0.5, 1.5, 20)
+    wide, narrow, depthwise = np.linspace(0.5, 1.5, 64), np.linspace(0.5, 1.5, 20), np.linspace(0.5, 1.5, 22)
     for keep in np.linspace(0, 1, 21):
-        a, b = widths((wide, narrow), float(keep), Ranking(round_to=8))
+        a, b, c = widths((wide, narrow, depthwise), float(keep), Ranking(round_to=8), (1, 1, 4))
         assert a % 8 == 0 and 8 <= a <= 64 and b == max(1, round(keep * 20))
-    assert widths((wide, narrow), 1.0, Ranking(everywhere=True)) == [64, 20]
+        assert c in (4, 8, 12, 16, 20, 22) and c >= keep * 22 - 0.5
+    assert widths((wide, narrow, depthwise), 1.0, Ranking(everywhere=True), (1, 1, 4)) == [64, 20, 22]
+    assert widths((wide, depthwise), 0.5, Ranking(round_to=1), (1, 4)) == [32, 11]
+
+
+@pytest.mark.parametrize("width, step", [(96, 4), (160, 8)])
+@pytest.mark.parametrize("share", [0.7, 0.4])
+def test_the_runs_of_a_mixed_convolution_keep_widths_that_run_fast(width: int, step: int, share: float) -> None:
+    """Each run by itself, whichever units are the least important; the rebuilt network is the masked one."""
+    torch.manual_seed(0)
+    mixed = MixedDepthwise(width, kernels=(3, 5, 7, 9))
+    net = nn.Sequential(nn.Conv2d(1, width, 1), mixed, nn.ReLU(), nn.Conv2d(width, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1))
+    inputs, masked = (torch.randn(2, 1, 8, 8),), copy.deepcopy(net)
+    found = cuts(net, inputs, Ranking())
+    assert sorted(found.grains) == [1, 4]
+    edits = prune_(net, inputs, cost=params, target=share * params(net), ranking=Ranking())
+    left = [n for _, n in mixed.runs()]
+    assert sum(left) < width and len(set(left)) > 1 and all(n % step == 0 for n in left), left
+    mask_edits_(masked, edits)
+    torch.testing.assert_close(net(*inputs), masked(*inputs))
+
+
+def test_a_narrow_depthwise_convolution_is_cut_in_blocks() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 20, 1), nn.Conv2d(20, 20, 3, groups=20), nn.ReLU(), nn.Conv2d(20, 19, 1), nn.ReLU()
+    )
+    net.extend([nn.Conv2d(19, 3, 1)])
+    prune_(net, (torch.randn(2, 1, 8, 8),), cost=params, target=0.6 * params(net), ranking=Ranking())
+    assert net[1].out_channels in (4, 8, 12, 16) and net[3].out_channels < 19
+
+
+def test_where_runs_do_not_come_out_even_fewer_units_stay() -> None:
+    scores, runs = np.array([5.0, 1, 1, 9, 9, 9, 1, 1, 1, 1]), np.array([0] * 3 + [1] * 7)
+
+    def gone(keep: int, step: int) -> list[int]:
+        return sorted(least(scores, runs, keep, lambda width: step))
+
+    assert gone(4, 1) == [1, 2, 6, 7, 8, 9] and gone(3, 3) == [0, 1, 2, 6, 7, 8, 9]
+    assert gone(6, 3) == [6, 7, 8, 9], "three of each run"
+    assert gone(5, 3) == gone(3, 3), "not three and the one that is left of seven: four is no width to cut in threes"
+    assert len(gone(1, 4)) == 10 - 4, "at least one block stays"
 
 
 def test_rounding_does_not_cost_much_more_than_was_asked() -> None:

@@ -11,7 +11,7 @@ from test_onnxfile import AutoEncoder, Residual, Series, deployed, export, rows
 from torch import nn
 
 from searchkit import int8, measure, onnxfile
-from searchkit.layers import AttentionPool
+from searchkit.layers import Attention, AttentionPool
 from searchkit.onnxfile import parity
 from searchkit.runtime import OnnxPredictor
 from searchkit.stages import quantize
@@ -151,6 +151,35 @@ NETS = {
     "autoencoder": (AutoEncoder, (1, 8, 8)),
     **{kind: (lambda kind=kind: Series(kind), (1, 40)) for kind in ("simple", "lstm", "gru", "peephole", "attention")},
 }
+
+
+class Masked(nn.Module):
+    """Peaked attention over the steps before the end of each row, and their maximum; x: (B, 1, L), 12 after the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.attention, self.last = nn.Linear(1, 16), Attention(16, heads=2), nn.Linear(16, 10)
+        with torch.no_grad():
+            self.attention.q.bias.fill_(4.0)  # every step asks for the same
+            self.attention.k.weight.mul_(4.0)
+
+    def forward(self, x):
+        x = x.transpose(1, 2)
+        keep = x[:, :, 0] < 5  # the scaling halves x
+        return self.last(self.attention(self.embed(x), keep).masked_fill(~keep[:, :, None], -torch.inf).amax(1))
+
+
+def test_a_mask_costs_the_softmax_and_the_maximum_nothing_of_their_range(tmp_path):
+    torch.manual_seed(0)
+    export(deployed(Masked()), (1, 40), tmp_path / "m.onnx")
+    arrays = rows((1, 40), 200)
+    for row, array in enumerate(arrays["image"]):
+        array[0, 20 + row % 20 :] = 12.0
+    make("static", tmp_path / "m.onnx", tmp_path / "q.onnx", arrays)
+    found = parity(OnnxPredictor(tmp_path / "q.onnx"), OnnxPredictor(tmp_path / "m.onnx"), arrays)
+    assert found.max_rel < 0.05 and found.argmax > 0.9
+    share = int8.arithmetic(tmp_path / "q.onnx", {"image": arrays["image"][:1]}).int8_share
+    assert share == 1.0, "the products around it run in int8 all the same"
 
 
 def batched(arrays):

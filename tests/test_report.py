@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -12,17 +14,20 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from PIL import Image
 from report_run import ACCURACY, LABELS, RMSE, add_line, make_evidence, make_run
 
 from searchkit import report
 from searchkit.report import charts, markdown, words
 from searchkit.report.gather import gather, redacted
+from searchkit.report.png import png
 from searchkit.report.svg import Scale, linear_ticks, spanning
 from searchkit.run import Run
-from searchkit.types import JSON, BadInput, Goal
+from searchkit.types import JSON, BadInput, Goal, thaw
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+FRECHET = Goal("frechet", "minimize")
 SECTIONS = (
     "stages", "front", "distillation", "pruning", "quantization", "errors", "search", "curves", "failures", "data",
     "conditions",
@@ -125,6 +130,35 @@ def test_errors_of_other_kinds(tmp_path, kind):
     assert ("predicted-0-title" in ids) == (kind == "values") and ("histogram-title" in ids) == (
         kind == "reconstruction"
     )
+
+
+def test_pictures_are_shown_from_within_the_page(tmp_path):
+    run = make_run(tmp_path, goal=FRECHET, n_trials=3)
+    evidence = make_evidence(add_line(run, FRECHET), FRECHET, "generation")
+    rows = {
+        name: base64.b64encode(bytes([*range(256), *range(64)])).decode() for name in ("real", "fp32 winner", "shipped")
+    }
+    shown = {**evidence, "pictures": {"shape": [5, 8, 8, 1], "rows": rows}}
+    text = report.write(run, shown, tmp_path / "out")["html"].read_text()
+    page = Page(text)
+    images = [str(attributes["href"]) for attributes in page.named("image")]
+    assert len(images) == 15 and all(image.startswith("data:image/png;base64,") for image in images)
+    with Image.open(io.BytesIO(base64.b64decode(images[1].partition(",")[2]))) as second:
+        assert second.mode == "L" and np.asarray(second).tobytes() == bytes(range(64, 128))
+    assert "img-src data:" in text and "The upper row is of real pictures" in page.text
+    assert "test Fréchet distance" in page.text and "Precision is the share of the drawn" in page.text
+    without = report.write(run, evidence, tmp_path / "other")["html"].read_text()
+    assert "img-src" not in without and not Page(without).named("image")
+
+
+def test_a_png_is_what_its_pixels_say():
+    rng = np.random.default_rng(0)
+    for shape in ((3, 5, 3), (1, 1, 1), (7, 2, 1)):
+        pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+        with Image.open(io.BytesIO(png(pixels.tobytes(), shape[1], shape[0], shape[2]))) as image:
+            assert np.array_equal(np.asarray(image).reshape(shape), pixels)
+    with pytest.raises(ValueError, match="11 bytes are no 2x2 picture of 3 channels"):
+        png(bytes(11), 2, 2, 3)
 
 
 def test_a_search_alone_says_so(tmp_path):
@@ -258,7 +292,7 @@ def test_markdown_escapes():
 
 def test_the_goal_without_evidence_is_the_searchs(tmp_path):
     found = gather(make_run(tmp_path, goal=RMSE, n_trials=3), None)
-    assert Goal(**found["goal"]) == Goal("rmse", "minimize")
+    assert thaw(Goal, found["goal"]) == Goal("rmse", "minimize")
 
 
 # ── in a browser ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,10 +7,12 @@ dashes and words tell them apart too.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 
 from searchkit.report import words
+from searchkit.report.png import data_uri
 from searchkit.report.svg import WIDTH, Figure, Scale, shortened, spanning, wants_log
 from searchkit.types import JSON
 
@@ -314,6 +316,26 @@ def predicted(points: Sequence[Sequence[float]], name: str, target: str) -> str:
     return figure.markup()
 
 
+def by_step(lines: Mapping[str, Sequence[float]], unit: str) -> str:
+    """What each step to come is off by, the shipped file first."""
+    height = 280.0
+    values = [value for line in lines.values() for value in line]
+    last = max(len(line) for line in lines.values())
+    x, y = Scale(1, max(last, 2), LEFT, RIGHT), spanning([0.0, *values], height - 88, TOP)
+    figure = Figure(
+        "by-step", "Error of each step to come", f"{unit} of {last} steps to come: " + ", ".join(lines) + ".",
+        height=height,
+    )  # fmt: skip
+    ticks = [(float(n), str(n)) for n in linear_numbers([1, max(last, 2)])]
+    figure.axes(x, y, x_ticks=ticks, y_ticks=[(t, words.short(t)) for t in y.ticks()])
+    figure.titles(x, y, "step to come", unit)
+    looks = ["line c1", "line c2", "line c3 dashed", "line c4", "line c5 dashed"][: len(lines)]
+    for line, look in zip(lines.values(), looks, strict=False):
+        figure.line([(x(step), y(value)) for step, value in enumerate(line, 1)], look)
+    figure.legend(height - 23, [(look, shortened(name, 24)) for look, name in zip(looks, lines, strict=False)])
+    return figure.markup()
+
+
 def histogram(counts: Sequence[int], edges: Sequence[float], unit: str) -> str:
     height = 260.0
     x, y = Scale(edges[0], edges[-1], LEFT, RIGHT), Scale(0, max(counts) * 1.05, height - 50, TOP)
@@ -325,6 +347,23 @@ def histogram(counts: Sequence[int], edges: Sequence[float], unit: str) -> str:
     for value, low, high in zip(counts, edges, edges[1:], strict=False):
         tip = f"{words.number(low)} to {words.number(high)}: {value}"
         figure.box((x(low) + 0.5, y(value)), (x(high) - x(low) - 1, y.start - y(value)), "fill c1", tip=tip)
+    return figure.markup()
+
+
+def pictures(found: Mapping[str, JSON]) -> str:
+    """found: `evidence.pictures`: a row of pictures for each of its rows, under its name."""
+    n, high, wide, channels = found["shape"]
+    gap = 2.0
+    side = min(WIDTH / n - gap, 72.0)
+    tall = side * high / wide
+    height = len(found["rows"]) * (tall + 30)
+    figure = Figure("pictures", "Pictures", f"{n} pictures a row: {', '.join(found['rows'])}.", height=height)
+    for index, (name, encoded) in enumerate(found["rows"].items()):
+        top, pixels, size = index * (tall + 30), base64.b64decode(encoded), high * wide * channels
+        figure.text(0, top + 14, name, look="axis-title")
+        for k in range(n):
+            uri = data_uri(pixels[k * size : (k + 1) * size], wide, high, channels)
+            figure.picture((k * (side + gap), top + 20), (side, tall), uri)
     return figure.markup()
 
 

@@ -17,7 +17,7 @@ from searchkit.pipeline import SKIPPED
 from searchkit.report import words
 from searchkit.run import Run
 from searchkit.search import history, importances, random_so_far, searches
-from searchkit.types import JSON, Artifact, Goal, freeze
+from searchkit.types import JSON, Artifact, Goal, freeze, thaw
 
 SCHEMA_VERSION = 1
 
@@ -47,9 +47,11 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "goal": asdict(goal),
         "question": question,
         "command": reproducing([redacted(word) for word in asked["command"]]),
-        "evidence": evidence and {k: evidence[k] for k in ("split", "n", "confidence", "resamples", "kind")},
+        "evidence": evidence
+        and {k: evidence.get(k) for k in ("split", "n", "confidence", "resamples", "kind", "groups")},
         "labels": evidence["labels"] if evidence else [],
         "stages": rows,
+        "rivals": evidence.get("rivals", []) if evidence else [],
         "front": pareto(trials, line, goal, about["cost"]),
         "search": search_so_far(trials, goal),
         "importances": importances(run),
@@ -59,6 +61,7 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "quantization": _notes(stages, "Quantize"),
         "left_out": left_out(run, line, question["recipe"]),
         "errors": evidence["errors"] if evidence else None,
+        "pictures": evidence.get("pictures") if evidence else None,
         "failures": failed(trials),
         "data": run.config["task"]["summary"],
         "environment": {"versions": run.config["versions"], "hardware": run.config["hardware"]},
@@ -116,7 +119,7 @@ def _line(artifacts: Mapping[str, Artifact], evidence: Mapping[str, JSON] | None
 
 
 def _goal(about: Mapping[str, JSON], evidence: Mapping[str, JSON] | None) -> Goal:
-    return Goal(**evidence["goal"]) if evidence else Goal(about["goal"], about["direction"])
+    return thaw(Goal, evidence["goal"]) if evidence else Goal(about["goal"], about["direction"])
 
 
 def _described(artifact: Artifact) -> dict[str, JSON]:

@@ -29,7 +29,7 @@ def environment(*, autoescape: bool) -> Environment:
         words.seconds, words.plural, words.cost,
     )  # fmt: skip
     made.globals |= {function.__name__: function for function in named}
-    made.globals["COSTS"] = words.COSTS
+    made.globals |= {"COSTS": words.COSTS, "MEANINGS": words.MEANINGS}
     return made
 
 
@@ -43,11 +43,14 @@ def render(found: Mapping[str, JSON]) -> str:
     hashed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = environment(autoescape=True).from_string(template("template.html.j2"))
     drawn = {name: Markup(drawing) for name, drawing in figures(found).items()}  # ElementTree has escaped them
-    return page.render(r=found, figures=drawn, style=Markup(style), policy=policy(hashed), **cells(found))
+    allowed = policy(hashed, pictures=found["pictures"] is not None)
+    return page.render(r=found, figures=drawn, style=Markup(style), policy=allowed, **cells(found))
 
 
-def policy(style_hash: str) -> str:
-    return f"default-src 'none'; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'"
+def policy(style_hash: str, *, pictures: bool) -> str:
+    """pictures: those inside the page, which are loaded from nowhere, are let through."""
+    allowed = " img-src data:;" if pictures else ""
+    return f"default-src 'none'; style-src 'sha256-{style_hash}';{allowed} base-uri 'none'; form-action 'none'"
 
 
 def cells(found: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -82,6 +85,7 @@ def figures(found: Mapping[str, JSON]) -> dict[str, str]:
         ),
         "layers": charts.layers(found["pruning"]["layers"]) if found["pruning"] else "",
         "errors": "",
+        "pictures": charts.pictures(found["pictures"]) if found["pictures"] else "",
     }
     if "confusion" in errors:
         table = errors["confusion"]
@@ -94,6 +98,8 @@ def figures(found: Mapping[str, JSON]) -> dict[str, str]:
             charts.predicted(points, f"predicted-{i}", str(name))
             for i, (points, name) in enumerate(zip(errors["points"][:4], named, strict=False))
         )
+    elif "by_step" in errors:
+        drawn["errors"] = charts.by_step(errors["by_step"], shown)
     elif "histogram" in errors:
         unit = {"mse": "mean squared error of an example", "frechet": "part of an example in the Fréchet distance"}.get(
             metric, f"{words.metric_name(metric)} of an example"

@@ -124,6 +124,11 @@ class Figure:
         place = {"x": float(corner[0]), "y": float(corner[1]), "width": wide, "height": high}
         self.add("rect", look, tip=tip, text="", fill_opacity=opacity, **place)
 
+    def picture(self, corner: tuple[float, float], size: tuple[float, float], uri: str) -> None:
+        """A picture of pixels, which stay squares however large it is drawn."""
+        x, y, width, height = (float(v) for v in (*corner, *size))
+        self.add("image", "picture", href=uri, preserveAspectRatio="none", x=x, y=y, width=width, height=height)
+
     def text(self, x: float, y: float, text: str, *, look: str = "label", anchor: str = "start") -> None:
         self.add("text", look, text=text, x=float(x), y=float(y), text_anchor=anchor)
 

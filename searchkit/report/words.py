@@ -7,8 +7,26 @@ from collections.abc import Mapping
 
 from searchkit.types import JSON
 
-SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "subset_accuracy", "label_accuracy")
+SHARES = (
+    "accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "false_alarm_rate", "subset_accuracy",
+    "label_accuracy",
+)  # fmt: skip
 """Metrics that are shares of 1, shown in per cent and their differences in points."""
+
+NAMES = {
+    "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²",
+    "mse_to_clean": "MSE to the clean input", "mse_of_input": "MSE of the noisy input", "elbo": "ELBO, nats",
+    "frechet": "Fréchet distance", "real_frechet": "Fréchet distance of real pictures of train",
+}  # fmt: skip
+
+MEANINGS = {
+    "frechet": "The Fréchet distance tells how far all drawn pictures together are from all real ones, in features of "
+    "a small classifier that was trained on train: 0 is no difference, 1 or more is one picture drawn for all; what as "
+    "many real pictures of train have is as near as can be expected. Precision is the share of the drawn that lie "
+    "among the real, recall the share of the real that lie among the drawn. The features are not Inception’s, so that "
+    "no published FID compares.",
+}
+"""Of metrics that need more than their name."""
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -61,15 +79,7 @@ def cost(name: str, value: float) -> str:
 
 
 def metric_name(name: str) -> str:
-    return {
-        "macro_f1": "macro-F1",
-        "roc_auc": "ROC AUC",
-        "rmse": "RMSE",
-        "mae": "MAE",
-        "mse": "MSE",
-        "r2": "R²",
-        "frechet": "Fréchet distance",
-    }.get(name, name.replace("_", " "))
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def metric(name: str, value: float) -> str:

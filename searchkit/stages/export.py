@@ -23,7 +23,7 @@ import jinja2
 import numpy as np
 
 from searchkit import __version__, layout, onnxfile
-from searchkit.types import JSON, Arrays, Artifact, BadInput, Equipped, GateFailed, Port, freeze, thaw
+from searchkit.types import JSON, Arrays, Artifact, BadInput, Calibrated, Equipped, GateFailed, Port, freeze, thaw
 
 if TYPE_CHECKING:
     from searchkit.run import Context, Run
@@ -56,6 +56,8 @@ class Export:
         golden |= {f"output.{name}": array for name, array in OnnxPredictor(model)(raw).items()}
         draft = ctx.child(artifact, self)
         manifest = _describe(draft, artifact, source, ctx) | {"parity": asdict(proof)}
+        if isinstance(ctx.task, Calibrated):
+            manifest["calibration"] = ctx.task.calibrate(OnnxPredictor(model))
         # The artifact comes last: what is killed before it is done again, bundle and all.
         equipment = ctx.task.equipment() if isinstance(ctx.task, Equipped) else {}
         write_bundle(ctx.run.bundle, model=model, fp32=fp32, manifest=manifest, golden=golden, equipment=equipment)
@@ -106,7 +108,13 @@ def _describe(draft: Artifact, parent: Artifact, source: Artifact, ctx: Context)
         "inputs": [_port(port) for port in ctx.task.inputs],
         "outputs": [_port(port) for port in ctx.task.answers],
         "labels": list(ctx.task.labels),
-        "metric": {"name": goal.metric, "direction": goal.direction, "val": parent.metrics[goal.metric], "test": None},
+        "metric": {
+            "name": goal.metric,
+            "direction": goal.direction,
+            "unit": list(goal.unit),
+            "val": parent.metrics[goal.metric],
+            "test": None,
+        },
         "params": source.metrics["params"],
         "macs": source.metrics["macs"],
     }

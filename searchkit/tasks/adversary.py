@@ -46,7 +46,7 @@ class Critic(nn.Module):
     spectral norm (Miyato et al. 2018, arXiv:1802.05957) where no penalty bounds the slope; at the end it sees how much
     the batch varies (Karras et al. 2018, arXiv:1710.10196, section 3)."""
 
-    def __init__(self, channels: int, height: int, width: int, *, is_bounded: bool, units: int = UNITS) -> None:
+    def __init__(self, channels: int, height: int, width: int, *, is_bounded: bool, units: int) -> None:
         super().__init__()
 
         def bounded(layer: nn.Module) -> nn.Module:
@@ -93,7 +93,8 @@ class Adversary:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             _, channels, height, width = rival.scale(rival.raw[:1]).shape
-            self.critic = Critic(channels, height, width, is_bounded=self.objective != "wasserstein")
+            bounded = self.objective != "wasserstein"
+            self.critic = Critic(channels, height, width, is_bounded=bounded, units=UNITS)
         self.critic.to(rival.raw.device)
         self.optimizer = torch.optim.Adam(
             self.critic.parameters(), lr=RATE * training.lr, betas=(min(0.5, training.momentum), 0.99)

@@ -34,6 +34,7 @@ from searchkit.types import (
     Split,
     Training,
     TrainState,
+    Variational,
     derive_seed,
 )
 
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     KindMaker = Callable[[Data, Modality, nn.Module, Port], Kind]
 
 CACHED_BYTES = 64 * 2**20  # a split whose model inputs fit in this goes through the frontend once, not each epoch
+
+INSPECTED = 10_000
+"""Examples of a split at most: an ELBO takes many passes."""
 
 
 @cache
@@ -191,11 +195,14 @@ class ArrayTask:
             is_scaled = scaled_bytes <= CACHED_BYTES
             if is_scaled:
                 inputs = self._scale(inputs)
-            target = None
-            if self.data.target is not None:
-                target = torch.from_numpy(self._kind.encode(self.data.target_of(split))).to(device)
+            encoded = self._encoded(split)
+            target = None if encoded is None else torch.from_numpy(encoded).to(device)
             self._on_device[split, device] = (inputs, target, is_scaled)
         return self._on_device[split, device]
+
+    def _encoded(self, split: Split) -> np.ndarray | None:
+        """What training compares the output with, compact; None where it is the input itself."""
+        return None if self.data.target is None else self._kind.encode(self.data.target_of(split))
 
     @torch.no_grad()
     def _scale(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -238,6 +245,21 @@ class ArrayTask:
         answers = predict(raw)[self.answers[0].name]
         truth = raw[self.data.main] if self.data.target is None else self.data.target_of(split)
         return self._kind.judge(answers, truth)
+
+    def inspect(self, model: nn.Module, split: Split) -> dict[str, float]:
+        """See `types.Inspecting`: the bound of a VAE that rebuilds its very input."""
+        if not (self.spec.reconstructs and self.data.target is None and isinstance(model, Variational)):
+            return {}
+        from .reconstruction import elbo
+
+        train, x = (self._scaled(part, INSPECTED) for part in ("train", split))
+        bound = elbo(model, train, x, self.answer())
+        return {} if bound is None else {"elbo": float(bound.mean())}
+
+    def _scaled(self, split: Split, most: int) -> Tensor:
+        """The first model input of at most so many examples."""
+        raw = layout.take(self.inputs, self.raw(split), slice(0, most))
+        return self._scale(tuple(torch.from_numpy(raw[port.name]) for port in self.inputs))[0]
 
     def summary(self) -> dict[str, JSON]:
         return summarise(self.data, self.inputs) | {"goal": self.goal.metric, "fingerprint": self.fingerprint}

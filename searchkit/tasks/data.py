@@ -50,7 +50,7 @@ class Found:
     targets: tuple[str, ...] = ()  # names of the target columns
     kind: str | None = None  # what the source is known to be; None to be guessed
     rate: int = 0  # samples a second, where the examples are sounds
-    about: str = ""
+    about: str = ""  # of the times of a series: what was found, in words
     tokenizer: dict[str, JSON] | None = None  # what made text to the tokens in x
 
 
@@ -59,8 +59,10 @@ class Data:
     """Checked examples and their splits.
 
     inputs: by port name, (n, …), or laid out as the modality's ports say. target: (n,) int64 class indices, (n, L)
-    int64 tokens, (n, k) float32, or None for reconstruction. rows: indices into them by split, ascending; no example is
-    in two splits. tokenizer: where the tokens come from text, what made them: plain JSON, see `tokenizer.Tokenizer`.
+    int64 tokens, (n, k) float32, the raw examples without noise, or None for reconstruction. rows: indices into them by
+    split, ascending; no example is in two splits. tokenizer: where the tokens come from text, what made them: plain
+    JSON, see `tokenizer.Tokenizer`. windows: where examples are cut from one stream, how: plain JSON, see
+    `forecasting.Cut`; then the input is the stream, one row a step, and an index is the step at which a window begins.
     """
 
     name: str
@@ -76,6 +78,8 @@ class Data:
     split_seed: int = 0
     rate: int = 0  # samples a second, where the examples are sounds
     tokenizer: dict[str, JSON] | None = None
+    noise: str = ""  # what the inputs have and the target has not
+    windows: dict[str, JSON] | None = None
 
     def of(self, split: Split) -> Arrays:
         return {name: values[self.rows[split]] for name, values in self.inputs.items()}
@@ -95,6 +99,8 @@ class Data:
         hasher = hashlib.sha256(f"{self.modality} {self.kind} {self.labels}{rate}".encode())
         if self.tokenizer is not None:
             hasher.update(json.dumps(self.tokenizer, sort_keys=True).encode())
+        if self.windows is not None:
+            hasher.update(json.dumps(self.windows, sort_keys=True).encode())
         for name, values in self.pack()[1].items():
             hasher.update(f"{name} {values.dtype.str} {values.shape}".encode())
             hasher.update(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
@@ -118,7 +124,10 @@ class Data:
         return cls(inputs=group("input."), target=arrays.get("target"), rows=group("rows."), **cast(Any, plain))
 
 
-_WORDS = ("name", "modality", "kind", "where", "labels", "targets", "columns", "split_seed", "rate", "tokenizer")
+_WORDS = (
+    "name", "modality", "kind", "where", "labels", "targets", "columns", "split_seed", "rate", "tokenizer", "noise",
+    "windows",
+)  # fmt: skip
 
 
 class Modality(Protocol):

@@ -12,6 +12,7 @@ from .files_graphs import graph_text_in, is_graph_text, read_graph_text
 from .files_idx import is_idx, read_idx_folder
 from .files_images import FORMATS, read_image_folder
 from .files_npz import read_npz
+from .files_times import read_series
 from .files_ts import read_ts
 from .files_wav import is_wav_folder, read_wav_folder
 from .prepare import make_task
@@ -47,6 +48,14 @@ def find(source: Source) -> Found:
         if text is not None and text.is_file() and text.suffix.lower() == ".txt" and is_graph_text(text):
             _refuse_others(source, path, "test_data")
             return read_graph_text(text, source.test_data)
+        if source.forecasts:
+            if path.suffix.lower() not in TABLES:
+                raise BadInput(
+                    f"--kind forecasting continues a table with a row a step, .csv or .parquet, and '{path}' is none; "
+                    "leave it out."
+                )
+            _refuse_others(source, path, "target")
+            return read_series(path, source)
         if path.is_dir():
             return _read_folder(path, source)
         if path.stat().st_size == 0:

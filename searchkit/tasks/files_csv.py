@@ -17,7 +17,7 @@ from searchkit.types import BadInput
 
 from .data import Column, Found
 from .prepare import MIN_ROWS
-from .source import Source
+from .source import UNLABELLED, Source
 
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 DELIMITERS = ",;\t|"
@@ -43,7 +43,7 @@ class Table:
 
 def read_table(path: Path, source: Source) -> Found:
     """Raises BadInput."""
-    table = _read(path)
+    table = read_columns(path)
     if table.n_rows < MIN_ROWS:
         rows = "1 row" if table.n_rows == 1 else f"{table.n_rows} rows"
         raise BadInput(f"'{path}' has {rows}; at least {MIN_ROWS} are needed for train, val and test.")
@@ -76,7 +76,8 @@ def read_table(path: Path, source: Source) -> Found:
     )
 
 
-def _read(path: Path) -> Table:
+def read_columns(path: Path) -> Table:
+    """Raises BadInput where the file is no table."""
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
     try:
@@ -171,7 +172,7 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _read_test(path: Path, train: Table) -> Table:
-    table = _read(path)
+    table = read_columns(path)
     if len(table.names) != len(train.names):
         raise BadInput(
             f"The test table '{path}' has {len(table.names)} columns and '{train.path}' has {len(train.names)}; they "
@@ -188,12 +189,12 @@ def _read_test(path: Path, train: Table) -> Table:
 
 def _target_index(table: Table, source: Source) -> int | None:
     if source.target is None:
-        if source.kind == "reconstruction":
+        if source.kind in UNLABELLED:
             return None
         raise BadInput(f"'{table.path}' is a table and needs --target COLUMN; its columns are {_some(table.names)}.")
-    if source.kind == "reconstruction":
+    if source.kind in UNLABELLED:
         raise BadInput(
-            f"A reconstruction has no target, and --target '{source.target}' was given; leave one of them out."
+            f"A {source.kind} has no target, and --target '{source.target}' was given; leave one of them out."
         )
     if source.target in table.names:
         return table.names.index(source.target)

@@ -39,7 +39,7 @@ from .data import Data, Found, Modality
 from .frechet import potentials, precision_and_recall
 from .image import ScaleImage, UnscaleImage, digits, layout
 from .perception import Perception, features, train
-from .prepare import make_task, read_target, require_classes
+from .prepare import guess_kind, make_task, read_target, require_rows
 from .source import Source
 from .splits import split_rows
 
@@ -224,8 +224,19 @@ class GenerationTask(ArrayTask):
         drawn = features(self.perception, shown)
         scores = potentials(drawn, self._features(split))
         precision, recall = precision_and_recall(drawn, self._features(split))
-        metrics = {self.goal.metric: self.goal.value(scores), "precision": precision, "recall": recall}
+        metrics = {
+            self.goal.metric: self.goal.value(scores),
+            "precision": precision,
+            "recall": recall,
+            "real_frechet": self._floor(split),
+        }
         return Evaluation(metrics, scores, answers, real)
+
+    def _floor(self, split: Split) -> float:
+        """What as many real pictures, of train, have for their distance to those of the split."""
+        real, train = self._features(split), self._features("train")
+        floor: float = self.goal.value(potentials(train[np.linspace(0, len(train) - 1, len(real)).astype(int)], real))
+        return floor
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
         words, arrays = self.data.pack()
@@ -245,17 +256,25 @@ def unpack(config: Mapping[str, JSON], arrays: Arrays) -> GenerationTask:
     return GenerationTask(Data.unpack(config, kept), arrays.get("classes"), learned)
 
 
+def _classes(found: Found) -> np.ndarray | None:
+    """Of the pictures, where they have a target that tells a few kinds apart; to be drawn they need none."""
+    if found.target is None or guess_kind(found) != "classification":
+        return None
+    if not 2 <= len(np.unique(found.target)) <= len(found.target) // 2:
+        return None
+    return read_target(found, "classification")[0]
+
+
 def generation(found: Found, inputs: Arrays, source: Source) -> GenerationTask:
     """Raises BadInput."""
     if list(inputs) != ["image"]:
         raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --kind generation takes images.")
     pictures = inputs["image"]
-    classes: np.ndarray | None = None
-    if found.target is not None:
-        classes, _ = read_target(found, "classification")
-    rows = split_rows(len(pictures), classes, given=found.given, seed=source.split_seed)
-    if classes is not None:
-        require_classes(classes, tuple(map(str, range(int(classes.max()) + 1))), rows, found)
+    classes = _classes(found)
+    rows = split_rows(len(found.x), classes, given=found.given, seed=source.split_seed)
+    require_rows(rows, found)
+    if classes is not None and len(np.unique(classes[rows["train"]])) < 2:
+        classes = None
     size = int(np.clip(np.prod(pictures.shape[1:3]) // 4, *NOISE))
     data = Data(
         name=found.name,

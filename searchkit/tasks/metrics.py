@@ -22,6 +22,28 @@ def roc_auc(targets: np.ndarray, answers: np.ndarray) -> float:
     return float(np.mean(areas)) if areas else 0.5
 
 
+def roc_components(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """(n,) one number an example: their mean is the area under the ROC curve, and the variance of that mean is the
+    area's by DeLong, DeLong & Clarke-Pearson 1988, so that what holds of means (intervals, comparisons in pairs) holds
+    of the area.
+
+    An example's share in the area is how much of the other side it stands on the right side of, a tie counting half;
+    its distance from the area weighs by how few of its own side there are. positive: (n,) bool. scores: (n,), higher
+    where positive is more likely. .5 each where one side is empty."""
+    sides = (positive, ~positive)
+    if not all(side.any() for side in sides):
+        return np.full(len(scores), 0.5)
+    found = np.empty(len(scores))
+    for own, other in (sides, sides[::-1]):
+        ranked = np.sort(scores[other])
+        below = (np.searchsorted(ranked, scores[own], "left") + np.searchsorted(ranked, scores[own], "right")) / 2
+        found[own] = below / len(ranked)
+    found[~positive] = 1 - found[~positive]
+    area = found[positive].mean()
+    weight = np.where(positive, len(scores) / positive.sum(), len(scores) / (~positive).sum())
+    return np.asarray(area + weight * (found - area))
+
+
 def macro_f1(targets: np.ndarray, decisions: np.ndarray) -> float:
     """The mean of F1 = 2TP / (2TP + FP + FN) over the classes that targets or decisions name. (n,) each."""
     classes = np.unique(np.concatenate([targets, decisions]))

@@ -9,7 +9,7 @@ import numpy as np
 from searchkit.types import BadInput
 
 from .data import Data, Found
-from .source import Source
+from .source import UNLABELLED, Source
 from .splits import quantile_strata, split_rows
 
 if TYPE_CHECKING:
@@ -21,9 +21,20 @@ MAX_GUESSED_CLASSES = 20  # distinct whole numbers in a column of a table, above
 
 def make_task(found: Found, source: Source) -> ArrayTask:
     """Raises BadInput."""
+    from .anomaly import AnomalyTask, separate
     from .arrays import ArrayTask, maker_of, modality_named
+    from .denoising import DenoisingTask, with_noise
     from .language import LanguageTask
 
+    kind = source.kind or found.kind
+    if "forecasting" in (source.kind, found.kind):
+        from .forecasting import make_forecast
+
+        return make_forecast(found, source)
+    if source.horizon is not None:
+        raise BadInput(
+            f"--horizon {source.horizon} is for a series to be continued, and {found.where} is none; leave it out."
+        )
     if len(found.x) < MIN_ROWS:
         raise BadInput(
             f"{found.where} has {_rows(len(found.x))}; at least {MIN_ROWS} are needed for train, val and test."
@@ -35,39 +46,45 @@ def make_task(found: Found, source: Source) -> ArrayTask:
     if found.tokenizer is not None and name != "tokens":
         raise BadInput(f"{found.where} is text, whose modality is tokens, not {name}; leave out --modality.")
     inputs = modality_named(name).arrange(found)
-    kind = source.kind or found.kind or guess_kind(found)
+    kind = kind or guess_kind(found)
     if (make := maker_of(kind)) is not None:
         return make(found, inputs, source)
     target, labels = read_target(found, kind)
-    strata = {"classification": target, "regression": None}.get(kind)
+    strata = target if kind in ("classification", "anomaly") else None
     if kind == "regression" and target is not None:
         strata = quantile_strata(target[:, 0])
     rows = split_rows(len(found.x), strata, given=found.given, seed=source.split_seed)
+    if kind == "anomaly" and target is not None:
+        target, labels, rows = separate(target, labels, rows, found, source)
+    require_rows(rows, found)
+    if kind == "classification" and target is not None:
+        _require_classes(target, labels, rows, found)
+    made = {"anomaly": AnomalyTask, "denoising": DenoisingTask, "language": LanguageTask}
+    data = Data(
+        name=found.name,
+        modality=name,
+        kind=kind,
+        inputs=inputs,
+        target=target,
+        rows=rows,
+        where=found.where,
+        labels=labels,
+        targets=found.targets,
+        columns=found.columns if name == "tabular" else (),
+        split_seed=source.split_seed,
+        rate=found.rate,
+        tokenizer=found.tokenizer,
+    )
+    return made.get(kind, ArrayTask)(with_noise(data, source.noise) if kind == "denoising" else data)
+
+
+def require_rows(rows: dict[str, np.ndarray], found: Found) -> None:
+    """Raises BadInput where a split is empty, or nothing is left to train on."""
     for split, chosen in rows.items():
         if len(chosen) == 0:
             raise BadInput(f"The {split} split of {found.where} would be empty; give more rows, several of each class.")
     if len(rows["train"]) < 2:
         raise BadInput(f"{found.where} leaves {_rows(len(rows['train']))} to train on; at least 2 are needed.")
-    if kind == "classification" and target is not None:
-        require_classes(target, labels, rows, found)
-    made = LanguageTask if kind == "language" else ArrayTask
-    return made(
-        Data(
-            name=found.name,
-            modality=name,
-            kind=kind,
-            inputs=inputs,
-            target=target,
-            rows=rows,
-            where=found.where,
-            labels=labels,
-            targets=found.targets,
-            columns=found.columns if name == "tabular" else (),
-            split_seed=source.split_seed,
-            rate=found.rate,
-            tokenizer=found.tokenizer,
-        )
-    )
 
 
 def choose_modality(found: Found, source: Source) -> str:
@@ -123,7 +140,7 @@ def guess_kind(found: Found) -> str:
 def read_target(found: Found, kind: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Targets as Data stores them, and the class names. Raises BadInput where they do not suit the kind."""
     target, where = found.target, found.where
-    if kind == "reconstruction":
+    if kind in UNLABELLED:
         return None, ()
     if kind == "language" and found.tokenizer is None:
         raise BadInput(f"{where} is no text, which language needs; give a text file, or leave out --kind.")
@@ -209,7 +226,7 @@ def _read_classes(found: Found, target: np.ndarray) -> tuple[np.ndarray, tuple[s
     return codes.astype(np.int64), tuple(str(value) for value in classes)
 
 
-def require_classes(target: np.ndarray, labels: tuple[str, ...], rows: dict[str, np.ndarray], found: Found) -> None:
+def _require_classes(target: np.ndarray, labels: tuple[str, ...], rows: dict[str, np.ndarray], found: Found) -> None:
     trained = np.unique(target[rows["train"]])
     for split in ("val", "test"):
         absent = np.setdiff1d(target[rows[split]], trained)

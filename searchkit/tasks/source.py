@@ -9,7 +9,14 @@ from searchkit.types import JSON, BadInput, thaw
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
-KINDS = ("classification", "multilabel", "regression", "reconstruction", "language", "generation")
+KINDS = (
+    "classification", "multilabel", "regression", "reconstruction", "denoising", "anomaly", "language", "generation",
+    "forecasting",
+)  # fmt: skip
+UNLABELLED = ("reconstruction", "denoising")
+"""Kinds that look at the inputs alone."""
+ASKED_BY = {"anomaly": "anomaly", "noise": "denoising"}
+"""Fields that one kind alone has: they ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +30,23 @@ class Source:
     target: str | None = None  # column name, or index as text: "c14", "14", "-1"
     modality: str | None = None  # one of MODALITIES
     kind: str | None = None  # one of KINDS
+    anomaly: str | None = None  # the classes to hold out, with commas between; asks for that kind
+    noise: str | None = None  # to take off again, such as gaussian:0.5; asks for that kind
     features: str | None = None  # what a network sees of a sound: raw samples, or logmel, a spectrogram
     steps: int | None = None  # the one length that every series is cut or padded to; None keeps lengths
     split_seed: int = 0
     encoding: str | None = None  # of text; None is UTF-8
     vocabulary: int | None = None  # of text: tokens of byte pairs; None is characters, or 2,000 for lines
-    window: int | None = None  # of a text to be continued: tokens that the network sees at once
+    window: int | None = None  # of a text or a series to be continued: tokens or steps that the network sees at once
+    horizon: int | None = None  # of a series to be continued: steps that it answers at once
+    split: str | None = None  # of a series: rows, or shares of them, of train, val and test, which follow one another
+    time_column: str | None = None  # of a series: the column with the times; None finds it
 
     def __post_init__(self) -> None:
         if (self.task is None) == (self.data is None):
-            given = "both" if self.task is not None else "neither"
+            found = "both" if self.task is not None else "neither"
             raise BadInput(
-                f"The data come from a task or from a path, and {given} was given; give --task NAME or --data PATH."
+                f"The data come from a task or from a path, and {found} was given; give --task NAME or --data PATH."
             )
         known = (
             ("modality", self.modality, MODALITIES),
@@ -47,20 +59,48 @@ class Source:
                     f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the "
                     "data."
                 )
-        for flag, number, least in (("vocabulary", self.vocabulary, 2), ("window", self.window, 8)):
+        for flag, asks_for in ASKED_BY.items():
+            if getattr(self, flag) is not None and self.kind != asks_for:
+                raise BadInput(
+                    f"--{flag} '{getattr(self, flag)}' is for --kind {asks_for}, not for {self.kind}; leave one of "
+                    "them out."
+                )
+        unit = "steps" if self.forecasts else "tokens"
+        for flag, number, least in (
+            ("vocabulary", self.vocabulary, 2),
+            ("window", self.window, 8),
+            ("horizon", self.horizon, 1),
+        ):
             if number is not None and number < least:
-                raise BadInput(f"A {flag} of {number} tokens is too small; give at least {least}.")
-        own = (self.target, self.test_data, self.test_files, self.steps)
-        if self.task is not None and any(value is not None for value in own):
-            raise BadInput(
-                f"The task '{self.task}' brings its own target and test split; leave out --target and --test-data."
-                if self.target is not None or self.test_data is not None
-                else f"The task '{self.task}' brings its own test split and length; leave out --test-files and --steps."
-            )
+                raise BadInput(f"A {flag} of {number} {unit} is too small; give at least {least}.")
+        for flag in ("horizon", "split", "time_column"):
+            if getattr(self, flag) is not None and self.data is not None and not self.forecasts:
+                raise BadInput(
+                    f"--{flag.replace('_', '-')} {getattr(self, flag)} is for a series to be continued; add --kind "
+                    "forecasting, or leave it out."
+                )
+        own = (
+            ("--target", self.target, "target"),
+            ("--test-data", self.test_data, "test split"),
+            ("--test-files", self.test_files, "test split"),
+            ("--steps", self.steps, "length"),
+            ("--split", self.split, "splits"),
+            ("--time-column", self.time_column, "times"),
+        )
+        given = [(flag, what) for flag, value, what in own if value is not None]
+        if self.task is not None and given:
+            its = " and ".join(dict.fromkeys(what for _, what in given))
+            flags = " and ".join(flag for flag, _ in given)
+            raise BadInput(f"The task '{self.task}' brings its own {its}; leave out {flags}.")
         if self.steps is not None and self.steps < 1:
             raise BadInput(f"--steps {self.steps} leaves nothing of a series; it is a whole number from 1 on.")
+
+    @property
+    def forecasts(self) -> bool:
+        return self.kind == "forecasting"
 
     @classmethod
     def parse(cls, plain: Mapping[str, JSON]) -> Source:
         """Raises BadInput on an unknown key or a value that is not allowed."""
-        return thaw(cls, dict(plain))
+        asked = [kind for flag, kind in ASKED_BY.items() if plain.get(flag) is not None]
+        return thaw(cls, {**({"kind": asked[0]} if asked else {}), **plain})

@@ -12,8 +12,9 @@ from searchkit.types import JSON, Port, freeze
 from .data import Data
 
 
-def summarise(data: Data, ports: tuple[Port, ...]) -> dict[str, JSON]:
-    repeated, shared = duplicates(data, ports)
+def summarise(data: Data, ports: tuple[Port, ...], *, examples: Data | None = None) -> dict[str, JSON]:
+    """examples: the same data with one row each, where `data` keeps them otherwise."""
+    repeated, shared = duplicates(examples or data, ports)
     x = data.inputs[data.main]
     missing = int(np.isnan(x).sum()) if x.dtype.kind == "f" else 0
     return {
@@ -25,6 +26,7 @@ def summarise(data: Data, ports: tuple[Port, ...]) -> dict[str, JSON]:
         "inputs": [freeze(port) for port in ports],
         "classes": _class_counts(data),
         "targets": list(data.targets),
+        "noise": data.noise,
         "columns": [freeze(column) for column in data.columns],
         "missing": missing,
         "missing_by_column": {
@@ -53,7 +55,10 @@ QUESTIONS = {
     "multilabel": "any of {n} labels",
     "regression": "a quantity",
     "reconstruction": "the input itself",
+    "denoising": "the input without its noise",
+    "anomaly": "how unlike the normal examples it is",
     "language": "the token after each",
+    "forecasting": "the steps to come",
     "control": "the value of each action, of which the best is taken",
     "generation": "pictures like those of train, made of noise",
 }
@@ -76,11 +81,12 @@ def describe(summary: Mapping[str, JSON]) -> dict[str, str]:
         "columns": "; ".join(_columns(summary["columns"], kind) for kind in ("numeric", "categorical")).strip("; "),
         "predicts": predicts + (f": {_some(named)}" if named else ""),
         "metric": summary["goal"].replace("_", " "),
+        "noise": summary.get("noise", ""),
         "missing": _count(summary["missing"], "value") + (f": {_some(missing)}" if missing else ""),
         "duplicates": _count(summary["duplicates"], "row") + " within a split",
         "overlap": _count(summary["in_train_and_test"], "row") + " of test also in train or val",
         "fingerprint": str(summary["fingerprint"]),
-    }
+    } | summary.get("told", {})
     return {what: words for what, words in told.items() if words}
 
 

@@ -155,8 +155,15 @@ def as_indices(target, labels):
     return target.astype(int)
 
 
-def metric(name, answers, inputs, target, labels):
-    if name == "mse" and target is None:
+def area(positive, scores):
+    """Under the ROC curve: how often a positive row has the higher score, a tie counting half."""
+    ranked = np.sort(scores[~positive])
+    below = np.searchsorted(ranked, scores[positive], "left") + np.searchsorted(ranked, scores[positive], "right")
+    return float(below.mean() / 2 / len(ranked))
+
+
+def metric(name, answers, inputs, target, labels, unit=()):
+    if name == "mse" and target is None and not len(unit):
         target = next(iter(inputs.values()))
     if target is None:
         raise Wrong("the data hold no targets 'y', so there is no metric to compute")
@@ -170,17 +177,25 @@ def metric(name, answers, inputs, target, labels):
         tokens = json.loads((HERE / "tokenizer.json").read_text(encoding="utf-8"))["tokens"]
         characters = sum(max(1, len(tokens[token])) for token in target.reshape(-1))
         return float(-np.take_along_axis(answers, target[..., None], 2).astype(float).sum() / characters)
-    if name in ("rmse", "mse"):
-        error = float(((answers.astype(float) - target.reshape(answers.shape)) ** 2).mean())
+    if name == "roc_auc":
+        positive = as_indices(target.reshape(-1), labels)
+        if set(positive) != {0, 1}:
+            raise Wrong(f"y holds {sorted(set(positive))[:5]}; it is 0 or '{labels[0]}' and 1 or '{labels[1]}', some of both")
+        return area(positive == 1, answers)
+    if name in ("rmse", "mse", "mse_to_clean"):
+        error = answers.astype(float) - target.reshape(answers.shape)
+        if len(unit):  # of each channel, so that all weigh alike
+            error = error / np.reshape(unit, (-1, *[1] * (error.ndim - 2)))
+        error = float((error ** 2).mean())
         return error**0.5 if name == "rmse" else error
-    raise Wrong(f"the metric {name} of this model is not one that this script computes (accuracy, rmse, mse, nats_per_character)")
+    raise Wrong(f"the metric {name} of this model is not one that this script computes (accuracy, rmse, mse, mse_to_clean, roc_auc, nats_per_character)")
 
 
 def check_metric(session, manifest, path):
     inputs, target = read_data(path, manifest)
-    answers = next(iter(run(session, manifest, inputs).values()))
-    wanted = manifest["metric"]
-    value = metric(wanted["name"], answers, inputs, target, manifest["labels"])
+    found, wanted = run(session, manifest, inputs), manifest["metric"]
+    answers = found["score"] if wanted["name"] == "roc_auc" else next(iter(found.values()))
+    value = metric(wanted["name"], answers, inputs, target, manifest["labels"], wanted.get("unit", ()))
     line = f"{wanted['name']} {value:.4f} on {len(answers)} rows of {path}"
     if wanted.get("test"):
         test = wanted["test"]
