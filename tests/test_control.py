@@ -237,7 +237,7 @@ def test_a_feature_is_seen_in_the_unit_that_random_actions_move_it_by(cart: Cont
     deviations = scaled.std(0).tolist()
     assert all(0.99 < deviation < 10.01 for deviation in deviations)
     # a pole falls before the cart is far, and what plays well drifts: the place is seen in finer steps than the rest
-    assert deviations[0] > 3 and deviations[0] == max(deviations)
+    assert deviations[0] > 1.5 and deviations[0] == max(deviations)
 
 
 def test_a_summary_in_words(cart: ControlTask) -> None:
