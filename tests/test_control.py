@@ -27,7 +27,7 @@ from searchkit.stages.promote import Promote
 from searchkit.stages.quantize import Quantize
 from searchkit.tasks.control import EPISODES, ControlTask, best_actions
 from searchkit.tasks.environments import Environment, Wanderer
-from searchkit.tasks.replay import DISCOUNT, TRAINING_SEEDS, Player, Replay
+from searchkit.tasks.replay import DISCOUNT, REPLAYED, TRAINING_SEEDS, Player, Replay
 from searchkit.types import (
     Artifact,
     BadInput,
@@ -230,6 +230,16 @@ def test_a_task_survives_packing_as_plain_data(cart: ControlTask) -> None:
     assert other.fingerprint == cart.fingerprint and other.about == cart.about
 
 
+def test_a_feature_is_seen_in_the_unit_that_random_actions_move_it_by(cart: ControlTask) -> None:
+    seen = cart.raw("train")["observation"]
+    scaled = cart.frontend()(torch.from_numpy(seen))
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(4), rtol=0, atol=1e-3)
+    deviations = scaled.std(0).tolist()
+    assert all(0.99 < deviation < 10.01 for deviation in deviations)
+    # a pole falls before the cart is far, and what plays well drifts: the place is seen in finer steps than the rest
+    assert deviations[0] > 1.5 and deviations[0] == max(deviations)
+
+
 def test_a_summary_in_words(cart: ControlTask) -> None:
     from searchkit.tasks.summary import describe
 
@@ -374,8 +384,10 @@ def test_a_training_goes_on_bit_for_bit(cart: ControlTask) -> None:
     assert whole.numbers["play"] == parts.numbers["play"] and whole.numbers["best"] == parts.numbers["best"]
     assert [row.get("val") for row in whole.numbers["curve"]] == [row.get("val") for row in parts.numbers["curve"]]
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
-    played = whole.numbers["play"]["filled"] - cart.n_examples("train")
-    assert 7 * 256 - 100 < played < 7 * 256  # what each of 8 players still waits with, and what limits cut off
+    played, drawn = whole.numbers["play"]["filled"] - cart.n_examples("train"), 7 * cart.n_examples("train")
+    assert (
+        drawn / REPLAYED - 100 < played < drawn / REPLAYED
+    )  # what each of 8 players still waits with, and what limits cut off
 
 
 def test_the_best_network_of_a_training_is_kept(cart: ControlTask) -> None:

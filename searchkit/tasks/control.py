@@ -64,8 +64,12 @@ SPREAD = 10.0
 """The largest value of the log in the unit that networks learn in: values of 100 take Adam long to reach, and between
 values of 1 the gain of one action over another is lost in its steps."""
 
-CHECKS = 10
+CHECKS = 20
 """Times in a training that it plays on val and keeps the best network so far: Q-learning forgets and learns again."""
+
+LARGEST = 10.0
+"""The deviation of a feature over the log, at most, in the unit that networks see. That unit is how far random actions
+move the feature: what drifts slowly, and ends the game far out (the cart of CartPole-v1), is seen in fine steps."""
 
 SHARPNESS = 8.0
 """Of softened policies at temperature 1: a step of one standard deviation of the teacher's gains, in nats. Rusu et al.
@@ -78,12 +82,13 @@ SCRIPT = Path(__file__).parent / "bundle" / "run_control.py"
 class Log:
     """What the wanderer saw. data: its states and those of val and test, by row. actions, values: what was done there,
     and the discounted rewards that followed, (rows,). transitions: those of train, as `replay.Replay` keeps them.
-    chance: the mean return of its episodes."""
+    unit: of each feature, (features,), what random actions move it by. chance: the mean return of its episodes."""
 
     data: Data
     actions: np.ndarray
     values: np.ndarray
     transitions: Arrays
+    unit: np.ndarray
     chance: float
 
 
@@ -106,7 +111,7 @@ class ControlTask:
         span = 1.0 if about.threshold is None else abs(about.threshold - log.chance)
         self.goal = Goal("mean_return", "maximize", span=max(span, 1e-6))
         self.unit = max(float(np.abs(log.values[log.data.rows["train"]]).max()), 1e-6) / SPREAD
-        self._frontend = _frontend(about, self.raw("train")["observation"])
+        self._frontend = self.frontend()
         self._environments: list[Environment] = []
 
     # ── data ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,7 +126,7 @@ class ControlTask:
         return hasher.hexdigest()[:16]
 
     def frontend(self) -> nn.Module:
-        return _frontend(self.about, self.raw("train")["observation"])
+        return _frontend(self.about, self.raw("train")["observation"], self._log.unit)
 
     def answer(self) -> nn.Module:
         return InUnit(self.unit)
@@ -259,7 +264,7 @@ class ControlTask:
         words, arrays = self.data.pack()
         log = self._log
         config = {"module": "control", "about": freeze(self.about), "chance": log.chance, "data": words}
-        arrays = arrays | {"actions": log.actions, "values": log.values}
+        arrays = arrays | {"actions": log.actions, "values": log.values, "unit": log.unit}
         return config, arrays | {f"log.{name}": values for name, values in log.transitions.items()}
 
 
@@ -267,7 +272,8 @@ def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ControlTask:
     log = {name.removeprefix("log."): values for name, values in arrays.items() if name.startswith("log.")}
     data = Data.unpack(config["data"], arrays)
     about = thaw(About, config["about"])
-    return ControlTask(about, Log(data, arrays["actions"], arrays["values"], log, float(config["chance"])))
+    chance = float(config["chance"])
+    return ControlTask(about, Log(data, arrays["actions"], arrays["values"], log, arrays["unit"], chance))
 
 
 def load(source: Source) -> ControlTask:
@@ -334,7 +340,7 @@ def wander(environment: Environment, *, split_seed: int) -> Log:
         where=f"the environment {about.id} of gymnasium {gymnasium.__version__}",
         split_seed=split_seed,
     )
-    return Log(data, actions, values, log, float(np.mean(returns)))
+    return Log(data, actions, values, log, wanderer.spread, float(np.mean(returns)))
 
 
 def _on_the_way(wanderer: Wanderer, seeds: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -352,19 +358,19 @@ def _on_the_way(wanderer: Wanderer, seeds: list[int]) -> tuple[np.ndarray, np.nd
 # ── Before and after the network ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class Standardise(nn.Module):
-    """(B, features) with mean 0 and deviation 1 over the log."""
+class Scale(nn.Module):
+    """(B, features) with mean 0 over the log, each in its unit."""
 
     mean: Tensor
-    deviation: Tensor
+    unit: Tensor
 
-    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+    def __init__(self, mean: Tensor, unit: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
-        self.register_buffer("deviation", deviation)
+        self.register_buffer("unit", unit)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.deviation
+        return (x - self.mean) / self.unit
 
 
 class OneHot(nn.Module):
@@ -391,9 +397,10 @@ class InUnit(nn.Module):
         return values * self.unit
 
 
-def _frontend(about: About, seen: np.ndarray) -> nn.Module:
+def _frontend(about: About, seen: np.ndarray, unit: np.ndarray) -> nn.Module:
     if about.n_states:
         return OneHot(about.n_states).eval()
     mean, deviation = seen.mean(0, dtype=np.float64), seen.std(0, dtype=np.float64)
-    deviation = np.where(deviation > 1e-8, deviation, 1.0)
-    return Standardise(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()).eval()
+    unit = np.clip(unit, deviation / LARGEST, deviation)
+    unit = np.where(unit > 1e-8, unit, 1.0)
+    return Scale(torch.from_numpy(mean).float(), torch.from_numpy(unit).float()).eval()
