@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from searchkit.layers import Attention
+from searchkit.layers_attention import Attention
 from searchkit.types import Infeasible
 from spaces._layers import activation
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers import Attention, Positions, Unembedding
+from searchkit.layers_attention import Attention, Positions, Unembedding
 from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
 from spaces._layers import activation
 

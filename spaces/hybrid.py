@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.layers import AttentionPool, Positions, pool, valid_steps
+from searchkit.layers import AttentionPool, pool, valid_steps
+from searchkit.layers_attention import Positions
 from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
 from spaces._encoder import Block
 from spaces._layers import initialise_, initialise_head_, n_outputs, plain_answer

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers import Attention, CrossAttention, Positions, Unembedding, pool, valid_steps
+from searchkit.layers import pool, valid_steps
+from searchkit.layers_attention import Attention, CrossAttention, Positions, Unembedding
 from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
 from spaces._encoder import Block
 from spaces._layers import activation

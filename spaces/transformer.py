@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.layers import DISTANCES, Positions, pool, valid_steps
+from searchkit.layers import pool, valid_steps
+from searchkit.layers_attention import DISTANCES, Positions
 from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
 from spaces._encoder import Block
 from spaces._forecast import forecaster, sample_apart, sample_direct, sample_frames, sample_level

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.layers import Positions, pool
+from searchkit.layers import pool
+from searchkit.layers_attention import Positions
 from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
 from spaces._encoder import Block
 from spaces._layers import initialise_, initialise_head_, n_outputs, plain_answer

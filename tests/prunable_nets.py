@@ -7,17 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers import (
-    DISTANCES,
-    Attention,
-    AttentionPool,
-    MixedDepthwise,
-    Positions,
-    Recurrent,
-    pool,
-    reverse,
-    valid_steps,
-)
+from searchkit.layers import AttentionPool, MixedDepthwise, Recurrent, pool, reverse, valid_steps
+from searchkit.layers_attention import DISTANCES, Attention, Positions
 
 
 class Plain(nn.Sequential):

@@ -14,7 +14,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from searchkit.edits import Group, apply_edits_, drops, mask_edits_, parts, prunable_groups, units
-from searchkit.layers import Attention, MixedDepthwise, Positions, Recurrent
+from searchkit.layers import MixedDepthwise, Recurrent
+from searchkit.layers_attention import Attention, Positions
 from searchkit.types import BadInput
 
 # LayerNorm and GroupNorm take means over the units that go: their cut is sound, but not what zeros give.

@@ -18,7 +18,7 @@ from test_bundle import python
 
 from searchkit import measure, onnxfile, tasks
 from searchkit.edits import apply_edits_, drops, prunable_groups
-from searchkit.layers import Attention, Unembedding
+from searchkit.layers_attention import Attention, Unembedding
 from searchkit.pipeline import apply
 from searchkit.run import Context, Run
 from searchkit.runtime import OnnxPredictor, TorchPredictor

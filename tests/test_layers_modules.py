@@ -13,19 +13,8 @@ from torch import Tensor, nn
 
 from searchkit import int8, onnxfile
 from searchkit.edits import apply_edits_, drops, mask_edits_, prunable_groups
-from searchkit.layers import (
-    DISTANCES,
-    REACH,
-    Attention,
-    AttentionPool,
-    MixedDepthwise,
-    Positions,
-    Recurrent,
-    pool,
-    reverse,
-    surrogates,
-    valid_steps,
-)
+from searchkit.layers import AttentionPool, MixedDepthwise, Recurrent, pool, reverse, surrogates, valid_steps
+from searchkit.layers_attention import DISTANCES, REACH, Attention, Positions
 from searchkit.runtime import Deployed
 from searchkit.types import Port
 

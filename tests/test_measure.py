@@ -12,7 +12,8 @@ from test_onnxfile import Residual, deployed, export, rows
 from torch import nn
 
 from searchkit import int8, measure, onnxfile
-from searchkit.layers import Attention, Recurrent
+from searchkit.layers import Recurrent
+from searchkit.layers_attention import Attention
 from searchkit.stages.quantize import calibration
 from searchkit.types import BadInput, Port
 

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from searchkit import onnxfile
-from searchkit.layers import Attention, Recurrent
+from searchkit.layers import Recurrent
+from searchkit.layers_attention import Attention
 from searchkit.onnxfile import parity
 from searchkit.runtime import Deployed, OnnxPredictor, TorchPredictor
 from searchkit.types import BadInput, Port

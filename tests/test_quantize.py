@@ -11,7 +11,8 @@ from test_onnxfile import AutoEncoder, Residual, Series, deployed, export, rows
 from torch import nn
 
 from searchkit import int8, measure, onnxfile
-from searchkit.layers import Attention, AttentionPool
+from searchkit.layers import AttentionPool
+from searchkit.layers_attention import Attention
 from searchkit.onnxfile import parity
 from searchkit.runtime import OnnxPredictor
 from searchkit.stages import quantize

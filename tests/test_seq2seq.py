@@ -16,7 +16,8 @@ from test_bundle import python
 
 from searchkit import measure, onnxfile, tasks
 from searchkit.edits import apply_edits_, drops, mask_edits_, prunable_groups
-from searchkit.layers import CrossAttention, surrogates, valid_steps
+from searchkit.layers import surrogates, valid_steps
+from searchkit.layers_attention import CrossAttention
 from searchkit.pipeline import apply
 from searchkit.run import Context, Run
 from searchkit.runtime import OnnxPredictor, TorchPredictor

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from searchkit.edits import apply_edits_, drops, prunable_groups
-from searchkit.layers import DISTANCES
+from searchkit.layers_attention import DISTANCES
 from searchkit.spacefile import load_space
 from searchkit.types import DataSpec, Port
 
