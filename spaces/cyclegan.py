@@ -166,10 +166,10 @@ SPACE = Space(
     training=TrainingSpace(
         default=Training(
             objective="least-squares",
-            lr=1e-3,
+            lr=2e-3,
             momentum=0.5,
             epochs=30,
-            batch_size=32,
+            batch_size=16,
             weight_decay=0.0,
             clip_norm=0.0,
             schedule="linear",
@@ -177,7 +177,7 @@ SPACE = Space(
         ),
         ranges={
             "objective": Choice(("minimax", "wasserstein", "least-squares")),
-            "lr": Between(3e-4, 3e-3, log=True),
+            "lr": Between(5e-4, 5e-3, log=True),
             "momentum": Choice((0.0, 0.5)),
             "batch_size": Choice((16, 32)),
         },

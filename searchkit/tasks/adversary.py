@@ -87,8 +87,10 @@ class Rival:
 class Adversary:
     """As a `FitPlan.loss`: (generator, batch) -> scalar. Raises BadInput on an objective that there is not."""
 
-    def __init__(self, training: Training, rival: Rival, *, seed: int, prefix: str = PREFIX) -> None:
-        """prefix: of what the state of the training has of it."""
+    def __init__(
+        self, training: Training, rival: Rival, *, seed: int, prefix: str = PREFIX, units: int | None = None
+    ) -> None:
+        """prefix: of what the state of the training has of it. units: of the critic's first layer; None is UNITS."""
         self.prefix = prefix
         self.objective = training.objective or OBJECTIVES[0]
         if self.objective not in OBJECTIVES:
@@ -100,7 +102,7 @@ class Adversary:
             torch.manual_seed(seed)
             _, channels, height, width = rival.scale(rival.raw[:1]).shape
             bounded = self.objective != "wasserstein"
-            self.critic = Critic(channels, height, width, is_bounded=bounded, units=UNITS)
+            self.critic = Critic(channels, height, width, is_bounded=bounded, units=units or UNITS)
         self.critic.to(rival.raw.device)
         self.optimizer = torch.optim.Adam(
             self.critic.parameters(), lr=RATE * training.lr, betas=(min(0.5, training.momentum), 0.99)
