@@ -168,7 +168,7 @@ SPACE = Space(
             objective="least-squares",
             lr=2e-3,
             momentum=0.5,
-            epochs=30,
+            epochs=16,
             batch_size=16,
             weight_decay=0.0,
             clip_norm=0.0,
@@ -183,7 +183,7 @@ SPACE = Space(
         },
     ),
     task="digits-restyling",
-    budget=Budget(trials=8, epochs=30, rungs=2, eta=3),
+    budget=Budget(trials=8, epochs=16, rungs=2, eta=3),
     paper="Zhu et al. 2017, arXiv:1703.10593; Johnson et al. 2016, arXiv:1603.08155",
     points={
         "johnson-digits": Arch(widths=(16, 32), blocks=3),

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from searchkit import tasks
+from searchkit import evidence, tasks
 from searchkit.edits import apply_edits_, drops, mask_edits_, prunable_groups
 from searchkit.runtime import Deployed, TorchPredictor
 from searchkit.search.jobs import decode_state, encode_state
@@ -141,6 +141,13 @@ def test_kept_distances_are_of_pairs() -> None:
     assert kept_distances(x, 5 - 2 * x) == pytest.approx(1)
     assert abs(kept_distances(x, np.random.default_rng(1).normal(size=(60, 16)))) < 0.1
     assert kept_distances(x, np.zeros_like(x)) == 0
+
+
+def test_a_reader_sees_what_was_given_beside_what_came_of_it(digits: RestylingTask) -> None:
+    found = digits.evaluate(digits.rivals()["unchanged"], "test")
+    rows = evidence.pictures(digits, found, found)["rows"]
+    assert list(rows) == ["given", "real, of test", "fp32 winner"]
+    assert rows["given"] == rows["fp32 winner"] != rows["real, of test"]
 
 
 # ── Two sets of one's own ────────────────────────────────────────────────────────────────────────────────────────────
