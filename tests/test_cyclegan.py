@@ -221,7 +221,7 @@ def test_what_is_no_two_sets_is_refused(tmp_path: Path) -> None:
     refused(r"'b' of .* has pictures of shape \(9, 8\) and 'a' of \(8, 8\)", a=two["a"], b=sets(3, 30, (9, 8))["b"])
     refused("'b' of .* is empty", a=two["a"], b=two["b"][:0])
     refused("'b' of .* is of type <U1", a=two["a"], b=np.full((30, 8, 8), "x"))
-    refused("holds 1 sets? of pictures, and restyling goes from one to another", x=two["a"])
+    refused("holds 1 set of pictures, and restyling goes from one to another", x=two["a"])
     refused("holds 3 sets of pictures", x=two["a"], y=np.arange(30) % 3)
     refused("holds no pictures, which is what is restyled", x=np.ones((30, 5)), y=np.arange(30) % 2)
     refused("Every value of the train pictures of .* is 7; there is nothing", a=two["a"], b=np.full((30, 8, 8), 7))

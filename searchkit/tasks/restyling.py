@@ -177,7 +177,7 @@ def restyling(found: Found, inputs: Arrays, source: Source) -> RestylingTask:
     sets = np.unique(found.target) if found.target is not None and found.target.ndim == 1 else np.empty(0)
     if len(sets) != 2:
         raise BadInput(
-            f"{found.where} holds {len(sets) or 1} sets of pictures, and restyling goes from one to another; give an "
+            f"{found.where} holds {'1 set' if len(sets) < 2 else f'{len(sets)} sets'} of pictures, and restyling goes from one to another; give an "
             "archive with a and b, or a folder with two sub-folders of images, a and b."
         )
     is_second = found.target == sets[1]
