@@ -132,7 +132,7 @@ def search(
         str | None,
         typer.Option(
             help="classification, multilabel, regression, reconstruction, denoising, anomaly, language, "
-            "translation, transcription, generation or forecasting."
+            "translation, transcription, generation, restyling or forecasting."
         ),
     ] = None,
     noise: Annotated[

@@ -427,12 +427,15 @@ def pictures(task: Task, fp32: Evaluation, shipped: Evaluation) -> JSON:
         return None
     given = "given" if task.spec.reconstructs else "real, of test"
     rows = {given: fp32.targets, "fp32 winner": fp32.decisions}
+    if task.spec.generates and main.name == "image":
+        rows = {"given": task.raw("test")[main.name], **rows}
     if shipped is not fp32:
         rows["shipped"] = shipped.decisions
     chosen = np.unique(np.linspace(0, len(fp32.targets) - 1, min(PICTURED, len(fp32.targets))).astype(int))
-    least, most = float(np.min(fp32.targets)), float(np.max(fp32.targets))
     found: dict[str, JSON] = {"rows": {}}
     for name, values in rows.items():
+        scale = values if name == "given" else fp32.targets
+        least, most = float(np.min(scale)), float(np.max(scale))
         shown = _as_bytes(np.asarray(values)[chosen], least, most)
         found |= {
             "shape": list(shown.shape),

@@ -106,7 +106,7 @@ class DataSpec:
     ends an answer too. The one output is "logits" (n_classes,), or (L, n_classes) where every step is answered,
     "values" (n_targets,), "forecast" (K, H), the next H steps of the first K channels of a series on the input's scale,
     "reconstruction", of the input's shape, "action_values" (n_actions,), of which an agent that plays takes the
-    largest, or "sample": an example such as those of train, made of noise.
+    largest, or "sample": an example such as those of train, made of noise, or of an example of another kind.
     augmentations: those that such data have; a training asks for some of them.
     """
 

@@ -177,7 +177,7 @@ def test_the_critic_learns_so_often_and_the_generator_not_from_it(digits: Genera
     from searchkit.tasks.adversary import Rival
 
     net = generator(digits).train()
-    rival = Rival(digits._pictures("train"), lambda raw: raw, 16)
+    rival = Rival(digits._pictures("train"), lambda raw: raw, lambda n: torch.randn(n, 16))
     batch = Batch((torch.randn(8, 16),), torch.zeros(8, 1, 8, 8))
     for objective, steps in CRITIC_STEPS.items():
         adversary = Adversary(Training(objective=objective, batch_size=8), rival, seed=0)
@@ -196,7 +196,7 @@ def test_a_critic_of_wasserstein_is_kept_near_a_slope_of_one(digits: GenerationT
     from searchkit.tasks.adversary import Rival
 
     torch.manual_seed(0)
-    rival = Rival(digits._pictures("train"), lambda raw: raw, 16)
+    rival = Rival(digits._pictures("train"), lambda raw: raw, lambda n: torch.randn(n, 16))
     adversary = Adversary(Training(objective="wasserstein", batch_size=32, lr=1e-3), rival, seed=0)
     real, drawn = rival.raw[:64], generator(digits)(torch.randn(64, 16)).detach()
     before = float(adversary._steepness(real, drawn).detach())

@@ -73,17 +73,25 @@ class Critic(nn.Module):
 @dataclass(frozen=True)
 class Rival:
     """What the critic learns from. raw: (n, …), the pictures of train as they are stored, which `scale` takes to
-    (B, C, H, W) in [-1, 1]. noise: how many numbers the generator takes."""
+    (B, C, H, W), around [-1, 1]. inputs: so many inputs of the generator, drawn anew by torch's generator."""
 
     raw: Tensor
     scale: Callable[[Tensor], Tensor]
-    noise: int
+    inputs: Callable[[int], Tensor]
+
+    def real(self, n: int) -> Tensor:
+        """So many pictures, drawn anew."""
+        return self.scale(self.raw[torch.randint(len(self.raw), (n,), device=self.raw.device)])
 
 
 class Adversary:
     """As a `FitPlan.loss`: (generator, batch) -> scalar. Raises BadInput on an objective that there is not."""
 
-    def __init__(self, training: Training, rival: Rival, *, seed: int) -> None:
+    def __init__(
+        self, training: Training, rival: Rival, *, seed: int, prefix: str = PREFIX, units: int | None = None
+    ) -> None:
+        """prefix: of what the state of the training has of it. units: of the critic's first layer; None is UNITS."""
+        self.prefix = prefix
         self.objective = training.objective or OBJECTIVES[0]
         if self.objective not in OBJECTIVES:
             raise BadInput(
@@ -94,7 +102,7 @@ class Adversary:
             torch.manual_seed(seed)
             _, channels, height, width = rival.scale(rival.raw[:1]).shape
             bounded = self.objective != "wasserstein"
-            self.critic = Critic(channels, height, width, is_bounded=bounded, units=UNITS)
+            self.critic = Critic(channels, height, width, is_bounded=bounded, units=units or UNITS)
         self.critic.to(rival.raw.device)
         self.optimizer = torch.optim.Adam(
             self.critic.parameters(), lr=RATE * training.lr, betas=(min(0.5, training.momentum), 0.99)
@@ -103,8 +111,12 @@ class Adversary:
     def __call__(self, generator: nn.Module, batch: Batch) -> Tensor:
         for _ in range(CRITIC_STEPS[self.objective]):
             self.learn_(generator)
+        return self.persuade(generator(*batch.inputs))
+
+    def persuade(self, drawn: Tensor) -> Tensor:
+        """The generator's loss, a scalar: how little the critic takes what was drawn, (B, C, H, W), for real."""
         self.critic.requires_grad_(False)
-        value = self._ask(generator(*batch.inputs))
+        value = self._ask(drawn)
         self.critic.requires_grad_(True)
         match self.objective:
             case "minimax":
@@ -120,13 +132,16 @@ class Adversary:
             self.learn_(generator)
 
     def learn_(self, generator: nn.Module) -> None:
-        """One step of the critic, on pictures and noise of its own."""
-        device = self.rival.raw.device
+        """One step of the critic, on pictures and inputs of its own."""
         with torch.no_grad():
-            drawn = generator(torch.randn(self.batch_size, self.rival.noise, device=device))
-        rows = torch.randint(len(self.rival.raw), (len(drawn),), device=device)
-        with torch.autocast(device.type, enabled=False):
-            loss = self._loss(self.rival.scale(self.rival.raw[rows]), drawn.float().contiguous())
+            drawn = generator(self.rival.inputs(self.batch_size))
+        self.learn_from_(drawn)
+
+    def learn_from_(self, drawn: Tensor) -> None:
+        """One step of the critic, on pictures of its own and these."""
+        real = self.rival.real(len(drawn))
+        with torch.autocast(real.device.type, enabled=False):
+            loss = self._loss(real, drawn.detach().float().contiguous())
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -157,21 +172,31 @@ class Adversary:
 
     def capture(self) -> dict[str, Tensor]:
         """Everything that the critic is, by name."""
-        found = {f"weights.{name}": value for name, value in self.critic.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            found |= {f"optimizer.{index}.{name}": value for name, value in slots.items()}
-        return {PREFIX + name: value.detach().cpu().clone() for name, value in found.items()}
+        return captured(self.critic, self.optimizer, self.prefix)
 
     def restore_(self, state: TrainState) -> None:
-        known = {name.removeprefix(PREFIX): v for name, v in state.tensors.items() if name.startswith(PREFIX)}
-        self.critic.load_state_dict({k[8:]: v for k, v in known.items() if k.startswith("weights.")})
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in known.items():
-            if name.startswith("optimizer."):
-                _, index, slot = name.split(".", 2)
-                slots.setdefault(int(index), {})[slot] = value.clone()
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        restore_(self.critic, self.optimizer, self.prefix, state)
+
+
+def captured(net: nn.Module, optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """A network that learns beside the one that is trained, and its optimizer, as tensors of a state."""
+    found = {f"weights.{name}": value for name, value in net.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        found |= {f"optimizer.{index}.{name}": value for name, value in slots.items()}
+    return {prefix + name: value.detach().cpu().clone() for name, value in found.items()}
+
+
+def restore_(net: nn.Module, optimizer: torch.optim.Optimizer, prefix: str, state: TrainState) -> None:
+    """The inverse of `captured`, in place."""
+    known = {name.removeprefix(prefix): v for name, v in state.tensors.items() if name.startswith(prefix)}
+    net.load_state_dict({k[8:]: v for k, v in known.items() if k.startswith("weights.")})
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in known.items():
+        if name.startswith("optimizer."):
+            _, index, slot = name.split(".", 2)
+            slots.setdefault(int(index), {})[slot] = value.clone()
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
 def shifted(x_BCHW: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 """NumPy archives: x and y, or x_train, y_train, x_test, y_test; x_val, y_val and lengths where given; or a graph, which
-`files_graphs` knows. Never pickled.
+`files_graphs` knows; or two sets of pictures, as `files_sets` does. Never pickled.
 
 The names of MedMNIST (Yang et al. 2023), train_images and train_labels, are taken for x_train and y_train. An archive
 with `shape` holds its x as bits, those of `numpy.packbits` of each example.
@@ -18,8 +18,12 @@ from searchkit.types import Arrays, BadInput
 
 from .data import Found
 from .files_graphs import graphs_of
+from .files_sets import sets_of
 
-LAYOUT = "x and optionally y, or x_train, x_test and optionally y_train, y_test, x_val, y_val; lengths go with each x"
+LAYOUT = (
+    "x and optionally y, or x_train, x_test and optionally y_train, y_test, x_val, y_val; lengths go with each x; "
+    "or two sets of pictures, a and b"
+)
 ALIASES = {
     f"{split}_{theirs}": f"{ours}_{split}"
     for split in ("train", "val", "test")
@@ -32,6 +36,8 @@ def read_npz(path: Path) -> Found:
     arrays = _read(path)
     if "edges" in arrays:
         return graphs_of(path, arrays)
+    if not {"x", "x_train"} & set(arrays) and {"a", "b"} & {name.split("_")[0] for name in arrays}:
+        return sets_of(path, arrays)
     arrays = {ALIASES.get(name, name): values for name, values in arrays.items()}
     packed_shape = arrays.pop("shape", None)
     known = {f"{part}{split}" for part in ("x", "y", "lengths") for split in ("", "_train", "_val", "_test")}

@@ -35,6 +35,7 @@ from searchkit.types import (
 
 from .adversary import Adversary, Rival, energy_distance
 from .arrays import ArrayTask
+from .cycle import Cycle
 from .data import Data, Found, Modality
 from .frechet import potentials, precision_and_recall
 from .image import ScaleImage, UnscaleImage, digits, layout
@@ -128,15 +129,19 @@ class Draw:
 
 
 def draw(data: Data, modality: Modality, frontend: nn.Module, spec_input: Port) -> Draw:
-    assert data.target is not None
     seen = data.target_of("train")
-    least, largest = float(seen.min()), float(seen.max())
+    return Draw(Port("image", seen.shape[1:]), bounds(seen, data.where))
+
+
+def bounds(pictures: np.ndarray, where: str) -> ScaleImage:
+    """From the values of these, (n, …), to [-1, 1]. Raises BadInput where they are all the same."""
+    least, largest = float(pictures.min()), float(pictures.max())
     if least == largest:
-        raise BadInput(f"Every value of the train pictures of {data.where} is {least:g}; there is nothing to draw.")
-    axes = layout(seen.shape[1:])
-    channels = {"HW": 1, "CHW": seen.shape[1], "HWC": seen.shape[-1]}[axes]
+        raise BadInput(f"Every value of the train pictures of {where} is {least:g}; there is nothing to draw.")
+    axes = layout(pictures.shape[1:])
+    channels = {"HW": 1, "CHW": pictures.shape[1], "HWC": pictures.shape[-1]}[axes]
     middle, half = np.full(channels, (largest + least) / 2), np.full(channels, (largest - least) / 2)
-    return Draw(Port("image", seen.shape[1:]), ScaleImage(axes, middle, half))
+    return ScaleImage(axes, middle, half)
 
 
 KINDS = {"generation": draw}
@@ -148,6 +153,8 @@ KINDS = {"generation": draw}
 class GenerationTask(ArrayTask):
     """Implements `types.Task`. classes: (n,) int64 of the pictures, for the features they are judged in; or None.
     learned: the weights of those features where they are known, as another process does."""
+
+    module = "generation"
 
     def __init__(self, data: Data, classes: np.ndarray | None, learned: Arrays | None = None) -> None:
         super().__init__(data)
@@ -171,7 +178,7 @@ class GenerationTask(ArrayTask):
             net.load_state_dict({name: torch.from_numpy(value) for name, value in self._learned.items()})
             return net.eval().requires_grad_(False)
         if self.fingerprint not in _PERCEPTIONS:
-            chosen = None if self.classes is None else self.classes[self.data.rows["train"]]
+            chosen = None if self.classes is None else self.classes[self.real_rows("train")]
             _PERCEPTIONS.clear()  # the last one is enough for one run; tests load each data set again and again
             _PERCEPTIONS[self.fingerprint] = train(self._pictures("train"), chosen)
         return _PERCEPTIONS[self.fingerprint]
@@ -181,9 +188,17 @@ class GenerationTask(ArrayTask):
         channels, height, width = (size or 1 for size in self.spec.outputs[0].shape)
         return channels, height, width
 
+    def real_rows(self, split: Split) -> np.ndarray:
+        """Of the pictures that those drawn should be like."""
+        return self.data.rows[split]
+
+    def real(self, split: Split) -> np.ndarray:
+        """(n, …) as they are stored."""
+        return self.data.target_of(split)
+
     def _pictures(self, split: Split) -> Tensor:
         """(n, C, H, W) in [-1, 1]."""
-        return self._kind.soften(torch.from_numpy(self.data.target_of(split)), 0.0)
+        return self._kind.soften(torch.from_numpy(self.real(split)), 0.0)
 
     def _features(self, split: Split) -> np.ndarray:
         if split not in self._real:
@@ -203,9 +218,7 @@ class GenerationTask(ArrayTask):
 
         if plan.loss is not None:
             return training.fit(model, self, plan, state)
-        pictures = torch.from_numpy(self.data.target_of("train")).to(plan.device)
-        rival = Rival(pictures, lambda raw: self._kind.soften(raw, 0.0), self.data.inputs["noise"].shape[1])
-        adversary = Adversary(plan.training, rival, seed=derive_seed(plan.seed, "critic"))
+        adversary = self._adversary(plan)
         if state.epoch:
             adversary.restore_(state)
         else:
@@ -215,27 +228,42 @@ class GenerationTask(ArrayTask):
         after.tensors |= adversary.capture()
         return after
 
+    def _adversary(self, plan: FitPlan) -> Adversary | Cycle:
+        """What there is to train against, new."""
+        pictures, size = torch.from_numpy(self.real("train")).to(plan.device), self.data.inputs["noise"].shape[1]
+        rival = Rival(
+            pictures,
+            lambda raw: self._kind.soften(raw, 0.0),
+            lambda n: torch.randn(n, size, device=plan.device),
+        )
+        return Adversary(plan.training, rival, seed=derive_seed(plan.seed, "critic"))
+
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
         """A picture is judged as a screen would show it: within the range of train; what is no number is its least."""
-        noise, real = self.raw(split), self.data.target_of(split)
-        answers = predict(noise)[self.answers[0].name]
-        with torch.no_grad():
-            shown = self._scale_pictures.cpu()(torch.from_numpy(answers)).nan_to_num(nan=-1.0).clamp(-1.0, 1.0)
-        drawn = features(self.perception, shown)
-        scores = potentials(drawn, self._features(split))
-        precision, recall = precision_and_recall(drawn, self._features(split))
+        answers = predict(self.raw(split))[self.answers[0].name]
+        drawn = features(self.perception, self.shown(answers))
+        chosen = _spread(len(self.real_rows(split)), len(drawn))  # all of them in order, where there are as many
+        real = self._features(split)[chosen]
+        scores = potentials(drawn, real)
+        precision, recall = precision_and_recall(drawn, real)
         metrics = {
             self.goal.metric: self.goal.value(scores),
             "precision": precision,
             "recall": recall,
             "real_frechet": self._floor(split),
         }
-        return Evaluation(metrics, scores, answers, real)
+        return Evaluation(metrics, scores, answers, self.real(split)[chosen])
+
+    @torch.no_grad()
+    def shown(self, answers: np.ndarray) -> Tensor:
+        """(n, C, H, W) within [-1, 1]."""
+        scaled: Tensor = self._scale_pictures.cpu()(torch.from_numpy(answers))
+        return scaled.nan_to_num(nan=-1.0).clamp(-1.0, 1.0)
 
     def _floor(self, split: Split) -> float:
         """What as many real pictures, of train, have for their distance to those of the split."""
         real, train = self._features(split), self._features("train")
-        floor: float = self.goal.value(potentials(train[np.linspace(0, len(train) - 1, len(real)).astype(int)], real))
+        floor: float = self.goal.value(potentials(train[_spread(len(train), len(real))], real))
         return floor
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
@@ -243,7 +271,12 @@ class GenerationTask(ArrayTask):
         if self.classes is not None:
             arrays["classes"] = self.classes
         learned = {f"perception.{name}": value.numpy() for name, value in self.perception.state_dict().items()}
-        return {**words, "module": "generation"}, arrays | learned
+        return {**words, "module": self.module}, arrays | learned
+
+
+def _spread(n: int, wanted: int) -> np.ndarray:
+    """So many of n indices, evenly spread."""
+    return np.linspace(0, n - 1, wanted).astype(int)
 
 
 _PERCEPTIONS: dict[str, Perception] = {}
@@ -251,12 +284,17 @@ _PERCEPTIONS: dict[str, Perception] = {}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> GenerationTask:
+    return GenerationTask(*unpacked(config, arrays))
+
+
+def unpacked(config: Mapping[str, JSON], arrays: Arrays) -> tuple[Data, np.ndarray | None, Arrays]:
+    """What `pack` of a GenerationTask was given: data, classes and the weights of the features."""
     learned = {name.removeprefix("perception."): v for name, v in arrays.items() if name.startswith("perception.")}
     kept = {name: v for name, v in arrays.items() if not name.startswith("perception.") and name != "classes"}
-    return GenerationTask(Data.unpack(config, kept), arrays.get("classes"), learned)
+    return Data.unpack(config, kept), arrays.get("classes"), learned
 
 
-def _classes(found: Found) -> np.ndarray | None:
+def classes_of(found: Found) -> np.ndarray | None:
     """Of the pictures, where they have a target that tells a few kinds apart; to be drawn they need none."""
     if found.target is None or guess_kind(found) != "classification":
         return None
@@ -270,7 +308,7 @@ def generation(found: Found, inputs: Arrays, source: Source) -> GenerationTask:
     if list(inputs) != ["image"]:
         raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --kind generation takes images.")
     pictures = inputs["image"]
-    classes = _classes(found)
+    classes = classes_of(found)
     rows = split_rows(len(found.x), classes, given=found.given, seed=source.split_seed)
     require_rows(rows, found)
     if classes is not None and len(np.unique(classes[rows["train"]])) < 2:

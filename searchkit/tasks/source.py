@@ -13,7 +13,7 @@ WRITTEN = ("translation", "transcription")
 """The kinds whose answers are texts of their own."""
 KINDS = (
     "classification", "multilabel", "regression", "reconstruction", "denoising", "anomaly", "language", *WRITTEN,
-    "generation", "forecasting",
+    "generation", "restyling", "forecasting",
 )  # fmt: skip
 UNLABELLED = ("reconstruction", "denoising")
 """Kinds that look at the inputs alone."""

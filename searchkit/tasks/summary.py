@@ -63,6 +63,7 @@ QUESTIONS = {
     "forecasting": "the steps to come",
     "control": "the value of each action, of which the best is taken",
     "generation": "pictures like those of train, made of noise",
+    "restyling": "the picture as one of the second set",
 }
 
 MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many
