@@ -176,8 +176,9 @@ def restyling(found: Found, inputs: Arrays, source: Source) -> RestylingTask:
         raise BadInput(f"{found.where} holds no pictures, which is what is restyled; --kind restyling takes images.")
     sets = np.unique(found.target) if found.target is not None and found.target.ndim == 1 else np.empty(0)
     if len(sets) != 2:
+        held = "1 set" if len(sets) < 2 else f"{len(sets)} sets"
         raise BadInput(
-            f"{found.where} holds {'1 set' if len(sets) < 2 else f'{len(sets)} sets'} of pictures, and restyling goes from one to another; give an "
+            f"{found.where} holds {held} of pictures, and restyling goes from one to another; give an "
             "archive with a and b, or a folder with two sub-folders of images, a and b."
         )
     is_second = found.target == sets[1]
