@@ -32,14 +32,14 @@ from searchkit.tasks.summary import describe
 from searchkit.types import JSON, BadInput, FitPlan, Goal, Infeasible, NotInstalled, Training, TrainState
 
 NUMBERS = ("tabular", "image", "series", "voxels")
-OWN = ("anomaly", "denoising", "forecasting")
+OWN = ("anomaly", "denoising", "forecasting", "restyling")
 EMBEDDED = [
     name
     for name in sorted(tasks.names())
     if (made := tasks.load({"task": name})).spec.modality in NUMBERS and made.summary()["kind"] not in OWN
 ]
 """The tasks of numbers in rows, split as the rows are. What holds of every task is in searchkit.taskchecks; those of
-text, of graphs, of anomalies, of noise and of series to be continued have tests of their own."""
+text, of graphs, of anomalies, of noise, of series to be continued and of unpaired pictures have tests of their own."""
 random = np.random.default_rng(0)
 
 
