@@ -177,6 +177,12 @@ class Goal:
         mean = float(np.mean(scores))
         return math.sqrt(mean) if self.root else mean
 
+    def standard_error(self, scores: np.ndarray, reference: np.ndarray) -> float:
+        """Of the difference between two values over the same examples, in pairs: (n,) each."""
+        error = float(np.std(scores - reference)) / math.sqrt(len(scores))
+        before = self.value(reference)
+        return error / (2 * before) if self.root and before > 0 else error  # of the root, to first order
+
     def better(self, a: float, b: float) -> bool:
         return a > b if self.direction == "maximize" else a < b
 
@@ -210,10 +216,7 @@ class Tolerance:
         """As `admits`, from the scores of the same examples: (n,) each. A difference of less than its own standard
         error passes too, for these examples cannot tell it from none."""
         value, before = self.goal.value(scores), self.goal.value(reference)
-        error = float(np.std(scores - reference)) / math.sqrt(len(scores))
-        if self.goal.root and before > 0:
-            error /= 2 * before  # of the root, to first order
-        return self.admits(value, before) or abs(value - before) <= error
+        return self.admits(value, before) or abs(value - before) <= self.goal.standard_error(scores, reference)
 
 
 @dataclass(frozen=True, slots=True)

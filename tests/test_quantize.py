@@ -70,6 +70,14 @@ def test_of_several_faster_files_the_smallest_that_is_not_clearly_slower_goes_fi
     assert choose(options, FP32, ACCURACY, Limits())[0].method == "weight-only"
 
 
+def test_what_val_cannot_tell_from_nothing_is_let_through():
+    worse, closer = candidate("dynamic", metric=0.85, size=900), candidate("static", metric=0.88, size=1000, ratio=1.5)
+    assert choose([worse, closer], FP32, ACCURACY, Limits())[0] is closer
+    untold = dataclasses.replace(worse, error=0.06)
+    assert choose([untold, closer], FP32, ACCURACY, Limits())[0] is untold
+    assert choose([dataclasses.replace(worse, error=0.02), closer], FP32, ACCURACY, Limits())[0] is closer
+
+
 def test_agreement_is_the_share_of_examples_answered_alike():
     def given(decisions, targets):
         return Evaluation({}, np.zeros(len(decisions)), np.array(decisions), np.array(targets))

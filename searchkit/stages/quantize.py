@@ -103,8 +103,9 @@ def calibration(ports: Sequence[Port], arrays: Arrays, n_rows: int) -> Iterator[
 class Candidate:
     """A file as it would be shipped, on val and on this machine.
 
-    metric: the goal's. latency_ratio: to the fp32 file, with its interval and verdict. agreement: share of the examples
-    with the decision of the fp32 file. int8_share: of the MACs. stayed_fp32: weighted operators that did, by number."""
+    metric: the goal's. error: the standard error of its difference to that of the fp32 file, in pairs. latency_ratio:
+    to the fp32 file, with its interval and verdict. agreement: share of the examples with the decision of the fp32
+    file. int8_share: of the MACs. stayed_fp32: weighted operators that did, by number."""
 
     method: str
     metric: float
@@ -117,6 +118,7 @@ class Candidate:
     agreement: float
     int8_share: float
     stayed_fp32: dict[str, int]
+    error: float = 0.0
 
 
 def measured(fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context) -> tuple[Candidate, list[Candidate]]:
@@ -148,6 +150,7 @@ def measured(fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context) 
                 ),
                 int8_share=where.int8_share,
                 stayed_fp32=where.fp32,
+                error=ctx.task.goal.standard_error(evaluation.scores, own.scores),
             )
         )
     return found[0], found[1:]
@@ -184,7 +187,8 @@ def choose(
 
     1. It is smaller than the fp32 file; where none is, Inapplicable. It meets the hard limits, a latency that is a tie
        with its limit included; where none does, Inapplicable if the fp32 file does, else NothingFeasible.
-    2. It is as good as the fp32 file within the tolerance. Where none is, the best in the metric is taken.
+    2. It is as good as the fp32 file within the tolerance, or by less than val can tell (`Tolerance.admits_in_pairs`).
+       Where none is, the best in the metric is taken.
     3. Of those, the smallest file; but one at most CLEARLY times as large and CLEARLY times as fast goes first.
     """
     smaller = [c for c in candidates if c.size_bytes < reference.size_bytes]
@@ -215,7 +219,11 @@ def _fits(candidate: Candidate, limits: Limits) -> bool:
 def _best(fitting: Sequence[Candidate], reference: Candidate, tolerance: Tolerance) -> tuple[Candidate, str]:
     """Rules 2 and 3."""
     metric = tolerance.goal.metric
-    good = [c for c in fitting if tolerance.admits(c.metric, reference.metric)]
+    good = [
+        c
+        for c in fitting
+        if tolerance.admits(c.metric, reference.metric) or abs(c.metric - reference.metric) <= c.error
+    ]
     if not good:
         best = min(fitting, key=lambda c: (tolerance.goal.loss(c.metric), c.size_bytes))
         return best, (
