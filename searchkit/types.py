@@ -206,17 +206,20 @@ class Tolerance:
             return f"{self.max_drop * self.goal.span:.3g}"
         return f"{self.max_rise:.3g} of it"
 
-    def admits(self, value: float, reference: float) -> bool:
+    def admits(self, value: float, reference: float, *, error: float = 0.0) -> bool:
+        """error: the standard error of the difference. A smaller one passes too, for the examples cannot tell it from
+        none."""
         slack = 1e-9  # half a point is half a point in floating point too
+        if abs(value - reference) <= error:
+            return True
         if self.goal.direction == "maximize":
             return value >= reference - self.max_drop * self.goal.span - slack
         return value <= reference * (1 + self.max_rise) + slack
 
     def admits_in_pairs(self, scores: np.ndarray, reference: np.ndarray) -> bool:
-        """As `admits`, from the scores of the same examples: (n,) each. A difference of less than its own standard
-        error passes too, for these examples cannot tell it from none."""
-        value, before = self.goal.value(scores), self.goal.value(reference)
-        return self.admits(value, before) or abs(value - before) <= self.goal.standard_error(scores, reference)
+        """As `admits`, from the scores of the same examples: (n,) each."""
+        error = self.goal.standard_error(scores, reference)
+        return self.admits(self.goal.value(scores), self.goal.value(reference), error=error)
 
 
 @dataclass(frozen=True, slots=True)

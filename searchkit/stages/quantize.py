@@ -187,7 +187,7 @@ def choose(
 
     1. It is smaller than the fp32 file; where none is, Inapplicable. It meets the hard limits, a latency that is a tie
        with its limit included; where none does, Inapplicable if the fp32 file does, else NothingFeasible.
-    2. It is as good as the fp32 file within the tolerance, or by less than val can tell (`Tolerance.admits_in_pairs`).
+    2. It is as good as the fp32 file within the tolerance, or by less than val can tell (`Tolerance.admits`).
        Where none is, the best in the metric is taken.
     3. Of those, the smallest file; but one at most CLEARLY times as large and CLEARLY times as fast goes first.
     """
@@ -219,11 +219,7 @@ def _fits(candidate: Candidate, limits: Limits) -> bool:
 def _best(fitting: Sequence[Candidate], reference: Candidate, tolerance: Tolerance) -> tuple[Candidate, str]:
     """Rules 2 and 3."""
     metric = tolerance.goal.metric
-    good = [
-        c
-        for c in fitting
-        if tolerance.admits(c.metric, reference.metric) or abs(c.metric - reference.metric) <= c.error
-    ]
+    good = [c for c in fitting if tolerance.admits(c.metric, reference.metric, error=c.error)]
     if not good:
         best = min(fitting, key=lambda c: (tolerance.goal.loss(c.metric), c.size_bytes))
         return best, (
