@@ -25,6 +25,8 @@ from pathlib import Path
 
 from pca import ROOT, Shipped, against_pca, bound_against_pca, told, told_bound
 
+from searchkit.line import cores
+
 DATA = Path(os.environ.get("SEARCHKIT_DATA", ROOT.parent / "shared" / "data")) / "fashion-mnist"
 
 BARS: dict[str, tuple[str, ...]] = {
@@ -64,7 +66,7 @@ def measure(name: str, given: argparse.Namespace) -> bool:
         [
             f"# autoencoder, {name}: {'met' if met else 'MISSED'}",
             "",
-            f"`{shown.replace(str(ROOT) + os.sep, '')}`, {date.today()}, {os.cpu_count()} cores, "
+            f"`{shown.replace(str(ROOT) + os.sep, '')}`, {date.today()}, {cores()} core(s), "
             f"Python {platform.python_version()}, {minutes:.1f} minutes.",
             "",
             told(found),
@@ -81,7 +83,7 @@ def measure(name: str, given: argparse.Namespace) -> bool:
     )
     if not {"trials", "epochs"} & set(asked):
         held = f"-{given.label.replace(',', '-')}" if name == "anomaly" else ""
-        out = ROOT / "reports" / "reference" / f"autoencoder-{name}{held}-{os.cpu_count()}cores-seed{given.seed}.md"
+        out = ROOT / "reports" / "reference" / f"autoencoder-{name}{held}-{cores()}cores-seed{given.seed}.md"
         out.write_text(text, encoding="utf-8")
     print(text, flush=True)
     return met

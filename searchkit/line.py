@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -96,7 +97,7 @@ def start(question: Question, task: Task, *, root: Path, name: str, command: lis
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {p: version(p) for p in ("torch", "optuna", "torch-pruning", "onnx", "onnxruntime", "numpy")}
         | {"searchkit": __version__, "python": platform.python_version()},
-        "hardware": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.system()},
+        "hardware": {"cpu": cpu_model(), "cores": cores(), "system": platform.system()},
     }
     return Run.create(root, name, config, splits=task.splits())
 
@@ -228,8 +229,7 @@ def pick_device(wanted: str) -> str:
 
 def default_workers(device: str) -> int:
     """Two keep a GPU busy; more only share it."""
-    cores = os.cpu_count() or 1
-    return min(cores, 2) if device == "cuda" else cores
+    return min(cores(), 2) if device == "cuda" else cores()
 
 
 def settings_of(question: Question) -> SearchSettings:
@@ -318,6 +318,11 @@ def prove(
     finish_bundle(ctx.run, found)
     written = report.write(ctx.run, found, reports / ctx.run.name)
     return report.verdict(ctx.run, found), written
+
+
+def cores() -> int:
+    """Those that this process may use: under taskset or in a container's cpuset fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def cpu_model() -> str:
