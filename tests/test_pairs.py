@@ -6,6 +6,7 @@ import ast
 import gzip
 import json
 import math
+import random
 import re
 from collections.abc import Callable
 from datetime import date
@@ -254,6 +255,27 @@ def test_bleu_by_hand() -> None:
     longer = [f"{text} and then it went away again" for text in wanted]
     low, high = bleu_interval(bleu_counts([*wanted, *longer] * 5, [*wanted, *wanted] * 5))
     assert low < bleu(bleu_counts([*wanted, *longer], [*wanted, *wanted])) < high
+
+
+def test_bleu_and_chrf_are_sacrebleus() -> None:
+    """On sentences that were spoilt more and more: the corpus, one sentence without matches of the higher orders, and
+    chrF of each."""
+    sacrebleu = pytest.importorskip("sacrebleu")
+    rng = random.Random(0)
+    signs = ("%", "&amp;", "!")
+    wanted = [f"{text} It's 3,4{signs[k % 3]} well-known (or 5-{k})" for k, text in enumerate(german_and_english()[1])]
+    known = [token for text in wanted for token in text.split()]
+
+    def spoilt(text: str, share: float) -> str:
+        tokens = [rng.choice([rng.choice(known), "", "xy.z"]) if rng.random() < share else t for t in text.split()]
+        return " ".join(tokens)
+
+    for share in (0.0, 0.3, 0.8):
+        written = [spoilt(text, share) for text in wanted]
+        assert bleu(bleu_counts(written, wanted)) == pytest.approx(sacrebleu.corpus_bleu(written, [wanted]).score)
+        for one, other in zip(written[:20], wanted, strict=False):
+            assert bleu(bleu_counts([one], [other])) == pytest.approx(sacrebleu.corpus_bleu([one], [[other]]).score)
+            assert chrf(one, other) == pytest.approx(sacrebleu.sentence_chrf(one, [other]).score)
 
 
 def test_chrf_by_hand() -> None:
