@@ -477,7 +477,7 @@ def horizon_of_a_table(folder: Path) -> Source:
     return {"data": write(folder)["data"], "target": "wave", "horizon": 8}
 
 
-@refused("--horizon 8 is for a series", "the task 'iris'|iris")
+@refused("--horizon 8 is for --kind forecasting", "iris", "leave it out")
 def horizon_of_a_table_task(folder: Path) -> Source:
     return {"task": "iris", "horizon": 8}
 

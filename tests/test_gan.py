@@ -125,6 +125,18 @@ def test_real_pictures_are_nearer_than_noise(digits: GenerationTask) -> None:
     assert broken.metrics["frechet"] > 0.5
 
 
+def test_the_rival_is_normal_with_the_mean_and_the_axes_of_train(digits: GenerationTask) -> None:
+    rival = digits.rivals()["a normal distribution"]
+    train = digits.real("train").reshape(digits.n_examples("train"), -1).astype(np.float64)
+    noise = np.random.default_rng(0).standard_normal((20_000, 16)).astype(np.float32)
+    drawn = rival({"noise": noise})["image"].reshape(len(noise), -1).astype(np.float64)
+    assert np.abs(drawn.mean(0) - train.mean(0)).max() < 0.2
+    spread, wanted = np.linalg.eigvalsh(np.cov(drawn.T))[::-1], np.linalg.eigvalsh(np.cov(train.T))[::-1]
+    assert spread[:16] == pytest.approx(wanted[:16], rel=0.05) and spread[16] < 1e-6
+    found = digits.evaluate(rival, "val").metrics
+    assert found["real_frechet"] < found["frechet"] < 0.5
+
+
 # ── Training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

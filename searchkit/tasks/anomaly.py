@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from searchkit.types import JSON, Arrays, BadInput, Evaluation, Goal, Port, Predict, Split, Task, derive_seed
 
 from .arrays import ArrayTask
-from .data import Data, Found, Modality
+from .data import Data, Found, Modality, Offer
 from .metrics import roc_components
 from .prepare import make_task
 from .reconstruction import Rebuild, rebuild
 from .source import Source
+from .targets import read_classes
 
 EMBEDDED = {
     "digits-anomaly": "tell the 8x8 digits that are a 9 from the others, without a 9 to learn from (scikit-learn)",
@@ -65,9 +66,6 @@ class Unlike(Rebuild):
 def unlike(data: Data, modality: Modality, frontend: nn.Module, spec_input: Port) -> Unlike:
     made = rebuild(data, modality, frontend, spec_input)
     return Unlike(made.raw, made.model, made.restore)
-
-
-KINDS = {"anomaly": unlike}
 
 
 class AnomalyTask(ArrayTask):
@@ -162,13 +160,14 @@ def held_out(wanted: str | None, labels: tuple[str, ...], where: str) -> list[in
     return sorted({labels.index(name) for name in names})
 
 
-def separate(
-    classes: np.ndarray, labels: tuple[str, ...], rows: Mapping[str, np.ndarray], found: Found, source: Source
-) -> tuple[np.ndarray, tuple[str, ...], dict[str, np.ndarray]]:
-    """(n,) 0 for normal and 1 for an anomaly, the two names, and the splits without anomalies in train.
+def separate(data: Data, found: Found, source: Source) -> Data:
+    """data: its target are classes. The same with 0 for normal and 1 for an anomaly, the two names, and the splits
+    without anomalies in train.
 
     Those of train go to val where the source says which rows are test, else all are shared out between val and test as
     the normal examples are. Raises BadInput."""
+    classes, labels, rows = data.target, data.labels, data.rows
+    assert classes is not None
     chosen = held_out(source.anomaly, labels, found.where)
     target = np.isin(classes, chosen).astype(np.int64)
     normal = {split: part[target[part] == 0] for split, part in rows.items()}
@@ -194,7 +193,11 @@ def separate(
                 f"{least} must be normal."
             )
     joined = {split: np.sort(np.concatenate([normal[split], part])) for split, part in anomalies.items()}
-    return target, ("normal", f"anomaly ({', '.join(labels[k] for k in chosen)})"), {"train": normal["train"], **joined}
+    names = ("normal", f"anomaly ({', '.join(labels[k] for k in chosen)})")
+    return replace(data, target=target, labels=names, rows={"train": normal["train"], **joined})
+
+
+KINDS = {"anomaly": Offer(unlike, read=read_classes, arrange=separate, task=AnomalyTask)}
 
 
 def load(source: Source) -> Task:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,15 +38,8 @@ from searchkit.types import (
     derive_seed,
 )
 
-from .data import Column, Data, Kind, Modality
+from .data import Column, Data, Modality, Offer
 from .summary import summarise
-
-if TYPE_CHECKING:
-    from .data import Found
-    from .source import Source
-
-    TaskMaker = Callable[[Found, Arrays, Source], "ArrayTask"]
-    KindMaker = Callable[[Data, Modality, nn.Module, Port], Kind]
 
 CACHED_BYTES = 64 * 2**20  # a split whose model inputs fit in this goes through the frontend once, not each epoch
 
@@ -56,7 +49,9 @@ INSPECTED = 10_000
 
 @cache
 def _offered(table: str) -> dict[str, Any]:
-    """The union of the dicts named `table` (MODALITIES, KINDS or TASKS) in the modules of this folder."""
+    """The union of the dicts named `table` (MODALITIES, KINDS or TASKS) in the modules of this folder.
+
+    TASKS: by the modality, the class of its tasks where the kind has none of its own."""
     offered: dict[str, Any] = {}
     for file in sorted(Path(__file__).parent.glob("*.py")):
         if f"\n{table} = " in file.read_text(encoding="utf-8"):
@@ -71,10 +66,13 @@ def modality_named(name: str) -> Modality:
     return modality
 
 
-def maker_of(kind: str) -> TaskMaker | None:
-    """Of a kind whose task is more than a modality and a kind: its module offers the maker in TASKS, by the kind. None
-    for the others."""
-    return _offered("TASKS").get(kind)
+def kind_named(name: str) -> Offer:
+    offer: Offer = _offered("KINDS")[name]
+    return offer
+
+
+def task_class(data: Data) -> Callable[[Data], ArrayTask]:
+    return kind_named(data.kind).task or _offered("TASKS").get(data.modality, ArrayTask)
 
 
 class ArrayTask:
@@ -88,8 +86,7 @@ class ArrayTask:
         self._frontend = self._modality.frontend(data).eval()
         self.inputs = self._modality.ports(data)
         ports = self._model_ports()
-        make: KindMaker = _offered("KINDS")[data.kind]
-        self._kind = make(data, self._modality, self._frontend, ports[0])
+        self._kind = kind_named(data.kind).make(data, self._modality, self._frontend, ports[0])
         self.goal = self._kind.goal
         self.answers: tuple[Port, ...] = (self._kind.answers,)
         self.spec = DataSpec(

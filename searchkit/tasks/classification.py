@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from searchkit.types import Evaluation, Goal, Port
 
-from .data import Data, Modality
+from .data import Data, Modality, Offer
 from .metrics import macro_f1, macro_f1_labels, roc_auc
+from .targets import read_classes, read_labels, require_known
 
 
 class Softmax(nn.Module):
@@ -181,4 +182,7 @@ def labels(data: Data, modality: Modality, frontend: nn.Module, spec_input: Port
     return Labels(len(data.labels))
 
 
-KINDS = {"classification": classes, "multilabel": labels}
+KINDS = {
+    "classification": Offer(classes, read=read_classes, arrange=require_known),
+    "multilabel": Offer(labels, read=read_labels),
+}

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from searchkit.types import JSON, Arrays, BadInput, Evaluation, Port, Split, freeze, thaw
+from searchkit.types import JSON, Arrays, BadInput, Evaluation, Goal, Port, Split, freeze, thaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Generator, Tensor, nn
+
+    from .source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +158,19 @@ class Modality(Protocol):
 
 
 class Kind(Protocol):
-    """What is asked of the data: its outputs, loss, metric and answers. A module offers makers in KINDS, by name."""
+    """What is asked of the data: its outputs, loss, metric and answers."""
 
-    goal: Any
-    output: Port
-    answers: Port
-    n_classes: int
+    @property
+    def goal(self) -> Goal: ...
+
+    @property
+    def output(self) -> Port: ...
+
+    @property
+    def answers(self) -> Port: ...
+
+    @property
+    def n_classes(self) -> int: ...
 
     def answer(self) -> nn.Module:
         """Model output to answers."""
@@ -181,6 +190,40 @@ class Kind(Protocol):
 
     def judge(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
         """answers: as the answers port. truth: targets as stored, or the raw examples for a reconstruction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """target, labels: as in `Data`. strata: (n,) int, whose shares every split keeps."""
+
+    target: np.ndarray | None = None
+    labels: tuple[str, ...] = ()
+    strata: np.ndarray | None = None
+
+
+def no_truth(found: Found, kind: str) -> Truth:
+    """Of a kind that looks at the inputs alone."""
+    return Truth()
+
+
+def as_they_are(data: Data, found: Found, source: Source) -> Data:
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """How a task of one kind comes about. A module of this folder offers its own in KINDS, by name.
+
+    make: from the data, their modality, its frontend and the model's input. read: the target, out of what was found.
+    arrange: what the kind makes of split data. task: its class; None leaves it to the modality. whole: where examples
+    are split in a way of their own, this makes all of the task, and read, arrange and task are not looked at. All but
+    `task` raise BadInput."""
+
+    make: Callable[[Data, Modality, nn.Module, Port], Kind]
+    read: Callable[[Found, str], Truth] = no_truth
+    arrange: Callable[[Data, Found, Source], Data] = as_they_are
+    task: Callable[[Data], Any] | None = None
+    whole: Callable[[Found, Source], Any] | None = None
 
 
 def standard_dtype(values: np.ndarray, where: str) -> np.ndarray:

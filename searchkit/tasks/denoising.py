@@ -32,7 +32,7 @@ from searchkit.types import (
 )
 
 from .arrays import ArrayTask, modality_named
-from .data import Data, Modality
+from .data import Data, Found, Modality, Offer
 from .prepare import make_task
 from .reconstruction import Rebuild, rebuild
 from .source import Source
@@ -101,17 +101,18 @@ class Corrupt:
         return raw
 
 
-def with_noise(data: Data, text: str | None) -> Data:
+def with_noise(data: Data, found: Found, source: Source) -> Data:
     """data: clean. The same with noisy inputs, and the clean ones as the target. Raises BadInput."""
     if "lengths" in data.inputs:
         raise BadInput(
             f"{data.where} has examples of different lengths, which cannot be denoised; cut them to one length."
         )
-    corrupt = Corrupt(data, Noise.parse(text or DEFAULT))
+    noise = source.noise or DEFAULT
+    corrupt = Corrupt(data, Noise.parse(noise))
     clean = data.inputs[data.main]
     generator = torch.Generator().manual_seed(derive_seed("noise", data.split_seed))
     noisy = [corrupt(part, generator).numpy() for part in torch.split(torch.from_numpy(clean), 4096)]
-    return replace(data, inputs={data.main: np.concatenate(noisy)}, target=clean, noise=text or DEFAULT)
+    return replace(data, inputs={data.main: np.concatenate(noisy)}, target=clean, noise=noise)
 
 
 class Denoise(Rebuild):
@@ -127,9 +128,6 @@ class Denoise(Rebuild):
 def denoise(data: Data, modality: Modality, frontend: nn.Module, spec_input: Port) -> Denoise:
     made = rebuild(data, modality, frontend, spec_input)
     return Denoise(made.raw, made.model, made.restore)
-
-
-KINDS = {"denoising": denoise}
 
 
 class DenoisingTask(ArrayTask):
@@ -167,6 +165,9 @@ class DenoisingTask(ArrayTask):
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
         words, arrays = super().pack()
         return {**words, "module": "denoising"}, arrays
+
+
+KINDS = {"denoising": Offer(denoise, arrange=with_noise, task=DenoisingTask)}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> DenoisingTask:

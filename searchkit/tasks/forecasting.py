@@ -27,7 +27,7 @@ from torch import Generator, Tensor, nn
 from searchkit.types import JSON, Arrays, BadInput, Evaluation, Goal, Port, Predict, Split, Task, freeze, thaw
 
 from .arrays import ArrayTask
-from .data import Column, Data, Found, Modality, standard_dtype
+from .data import Column, Data, Found, Modality, Offer, standard_dtype
 from .prepare import make_task
 from .regression import Rescale
 from .series import ScaleSeries, jitter
@@ -181,9 +181,6 @@ def forecast(data: Data, modality: Modality, frontend: nn.Module, spec_input: Po
     cut = _cut(data)
     mean, std = (values.view(-1)[: len(cut.targets)].double().numpy() for values in (frontend.mean, frontend.std))
     return Forecast(mean, std, cut.horizon)
-
-
-KINDS = {"forecasting": forecast}
 
 
 class ForecastTask(ArrayTask):
@@ -366,9 +363,8 @@ def make_forecast(found: Found, source: Source) -> ForecastTask:
             f"{found.where} is no series to be continued, which forecasting needs: a table with a row a step; leave "
             "out --kind forecasting."
         )
-    if source.kind not in (None, "forecasting") or source.modality not in (None, "series") or source.features:
-        asked = source.kind if source.kind not in (None, "forecasting") else source.features or source.modality
-        raise BadInput(f"{found.where} is a series to be continued, which '{asked}' is not for; leave it out.")
+    if source.modality not in (None, "series") or source.features:
+        raise _unsuited(found.where, source.features or source.modality)
     if source.split_seed:
         raise BadInput(
             f"The splits of {found.where} follow one another in time, and --split-seed {source.split_seed} shuffles; "
@@ -402,6 +398,13 @@ def make_forecast(found: Found, source: Source) -> ForecastTask:
             windows=freeze(cut),
         )
     )
+
+
+KINDS = {"forecasting": Offer(forecast, whole=make_forecast)}
+
+
+def _unsuited(where: str, asked: str | None) -> BadInput:
+    return BadInput(f"{where} is a series to be continued, which '{asked}' is not for; leave it out.")
 
 
 def _ends(n: int, source: Source, found: Found) -> tuple[int, int, int]:
@@ -497,4 +500,6 @@ def load(source: Source) -> Task:
         targets=("x",),
         about="one step of time apart",
     )
+    if source.kind not in (None, "forecasting"):
+        raise _unsuited(found.where, source.kind)
     return make_task(found, replace(source, window=source.window or 64, horizon=source.horizon or 24))

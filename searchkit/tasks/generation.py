@@ -8,6 +8,7 @@ noise anew for each batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,15 +37,19 @@ from searchkit.types import (
 from .adversary import Adversary, Rival, energy_distance
 from .arrays import ArrayTask
 from .cycle import Cycle
-from .data import Data, Found, Modality
+from .data import Data, Found, Modality, Offer
 from .frechet import potentials, precision_and_recall
 from .image import ScaleImage, UnscaleImage, digits, layout
 from .perception import Perception, features, train
-from .prepare import guess_kind, make_task, read_target, require_rows
+from .prepare import arranged, guess_kind, make_task, require_rows
 from .source import Source
 from .splits import split_rows
+from .targets import read_classes
 
 EMBEDDED = {"digits-generation": "draw 8x8 digits from noise: like 1,797 grey images of 64 values (scikit-learn)"}
+
+FITTED = 10_000
+"""Training pictures that a normal distribution is fitted to at most."""
 
 NOISE = (16, 64)
 """How many numbers a picture is made of: a quarter of its pixels, within these bounds."""
@@ -142,9 +147,6 @@ def bounds(pictures: np.ndarray, where: str) -> ScaleImage:
     channels = {"HW": 1, "CHW": pictures.shape[1], "HWC": pictures.shape[-1]}[axes]
     middle, half = np.full(channels, (largest + least) / 2), np.full(channels, (largest - least) / 2)
     return ScaleImage(axes, middle, half)
-
-
-KINDS = {"generation": draw}
 
 
 # ── The task ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -260,6 +262,23 @@ class GenerationTask(ArrayTask):
         scaled: Tensor = self._scale_pictures.cpu()(torch.from_numpy(answers))
         return scaled.nan_to_num(nan=-1.0).clamp(-1.0, 1.0)
 
+    def rivals(self) -> dict[str, Predict]:
+        """See `types.Rivalled`: without a network, a normal distribution along the principal axes of the training
+        pictures, one for each number of the noise."""
+        (name, noise), port = next(iter(self.data.inputs.items())), self.answers[0]
+        pictures = self.real("train")
+        shape = pictures.shape[1:]
+        rows = pictures[_spread(len(pictures), min(len(pictures), FITTED))].reshape(-1, math.prod(shape))
+        mean = rows.mean(axis=0, dtype=np.float64)
+        _, scales, axes = np.linalg.svd(rows - mean, full_matrices=False)
+        steps = (scales[:, None] * axes / math.sqrt(len(rows) - 1))[: noise.shape[1]]
+
+        def drawn(inputs: Arrays) -> Arrays:
+            answers = mean + inputs[name][:, : len(steps)] @ steps
+            return {port.name: answers.reshape(-1, *shape).astype(np.float32)}
+
+        return {"a normal distribution": drawn}
+
     def _floor(self, split: Split) -> float:
         """What as many real pictures, of train, have for their distance to those of the split."""
         real, train = self._features(split), self._features("train")
@@ -300,11 +319,12 @@ def classes_of(found: Found) -> np.ndarray | None:
         return None
     if not 2 <= len(np.unique(found.target)) <= len(found.target) // 2:
         return None
-    return read_target(found, "classification")[0]
+    return read_classes(found, "classification").target
 
 
-def generation(found: Found, inputs: Arrays, source: Source) -> GenerationTask:
+def generation(found: Found, source: Source) -> GenerationTask:
     """Raises BadInput."""
+    inputs = arranged(found, source)[1]
     if list(inputs) != ["image"]:
         raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --kind generation takes images.")
     pictures = inputs["image"]
@@ -327,7 +347,7 @@ def generation(found: Found, inputs: Arrays, source: Source) -> GenerationTask:
     return GenerationTask(data, classes)
 
 
-TASKS = {"generation": generation}
+KINDS = {"generation": Offer(draw, whole=generation)}
 
 
 def draw_noise(rows: Mapping[str, np.ndarray], n: int, size: int, *, seed: int) -> np.ndarray:

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.types import JSON, Arrays, Batch, Evaluation, Goal, Port, Predict, Split, Training
+from searchkit.types import JSON, Arrays, BadInput, Batch, Evaluation, Goal, Port, Predict, Split, Training
 
 from .arrays import ArrayTask
-from .data import Data, Modality
+from .data import Data, Found, Modality, Offer, Truth
+from .targets import given_target
 from .tokenizer import Tokenizer
 
 WINDOWS_AT_ONCE = 64
@@ -96,9 +97,6 @@ def next_token(data: Data, modality: Modality, frontend: nn.Module, spec_input: 
     return NextToken(spec_input.shape[0], modality.vocabulary(data), characters)
 
 
-KINDS = {"language": next_token}
-
-
 class LanguageTask(ArrayTask):
     """An ArrayTask whose training rows are cut anew from their stream every epoch, and which keeps no more answers than
     it judges at once."""
@@ -137,6 +135,16 @@ class LanguageTask(ArrayTask):
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
         words, arrays = super().pack()
         return {**words, "module": "language"}, arrays
+
+
+def read_tokens(found: Found, kind: str) -> Truth:
+    """(n, L) int64, the token after each. Raises BadInput."""
+    if found.tokenizer is None:
+        raise BadInput(f"{found.where} is no text, which {kind} needs; give a text file, or leave out --kind.")
+    return Truth(given_target(found, kind).astype(np.int64))
+
+
+KINDS = {"language": Offer(next_token, read=read_tokens, task=LanguageTask)}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> LanguageTask:

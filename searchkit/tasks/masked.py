@@ -41,5 +41,8 @@ class MaskedTask(ArrayTask):
         return {**words, "module": "masked"}, arrays
 
 
+TASKS = {"tokens": MaskedTask}
+
+
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> MaskedTask:
     return MaskedTask(Data.unpack(config, arrays))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from searchkit.types import BadInput, Evaluation, Goal, Port, Task, Variational
 
-from .data import Data, Modality
+from .data import Data, Modality, Offer
 from .prepare import make_task
 from .source import Source
 
@@ -120,7 +120,7 @@ def _drawn(net: Variational, x: Tensor, draws: int) -> tuple[Tensor, Tensor] | N
     return torch.cat(errors), torch.cat(nats)
 
 
-KINDS = {"reconstruction": rebuild}
+KINDS = {"reconstruction": Offer(rebuild)}
 
 
 def load(source: Source) -> Task:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from searchkit.types import Evaluation, Goal, Port
 
-from .data import Data, Modality
+from .data import Data, Modality, Offer
 from .metrics import r2
+from .targets import read_values
 
 
 class Rescale(nn.Module):
@@ -83,4 +84,4 @@ def values(data: Data, modality: Modality, frontend: nn.Module, spec_input: Port
     return Values(train.mean(axis=0), np.where(std > 0, std, 1.0))
 
 
-KINDS = {"regression": values}
+KINDS = {"regression": Offer(values, read=read_values)}

@@ -38,11 +38,11 @@ from searchkit.types import (
 from .adversary import Rival
 from .arrays import ArrayTask
 from .cycle import Cycle
-from .data import Data, Found, Modality
+from .data import Data, Found, Modality, Offer
 from .generation import Draw, GenerationTask, bounds, unpacked
 from .image import digits
 from .metrics import squared_distances
-from .prepare import make_task, require_rows
+from .prepare import arranged, make_task, require_rows
 from .source import Source
 from .splits import split_rows
 
@@ -66,9 +66,6 @@ class Redraw(Draw):
 def redraw(data: Data, modality: Modality, frontend: nn.Module, spec_input: Port) -> Redraw:
     second = data.inputs["image"][data.rows[OF_SECOND["train"]]]
     return Redraw(Port("image", second.shape[1:]), bounds(second, data.where))
-
-
-KINDS = {"restyling": redraw}
 
 
 class RestylingTask(GenerationTask):
@@ -170,8 +167,9 @@ def kept_distances(inputs: np.ndarray, answers: np.ndarray) -> float:
 # ── Two sets of pictures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def restyling(found: Found, inputs: Arrays, source: Source) -> RestylingTask:
+def restyling(found: Found, source: Source) -> RestylingTask:
     """Two sets, told apart by the target, in the order of its values. Raises BadInput."""
+    inputs = arranged(found, source)[1]
     if list(inputs) != ["image"]:
         raise BadInput(f"{found.where} holds no pictures, which is what is restyled; --kind restyling takes images.")
     sets = np.unique(found.target) if found.target is not None and found.target.ndim == 1 else np.empty(0)
@@ -200,7 +198,7 @@ def restyling(found: Found, inputs: Arrays, source: Source) -> RestylingTask:
     return RestylingTask(data, found.more.get("classes"))
 
 
-TASKS = {"restyling": restyling}
+KINDS = {"restyling": Offer(redraw, whole=restyling)}
 
 
 def by_set(

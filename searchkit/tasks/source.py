@@ -19,6 +19,8 @@ UNLABELLED = ("reconstruction", "denoising")
 """Kinds that look at the inputs alone."""
 ASKED_BY = {"anomaly": "anomaly", "noise": "denoising"}
 """Fields that one kind alone has: they ask for it."""
+OF_ONE_KIND = {"horizon": "forecasting"}
+"""Fields that mean nothing to any other kind, whether it was asked for or is what a task brings."""
 TOKENS = ("words", "pairs", "characters")
 
 
@@ -99,6 +101,14 @@ class Source:
             raise BadInput(f"The task '{self.task}' brings its own {its}; leave out {flags}.")
         if self.steps is not None and self.steps < 1:
             raise BadInput(f"--steps {self.steps} leaves nothing of a series; it is a whole number from 1 on.")
+
+    def require_suits(self, kind: str | None, where: str) -> None:
+        """Raises BadInput where a field was given that this kind has no use for. kind: None where it is not known."""
+        for flag, one in OF_ONE_KIND.items():
+            if getattr(self, flag) is not None and kind != one:
+                raise BadInput(
+                    f"--{flag} {getattr(self, flag)} is for --kind {one}, and {where} is not for that; leave it out."
+                )
 
     @property
     def forecasts(self) -> bool:

@@ -20,9 +20,10 @@ from torch import Generator, Tensor, nn
 from searchkit.types import JSON, Arrays, BadInput, Batch, Evaluation, Goal, Port, Predict, Split, Training
 
 from .arrays import ArrayTask
-from .data import Data, Modality
+from .data import Data, Found, Modality, Offer, Truth
 from .decoding import greedy
 from .language import WORST, LogSoftmax
+from .targets import given_target
 from .tokenizer import Tokenizer
 from .translations import bleu, bleu_counts, chrf
 
@@ -117,17 +118,10 @@ class Answer:
 
 def _maker(goal: Goal) -> Callable[[Data, Modality, nn.Module, Port], Answer]:
     def make(data: Data, modality: Modality, frontend: nn.Module, spec_input: Port) -> Answer:
-        if "previous" not in data.inputs or data.tokenizer is None:
-            raise BadInput(f"{data.where} holds no pairs of texts, which {data.kind} needs; leave out --kind.")
+        assert data.tokenizer is not None
         return Answer(goal, data.inputs["previous"].shape[1], Tokenizer(data.tokenizer["answers"]))
 
     return make
-
-
-KINDS = {
-    "translation": _maker(Goal("nats_per_character", "minimize")),
-    "transcription": _maker(Goal("exact_match", "maximize")),
-}
 
 
 class WritingTask(ArrayTask):
@@ -230,6 +224,22 @@ class WritingTask(ArrayTask):
 def _trimmed(raw: Arrays, rows: np.ndarray, previous: np.ndarray) -> Arrays:
     lengths = raw["lengths"][rows]
     return {"tokens": raw["tokens"][rows, : lengths.max()], "lengths": lengths, "previous": previous}
+
+
+def read_answers(found: Found, kind: str) -> Truth:
+    """(n, L) int64, the tokens of the answers and the mark. Raises BadInput."""
+    if "previous" not in found.more:
+        raise BadInput(
+            f"{found.where} holds no pairs of texts, which {kind} needs; give parallel files, or lines with a tab in "
+            "them."
+        )
+    return Truth(given_target(found, kind).astype(np.int64))
+
+
+KINDS = {
+    "translation": Offer(_maker(Goal("nats_per_character", "minimize")), read=read_answers, task=WritingTask),
+    "transcription": Offer(_maker(Goal("exact_match", "maximize")), read=read_answers, task=WritingTask),
+}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> WritingTask:
