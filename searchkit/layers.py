@@ -413,6 +413,12 @@ def valid_steps(x_BLC: Tensor, lengths_B: Tensor) -> Tensor:
     return torch.arange(x_BLC.shape[1], device=x_BLC.device)[None, :] < lengths_B[:, None]
 
 
+def trim(x: Tensor, lengths_B: Tensor | None) -> Tensor:
+    """(B, …, L) -> (B, …, L') with no more steps than the longest row has. For training: what stands behind them costs
+    time and changes nothing. In an exported graph the number of steps must not depend on a value."""
+    return x if lengths_B is None else x[..., : int(lengths_B.max())]
+
+
 def reverse(x_BLC: Tensor, lengths_B: Tensor | None) -> Tensor:
     """Each row back to front, its padding still at the end. A second direction is `reverse(layer(reverse(x)))`."""
     if lengths_B is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers import Recurrent, reverse, valid_steps
+from searchkit.layers import Recurrent, reverse, trim, valid_steps
 from searchkit.types import DataSpec, Infeasible
 from spaces._layers import plain_answer
 
@@ -19,7 +19,8 @@ class Stem(nn.Module):
     """(B, C, L) -> (B, ceil(L / hop), D), or tokens (B, L) likewise; with the lengths (B,) of the new steps.
 
     Frame i is centred on step i·hop, and the row's outside counts as zeros. Tokens are embedded, `embedded` wide; a
-    frame of one of them, where that is the width too, is its embedding. dropout: of embedded tokens."""
+    frame of one of them, where that is the width too, is its embedding. dropout: of embedded tokens. In training L is
+    the length of the longest row."""
 
     def __init__(
         self, spec: DataSpec, width: int, *, frame: int, hop: int, embedded: int = 0, dropout: float = 0.0
@@ -39,6 +40,8 @@ class Stem(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.training:
+            x = trim(x, lengths_B)
         if self.embedding is not None:
             embedded_BLD = self.dropout(self.embedding(x))
             if self.conv is None:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.layers import AttentionPool, pool, valid_steps
+from searchkit.layers import AttentionPool, pool, trim, valid_steps
 from searchkit.layers_attention import Positions
 from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
 from spaces._encoder import Block
@@ -208,7 +208,8 @@ class Encoder(nn.Module):
 class Hybrid(nn.Module):
     """Data of the reader's kinds, and lengths (B,) where they vary -> (B, outputs).
 
-    beside: None, or what the sequence reads while the convolutions answer by the mean of their own steps."""
+    beside: None, or what the sequence reads while the convolutions answer by the mean of their own steps. In training
+    rows are as long as the longest of the batch."""
 
     def __init__(
         self,
@@ -229,7 +230,7 @@ class Hybrid(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        x = self.reader(x, lengths_B)
+        x = self.reader(trim(x, lengths_B) if self.training else x, lengths_B)
         steps_BLD, n_steps_B = self.convolutions(x, lengths_B)
         if self.beside is None:
             answer_BD = self.sequence(steps_BLD, n_steps_B)

@@ -85,10 +85,7 @@ class Encoder(nn.Module):
         return out
 
     def steps(self, x: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What the blocks make of each step, (B, L, D), the class token first; and how many are valid. In training
-        there are no more steps than the longest row has: what stands behind them would cost time and change nothing."""
-        if self.training and lengths_B is not None:
-            x = x[..., : int(lengths_B.max())]
+        """What the blocks make of each step, (B, L, D), the class token first; and how many are valid."""
         steps_BLD, lengths_B = self.stem(x, lengths_B)
         if self.pooling == "token":
             steps_BLD = F.pad(steps_BLD, (0, 0, 1, 0))

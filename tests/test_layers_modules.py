@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from searchkit import int8, onnxfile
 from searchkit.edits import apply_edits_, drops, mask_edits_, prunable_groups
-from searchkit.layers import AttentionPool, MixedDepthwise, Recurrent, pool, reverse, surrogates, valid_steps
+from searchkit.layers import AttentionPool, MixedDepthwise, Recurrent, pool, reverse, surrogates, trim, valid_steps
 from searchkit.layers_attention import DISTANCES, REACH, Attention, Positions
 from searchkit.runtime import Deployed
 from searchkit.types import Port
@@ -72,6 +72,13 @@ def test_a_peephole_lstm_of_one_unit_by_hand() -> None:
 
 def _sigmoid(x: float) -> float:
     return float(1 / (1 + np.exp(-x)))
+
+
+def test_trim_leaves_no_step_that_no_row_has() -> None:
+    x = torch.arange(24).view(2, 3, 4)
+    assert torch.equal(trim(x, torch.tensor([1, 3])), x[..., :3])
+    assert torch.equal(trim(x[:, 0], torch.tensor([2, 1])), x[:, 0, :2])
+    assert trim(x, None) is x
 
 
 class Ragged(nn.Module):

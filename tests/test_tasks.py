@@ -624,6 +624,26 @@ def test_many_labels_are_scored_by_label(tmp_path: Path) -> None:
     assert batch.target.unique().tolist() == pytest.approx([0.05, 0.95])
 
 
+def test_a_batch_holds_rows_of_like_lengths(tmp_path: Path) -> None:
+    """Every row of train once, in another order each epoch; the batches are in no order, and hold little padding."""
+    lengths = np.random.default_rng(0).integers(1, 101, 800)
+    x = np.random.default_rng(1).normal(size=(800, 1, 100))
+    task = tasks.load({"data": write_npz(tmp_path / "l.npz", x=x, y=np.arange(800) % 2, lengths=lengths)})
+    training = Training(batch_size=32)
+
+    def epoch(seed: int) -> list[np.ndarray]:
+        return [batch.inputs[1].numpy() for batch in task.batches("train", training, seed=seed, device="cpu")]
+
+    found = epoch(0)
+    train = lengths[task.splits()["train"]]
+    assert sorted(np.concatenate(found)) == sorted(train)
+    assert all(np.array_equal(a, b) for a, b in zip(found, epoch(0), strict=True))
+    assert not all(np.array_equal(np.sort(a), np.sort(b)) for a, b in zip(found, epoch(1), strict=True))
+    longest = [part.max() for part in found]
+    assert longest != sorted(longest)
+    assert sum(part.max() * len(part) for part in found) < 1.15 * train.sum() < 1.15 * 0.6 * 100 * len(train)
+
+
 def test_lengths_travel_and_padding_counts_for_nothing(tmp_path: Path) -> None:
     x, lengths = random.normal(3, 2, size=(60, 2, 15)), random.integers(1, 16, 60)
     padding = np.arange(15) >= lengths[:, None]

@@ -41,7 +41,13 @@ from searchkit.types import (
 from .data import Column, Data, Modality, Offer
 from .summary import summarise
 
-CACHED_BYTES = 64 * 2**20  # a split whose model inputs fit in this goes through the frontend once, not each epoch
+CACHED_BYTES = 256 * 2**20  # a split whose model inputs fit in this goes through the frontend once, not each epoch
+
+SCALED_AT_ONCE = 256
+"""Examples: a spectrogram takes many times the memory of its samples while it is made."""
+
+POOL = 16
+"""Batches that are drawn together and parted by length, so that little of a batch is padding."""
 
 INSPECTED = 10_000
 """Examples of a split at most: an ELBO takes many passes."""
@@ -138,10 +144,7 @@ class ArrayTask:
         self._require_possible(training)
         generator = torch.Generator(device).manual_seed(seed)
         mixing = np.random.default_rng(derive_seed("mixup", seed))
-        order = torch.randperm(self.n_examples("train"), generator=generator, device=device)
-        for rows in torch.split(order, training.batch_size):
-            if len(rows) == 1 and len(order) > 1:
-                continue  # batch norm cannot train on one example
+        for rows in self._shuffled(training.batch_size, generator, device):
             inputs, target = self._examples("train", rows, device)
             inputs, clean = self._augment(inputs, training.augment, generator)
             target = clean if target is None else self._kind.soften(target, training.label_smoothing)
@@ -150,6 +153,25 @@ class ArrayTask:
                 inputs, target = _mix(inputs, target, share, generator)
             yield Batch(inputs, target)
 
+    def _shuffled(self, size: int, generator: Generator, device: str) -> list[Tensor]:
+        """The rows of train in batches, in an order drawn by the generator. Where rows differ in length, a batch holds
+        those of like lengths. None has one example, where there are more: batch norm cannot train on it."""
+        order = torch.randperm(self.n_examples("train"), generator=generator, device=device)
+        if (lengths := self._lengths(device)) is None:
+            found = list(torch.split(order, size))
+        else:
+            pools = torch.split(order, size * POOL)
+            sorted_pools = [pool[torch.argsort(lengths[pool], stable=True)] for pool in pools]
+            batches = [rows for pool in sorted_pools for rows in torch.split(pool, size)]
+            shuffled = torch.randperm(len(batches), generator=generator, device=device)
+            found = [batches[k] for k in shuffled.tolist()]
+        return [rows for rows in found if len(rows) > 1 or len(order) == 1]
+
+    def _lengths(self, device: str) -> Tensor | None:
+        """(n,) of the training rows, by which they are put together; None where they are all alike."""
+        lengths = self.data.inputs.get("lengths")
+        return None if lengths is None else torch.from_numpy(lengths[self.data.rows["train"]]).to(device)
+
     def _require_possible(self, training: Training) -> None:
         unknown = [name for name in training.augment if name not in self._modality.augmentations]
         if unknown:
@@ -157,10 +179,15 @@ class ArrayTask:
             raise BadInput(f"No augmentation '{unknown[0]}' for {self.spec.modality} data; allowed: {allowed}.")
         if training.mixup > 0 and self.spec.vocabulary:
             raise Infeasible("tokens cannot be mixed; set mixup to 0")
-        if training.mixup > 0 and not all(port.batched and port.counted_by is None for port in self.inputs):
+        if training.mixup > 0 and not self._has_equal_parts:
             raise Infeasible(
                 "examples of different sizes, or with parts that they share, cannot be mixed; set mixup to 0"
             )
+
+    @property
+    def _has_equal_parts(self) -> bool:
+        """Whether an example is one row of each input."""
+        return all(port.batched and port.counted_by is None for port in self.inputs)
 
     def _augment(
         self, inputs: tuple[Tensor, ...], names: tuple[str, ...], generator: Generator
@@ -190,7 +217,10 @@ class ArrayTask:
             inputs = tuple(torch.from_numpy(raw[port.name]).to(device) for port in self.inputs)
             scaled_bytes = 4 * self.n_examples(split) * int(np.prod([n or 1 for n in self.spec.inputs[0].shape]))
             is_scaled = scaled_bytes <= CACHED_BYTES
-            if is_scaled:
+            if is_scaled and self._has_equal_parts:
+                parts = [self._scale(part) for part in zip(*(x.split(SCALED_AT_ONCE) for x in inputs), strict=True)]
+                inputs = tuple(torch.cat(values) for values in zip(*parts, strict=True))
+            elif is_scaled:
                 inputs = self._scale(inputs)
             encoded = self._encoded(split)
             target = None if encoded is None else torch.from_numpy(encoded).to(device)

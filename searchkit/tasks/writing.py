@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from searchkit.types import JSON, Arrays, BadInput, Batch, Evaluation, Goal, Port, Predict, Split, Training
 
@@ -29,9 +29,6 @@ from .translations import bleu, bleu_counts, chrf
 
 ROWS_AT_ONCE = 64
 """Of an evaluation: an answer has a number for each token that there is, at each step."""
-
-POOL = 16
-"""Batches that are drawn together and parted by length, so that little of a batch is padding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,24 +132,18 @@ class WritingTask(ArrayTask):
     def _train(self, training: Training, seed: int, device: str) -> Iterator[Batch]:
         self._require_possible(training)
         generator = torch.Generator(device).manual_seed(seed)
-        for rows in self._alike(training.batch_size, generator, device):
+        for rows in self._shuffled(training.batch_size, generator, device):
             yield self._batch("train", rows, training.label_smoothing, device)
 
     def _val(self, training: Training, device: str) -> Iterator[Batch]:
         for rows in torch.split(torch.arange(self.n_examples("val"), device=device), training.batch_size):
             yield self._batch("val", rows, 0.0, device)
 
-    def _alike(self, size: int, generator: Generator, device: str) -> list[Tensor]:
-        """The rows of train in batches of like lengths, in an order drawn by the generator."""
+    def _lengths(self, device: str) -> Tensor:
+        """Of the text and its answer together."""
         (_, lengths, _), target, _ = self._resident("train", device)
         assert target is not None
-        steps = lengths + (target >= 0).sum(1)
-        order = torch.randperm(len(steps), generator=generator, device=device)
-        found: list[Tensor] = []
-        for pool in torch.split(order, size * POOL):
-            found += torch.split(pool[torch.argsort(steps[pool], stable=True)], size)
-        shuffled = torch.randperm(len(found), generator=generator, device=device)
-        return [found[k] for k in shuffled.tolist() if len(found[k]) > 1 or len(order) == 1]
+        return lengths + (target >= 0).sum(1)
 
     def _batch(self, split: Split, rows: Tensor, smoothing: float, device: str) -> Batch:
         (tokens, lengths, previous), target = self._examples(split, rows, device)
