@@ -179,10 +179,10 @@ def test_a_training_goes_on_bit_for_bit_with_its_critic(
 def test_every_objective_draws_better_than_chance(digits: GenerationTask, objective: str, kind: str) -> None:
     net = generator(digits, kind)
     before = value(net, digits)
-    epochs = 2 if objective == "wasserstein" else 5  # its critic learns three times as often
+    epochs = 3 if kind == "style" else 1
     training = replace(GAN.training.default, objective=objective, lr=2e-3, epochs=epochs)
     digits.fit(net, FitPlan(training, seed=0, until=epochs), TrainState())
-    assert value(net, digits) < 0.75 * before
+    assert value(net, digits) < 0.85 * before
 
 
 def test_the_critic_learns_so_often_and_the_generator_not_from_it(digits: GenerationTask) -> None:
