@@ -65,12 +65,12 @@ BARS = {
         on("mlp", "fashion-mnist", "--trials", "6", "--epochs", "18"), 0.883, "MLP in the repository of Fashion-MNIST"
     ),
     "fashion-mnist-mixnet": Bar(
-        on("mixnet", "fashion-mnist", "--max-params", "100k", "--time-budget", "60m"),
+        on("mixnet", "fashion-mnist", "--max-params", "100k", "--time-budget", "45m"),
         0.925,
         "two convolutions in the repository of Fashion-MNIST",
     ),
     "fashion-mnist-vit": Bar(
-        on("vit", "fashion-mnist", "--trials", "4", "--epochs", "15"), 0.90, "asked of this project"
+        on("vit", "fashion-mnist", "--time-budget", "25m"), 0.90, "asked of this project"
     ),
     "adult": Bar(
         on("mlp", "adult/adult-train.csv", "--test-data", str(DATA / "adult" / "adult-test.csv"), "--target", "c14",
@@ -136,7 +136,7 @@ BARS = {
         "nanoGPT's setting for a CPU",
     ),
     "fashion-mnist-gan": Bar(
-        on("gan", "fashion-mnist", "--kind", "generation", "--trials", "2", "--epochs", "6", "--rungs", "1"),
+        on("gan", "fashion-mnist", "--kind", "generation", "--time-budget", "35m"),
         "a normal distribution",
         "as many principal axes as the noise has numbers; no published figure is in these features",
     ),
