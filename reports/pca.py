@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from searchkit import tasks  # noqa: E402  (found by the line above)
-from searchkit.evidence import metric_interval, paired_difference  # noqa: E402
+from searchkit.intervals import metric_interval, paired_difference  # noqa: E402
 from searchkit.run import Context, Run  # noqa: E402
 from searchkit.runtime import OnnxPredictor, TorchPredictor, deploy  # noqa: E402
 from searchkit.spacefile import load_space  # noqa: E402

@@ -28,7 +28,7 @@ from searchkit.layers import AttentionPool, Recurrent, reverse  # noqa: E402
 from searchkit.line import cpu_model  # noqa: E402
 from searchkit.measure import params  # noqa: E402
 from searchkit.runtime import Deployed  # noqa: E402
-from searchkit.stages.prune import Ranking, prune_  # noqa: E402
+from searchkit.stages.cuts import Ranking, prune_  # noqa: E402
 from searchkit.types import Port  # noqa: E402
 
 NETS = {"LSTM": ("lstm", False), "GRU": ("gru", False), "GRU, both directions": ("gru", True),

@@ -20,7 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
 from onnxruntime.quantization import quantize_static as ort_quantize_static
 
-from searchkit import onnxfile, rewrites
+from searchkit import onnxfile, rewrites, slim
 from searchkit.measure import trace
 from searchkit.types import Arrays
 
@@ -68,8 +68,8 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     _float_biases(raw, but_of=_float_tail(raw))
     _drop_zero_points(raw)
     _drop_unused(raw)
-    rewrites.join_vectors(raw, exact=onnxfile.FRONTEND)
-    return onnxfile.save(onnxfile.shrink(raw), target)
+    rewrites.join_vectors(raw, exact=slim.FRONTEND)
+    return onnxfile.save(slim.shrink(raw), target)
 
 
 def dynamic(source: Path, target: Path) -> int:
@@ -88,7 +88,7 @@ def dynamic(source: Path, target: Path) -> int:
     )
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / "dynamic.onnx"
-        onnxfile.save(onnxfile.shrink(raw), between)
+        onnxfile.save(slim.shrink(raw), between)
         return onnxfile.weight_only(between, target)
 
 
@@ -162,7 +162,7 @@ def _outside(model: onnx.ModelProto) -> list[str]:
 
 def _of_frontend(model: onnx.ModelProto) -> set[str]:
     """Names of the nodes that read a number of the frontend."""
-    its = {tensor.name for tensor in model.graph.initializer if tensor.name.startswith(onnxfile.FRONTEND)}
+    its = {tensor.name for tensor in model.graph.initializer if tensor.name.startswith(slim.FRONTEND)}
     return {node.name for node in model.graph.node if its.intersection(node.input)}
 
 

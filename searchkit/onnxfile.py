@@ -1,8 +1,6 @@
 """The exported file: one ONNX graph from raw features to answers, small, checked, the same bytes each time it is made.
 
-A network of a few thousand parameters is dominated by names and metadata: the exporter writes source paths, code lines
-and long value names into the file. They are taken out here, once, for every file that searchkit writes. This is about
-files; what runs them is `searchkit.runtime`. Format: https://onnx.ai/onnx/repo-docs/IR.html.
+This is about files, which `searchkit.slim` makes small; what runs them is `searchkit.runtime`. Format: https://onnx.ai/onnx/repo-docs/IR.html.
 """
 
 from __future__ import annotations
@@ -10,14 +8,11 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import string
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +24,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from searchkit import layout, rewrites
-from searchkit.types import Arrays, BadInput, Port, Predict, Resumable
+from searchkit.slim import FRONTEND, MARK, NODE_BYTES, graphs, shrink, tensors
+from searchkit.types import Arrays, BadInput, Port, Resumable
 
 if TYPE_CHECKING:
     import torch
@@ -41,13 +37,6 @@ OPSET = 20
 PAST, MEMORY = "past", "memory"
 """What a resumable file takes and gives beside its inputs and answers (types.Resumable). The axis of the steps that are
 past is called past too; it may be empty."""
-
-MARK = "searchkit.qdq"
-"""Key in the model's metadata; the value "weight-only" asks for sessions with `session.disable_quant_qdq`."""
-
-
-FRONTEND = "_"
-"""What the names of a frontend's own numbers begin with: its features are of too wide a range for 8 bits."""
 
 
 # ── Reading and running ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -66,7 +55,7 @@ def load(path: Path) -> onnx.ModelProto:
         raise BadInput(f"{path} is not a whole ONNX model ({error}); export it again.") from error
     if not model.graph.node:
         raise BadInput(f"{path} holds no ONNX graph; give the path of an ONNX model.")
-    for tensor in _tensors(model.graph):
+    for tensor in tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise BadInput(
                 f"{path} keeps the data of '{tensor.name}' in another file, which is refused; save it as a single file."
@@ -160,7 +149,7 @@ def ports(opened: ort.InferenceSession) -> tuple[Port, ...]:
 
 def op_counts(path: Path) -> dict[str, int]:
     """Operators of the graph, its subgraphs included, most frequent first."""
-    counts = Counter(node.op_type for graph in _graphs(load(path).graph) for node in graph.node)
+    counts = Counter(node.op_type for graph in graphs(load(path).graph) for node in graph.node)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -221,31 +210,6 @@ def export(
     _name_axes(model, inputs, answers)
     rewrites.before_joins(model)
     return save(shrink(model), path)
-
-
-def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same computation in fewer bytes: no metadata, documentation or inferred shapes, short names, no attributes
-    that say the default, no twins among the initializers. Graph inputs and outputs keep their names; marks of our own
-    in the metadata stay."""
-    small = onnx.ModelProto()
-    small.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
-    kept = [(entry.key, entry.value) for entry in small.metadata_props if entry.key == MARK]
-    for field in ("metadata_props", "doc_string", "producer_version", "domain", "functions"):
-        small.ClearField(field)
-    onnx.helper.set_model_props(small, dict(kept))
-    small.producer_name = "searchkit"
-    for graph in _graphs(small.graph):
-        _scrub(graph)
-        rewrites.drop_defaults(small, graph)
-    _merge_twins(small.graph)
-    _merge_transposed(small.graph)
-    _shorten_names(small)
-    small.graph.name = "g"
-    used = {node.domain for graph in _graphs(small.graph) for node in graph.node}
-    imports = [entry for entry in small.opset_import if entry.domain in used]
-    del small.opset_import[:]
-    small.opset_import.extend(imports)
-    return small
 
 
 def _resuming(module: Resumable) -> torch.nn.Module:
@@ -356,119 +320,6 @@ def _torchlib() -> dict[Any, list[Any]]:
     return ONNXRegistry.from_torchlib(OPSET).functions
 
 
-# ── Taking names and twins out ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from _graphs(inner)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    for part in _graphs(graph):
-        yield from part.initializer
-        for sparse in part.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-        for node in part.node:
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.TENSOR:
-                    yield attribute.t
-                yield from attribute.tensors
-
-
-def _scrub(graph: onnx.GraphProto) -> None:
-    del graph.value_info[:]
-    graph.ClearField("metadata_props")
-    graph.ClearField("doc_string")
-    for value in [*graph.input, *graph.output]:
-        value.ClearField("metadata_props")
-        value.ClearField("doc_string")
-    for tensor in graph.initializer:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
-    for node in graph.node:
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
-        node.ClearField("name")
-        for attribute in node.attribute:
-            attribute.ClearField("doc_string")
-
-
-def _merge_twins(graph: onnx.GraphProto) -> None:
-    outputs = {value.name for value in graph.output}
-    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
-    twins: dict[str, str] = {}
-    kept = []
-    for tensor in graph.initializer:
-        key = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
-        if tensor.name in outputs or key not in first or not tensor.raw_data:
-            first.setdefault(key, tensor.name)
-            kept.append(tensor)
-        else:
-            twins[tensor.name] = first[key]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    for part in _graphs(graph):
-        for node in part.node:
-            for position, name in enumerate(node.input):
-                node.input[position] = twins.get(name, name)
-
-
-def _merge_transposed(graph: onnx.GraphProto) -> None:
-    """A matrix that is another one transposed (an embedding that is the last layer too) is stored once. ONNX Runtime
-    transposes it when it opens the file."""
-    outputs = {value.name for value in graph.output}
-    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
-    kept, nodes = [], []
-    for tensor in graph.initializer:
-        if len(tensor.dims) != 2 or len(tensor.raw_data) < _NODE_BYTES or min(tensor.dims) == 1:
-            kept.append(tensor)
-            continue
-        turned = np.ascontiguousarray(numpy_helper.to_array(tensor).T)
-        key = (tensor.data_type, turned.shape, turned.tobytes())
-        if key in first and tensor.name not in outputs:
-            nodes.append(onnx.helper.make_node("Transpose", [first[key]], [tensor.name], perm=[1, 0]))
-        else:
-            first[(tensor.data_type, tuple(tensor.dims), tensor.raw_data)] = tensor.name
-            kept.append(tensor)
-    if nodes:
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
-        nodes += graph.node
-        del graph.node[:]
-        graph.node.extend(nodes)
-
-
-def _shorten_names(model: onnx.ModelProto) -> None:
-    ports = {value.name for value in [*model.graph.input, *model.graph.output]}
-    used: Counter[str] = Counter()
-    for graph in _graphs(model.graph):
-        used.update(tensor.name for tensor in graph.initializer)
-        used.update(value.name for value in [*graph.input, *graph.output])
-        for node in graph.node:
-            used.update([*node.input, *node.output])
-    fresh = ("".join(letters) for n in range(1, 5) for letters in product(string.ascii_letters, repeat=n))
-    unused = (name for name in fresh if name not in ports)
-    # The most used get the shortest; ties by order of appearance, which Counter keeps: the bytes stay deterministic.
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    marked = {name for name in initializers if name.startswith(("frontend.", FRONTEND))}
-    short = {
-        name: (FRONTEND if name in marked else "") + next(unused)
-        for name, _ in used.most_common()
-        if name and name not in ports
-    }
-    for graph in _graphs(model.graph):
-        for named in [*graph.initializer, *graph.input, *graph.output]:
-            named.name = short.get(named.name, named.name)
-        for node in graph.node:
-            node.input[:] = [short.get(name, name) for name in node.input]
-            node.output[:] = [short.get(name, name) for name in node.output]
-
-
 # ── Weights in int8 ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -495,7 +346,7 @@ def weight_only(source: Path, target: Path) -> int:
     for name, axis in axes.items():
         tensor = initializers[name]
         weight = numpy_helper.to_array(tensor)
-        if weight.dtype != np.float32 or 3 * weight.size < 4 * weight.shape[axis] + _NODE_BYTES:
+        if weight.dtype != np.float32 or 3 * weight.size < 4 * weight.shape[axis] + NODE_BYTES:
             continue
         quantized, scale = _symmetric(weight, axis)
         shape = [-1 if other == axis else 1 for other in range(weight.ndim)]
@@ -510,10 +361,6 @@ def weight_only(source: Path, target: Path) -> int:
     rewrites.join_vectors(model, exact=FRONTEND)
     onnx.helper.set_model_props(model, {MARK: "weight-only"})
     return save(shrink(model), target)
-
-
-_NODE_BYTES = 96
-"""What a DequantizeLinear with its scale costs beside the scale's numbers: below it int8 would grow the file."""
 
 
 def _channel_axis(node: onnx.NodeProto, position: int, tensor: onnx.TensorProto) -> int | None:
@@ -548,109 +395,3 @@ def _symmetric(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     scale = rewrites.held_by_half(np.where(largest > 0, largest / 127, 1).astype(np.float32))
     shape = [-1 if other == axis else 1 for other in range(weight.ndim)]
     return np.clip(np.rint(weight / scale.reshape(shape)), -127, 127).astype(np.int8), scale
-
-
-# ── Parity ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """Two predictors on the same examples.
-
-    max_abs: the largest difference, in the unit of the answers. max_rel: the same over the largest answer of b.
-    argmax: share of examples whose largest answer (over the last axis) is the same; 1 where there is one answer only.
-    worst: index of the example that differs most. agrees: every difference is within the tolerance."""
-
-    max_abs: float
-    max_rel: float
-    argmax: float
-    n: int
-    worst: int
-    agrees: bool
-
-
-COMPARED_AT_ONCE = 64
-"""Examples: the answers of both, and their differences, are held at once."""
-
-
-def parity(
-    a: Predict,
-    b: Predict,
-    arrays: Arrays,
-    *,
-    ports: tuple[Port, ...] = (),
-    atol: float = 1e-4,
-    rtol: float = 1e-3,
-) -> Parity:
-    """Compare on every example of `arrays`: some at a time where the ports say how they lie, which a vocabulary of
-    thousands at each step of each example needs, else all at once.
-
-    Agreement is |a − b| ≤ atol · max(1, rms of b) + rtol · |b| everywhere, all finite: fp32 sums in another order stay
-    two orders of magnitude below it (6e-7 on probabilities, over 19 families), a wrong operator three above. Answers
-    in a large unit (diabetes: about 150) get the tolerance in their own scale."""
-    whole: Parity | None = None
-    for part in layout.batches(ports, arrays, COMPARED_AT_ONCE) if ports else (arrays,):
-        found = _parity(a(part), b(part), atol, rtol)
-        whole = found if whole is None else _joined(whole, found)
-    assert whole is not None, "there are no examples"
-    return whole
-
-
-def _joined(a: Parity, b: Parity) -> Parity:
-    """Of the examples of a, and those of b after them."""
-    n = a.n + b.n
-    share = (a.argmax * a.n + b.argmax * b.n) / n
-    worst = a.worst if a.max_rel >= b.max_rel else a.n + b.worst
-    return Parity(max(a.max_abs, b.max_abs), max(a.max_rel, b.max_rel), share, n, worst, a.agrees and b.agrees)
-
-
-def _parity(answers_a: Arrays, answers_b: Arrays, atol: float, rtol: float) -> Parity:
-    assert set(answers_a) == set(answers_b), f"answers differ in name: {sorted(answers_a)} and {sorted(answers_b)}"
-    found = [_compare(answers_a[name], answers_b[name], atol, rtol) for name in sorted(answers_b)]
-    worst = max(found, key=lambda one: one.max_rel if np.isfinite(one.max_rel) else np.inf)
-    return Parity(
-        max_abs=max(one.max_abs for one in found),
-        max_rel=worst.max_rel,
-        argmax=min(one.argmax for one in found),
-        n=worst.n,
-        worst=worst.worst,
-        agrees=all(one.agrees for one in found),
-    )
-
-
-def resumption(path: Path, arrays: Arrays) -> Parity:
-    """A resumable file on some rows at once, against the same rows in two calls, the second of which goes on from the
-    memory of the first. The steps are the second axis of every input and of the answers."""
-    opened = session(path)
-    names = [value.name for value in opened.get_outputs() if value.name != MEMORY]
-    half = next(iter(arrays.values())).shape[1] // 2
-    early, late = ({name: rows[:, part] for name, rows in arrays.items()} for part in (slice(half), slice(half, None)))
-    *first, memory = opened.run([*names, MEMORY], feed(opened, early))
-    second = opened.run(names, feed(opened, {**late, PAST: memory}))
-
-    def whole(inputs: Arrays) -> Arrays:
-        return dict(zip(names, opened.run(names, feed(opened, inputs)), strict=True))
-
-    def in_two(inputs: Arrays) -> Arrays:
-        parts = zip(first, second, strict=True)
-        return {name: np.concatenate(both, 1) for name, both in zip(names, parts, strict=True)}
-
-    return parity(in_two, whole, arrays)
-
-
-def _compare(a: np.ndarray, b: np.ndarray, atol: float, rtol: float) -> Parity:
-    n = len(b)
-    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return Parity(np.inf, np.inf, 0.0, n, 0, False)
-    difference = np.abs(a.astype(np.float64) - b)
-    allowed = atol * max(1.0, float(np.sqrt(np.mean(np.square(b, dtype=np.float64))))) + rtol * np.abs(b)
-    excess = (difference / allowed).reshape(n, -1).max(axis=1)
-    several = b.ndim > 1 and b.shape[-1] > 1
-    return Parity(
-        max_abs=float(difference.max()),
-        max_rel=float(difference.max() / max(float(np.abs(b).max()), 1e-12)),
-        argmax=float(np.mean(a.argmax(-1) == b.argmax(-1))) if several else 1.0,
-        n=n,
-        worst=int(excess.argmax()),
-        agrees=bool(excess.max() <= 1.0),
-    )

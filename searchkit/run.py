@@ -415,27 +415,28 @@ class Context:
         """Write `net` as one ONNX file and compare the two on every example of val; a resumable file must also go on
         from its memory as if it had not stopped. Raises GateFailed."""
         from searchkit import layout, onnxfile
+        from searchkit.parity import parity, resumption
         from searchkit.runtime import OnnxPredictor, TorchPredictor
 
         deployed = self.deployed(net.cpu())
         onnxfile.export(deployed, self.task.inputs, self.task.answers, path, example=self.example())
         torch_predictor = TorchPredictor(deployed, self.task.inputs, self.task.answers)
         ports, val = self.task.inputs, self.task.raw("val")
-        parity = onnxfile.parity(torch_predictor, OnnxPredictor(path), val, ports=ports)
-        if not parity.agrees:
+        proof = parity(torch_predictor, OnnxPredictor(path), val, ports=ports)
+        if not proof.agrees:
             raise GateFailed(
-                f"The exported file disagrees with the network: the answers differ by up to {parity.max_abs:.3g} "
-                f"over {parity.n} examples of val. The file is not used."
+                f"The exported file disagrees with the network: the answers differ by up to {proof.max_abs:.3g} "
+                f"over {proof.n} examples of val. The file is not used."
             )
         if isinstance(deployed, Resumable):
             rows = layout.take(self.task.inputs, self.task.raw("val"), slice(0, RESUMED_ROWS))
-            resumed = onnxfile.resumption(path, rows)
+            resumed = resumption(path, rows)
             if not resumed.agrees:
                 raise GateFailed(
                     "The exported file cannot go on from its memory: in two calls the answers differ by up to "
                     f"{resumed.max_abs:.3g} from those in one. The file is not used."
                 )
-        return {"max_abs_diff": parity.max_abs}
+        return {"max_abs_diff": proof.max_abs}
 
     def scores(self, net: nn.Module) -> np.ndarray:
         """(n,) of val: the network's score on each example, by the lines that score its exported file."""

@@ -10,7 +10,8 @@ import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from searchkit.evidence import Kind, agreement, errors, mcnemar, metric_interval, paired_difference
+from searchkit.evidence import errors
+from searchkit.intervals import Kind, agreement, mcnemar, metric_interval, paired_difference
 from searchkit.run import Run
 from searchkit.types import JSON, Artifact, Evaluation, Goal, freeze
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from searchkit import tasks
-from searchkit.evidence import agreement, metric_interval, paired_difference
+from searchkit.intervals import agreement, metric_interval, paired_difference
 from searchkit.run import Context, Run
 from searchkit.runtime import OnnxPredictor
 from searchkit.spacefile import load_space

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from searchkit import tasks
-from searchkit.evidence import agreement, errors
+from searchkit.evidence import errors
+from searchkit.intervals import agreement
 from searchkit.run import Context, Run
 from searchkit.runtime import Deployed, OnnxPredictor, TorchPredictor
 from searchkit.search.jobs import decode_state, encode_state

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from searchkit import evidence
-from searchkit.evidence import agreement, mcnemar, metric_interval, paired_difference, pictures, wilson
+from searchkit import evidence, intervals
+from searchkit.evidence import pictures
+from searchkit.intervals import agreement, mcnemar, metric_interval, paired_difference, wilson
 from searchkit.run import Run
 from searchkit.stages import quantize
 from searchkit.types import DataSpec, Evaluation, Goal, Port
@@ -62,13 +63,13 @@ def test_bootstrap_agrees_with_scipy(goal):
 
 def test_drawing_counts_equals_drawing_examples(monkeypatch):
     scores = np.random.default_rng(0).integers(0, 5, size=300) / 4
-    by_counts = evidence._bootstrap_means(scores, 0)
+    by_counts = intervals._bootstrap_means(scores, 0)
     noise = np.random.default_rng(1).normal(size=300) * 1e-9  # makes every score unique: the other road
-    by_examples = evidence._bootstrap_means(scores + noise, 0)
+    by_examples = intervals._bootstrap_means(scores + noise, 0)
     assert by_counts.mean() == pytest.approx(by_examples.mean(), abs=1e-3)
     assert by_counts.std() == pytest.approx(by_examples.std(), rel=0.03)
-    monkeypatch.setattr(evidence, "_CHUNK", 1000)
-    assert np.array_equal(evidence._bootstrap_means(scores + noise, 0), by_examples)  # chunks do not change the draw
+    monkeypatch.setattr(intervals, "_CHUNK", 1000)
+    assert np.array_equal(intervals._bootstrap_means(scores + noise, 0), by_examples)  # chunks do not change the draw
 
 
 def coverage(truth: float, draw, interval, repeats: int = 400) -> float:
@@ -82,7 +83,7 @@ def coverage(truth: float, draw, interval, repeats: int = 400) -> float:
 def test_intervals_cover_what_they_promise(monkeypatch):
     """The binomial error of 400 repeats is about 1.1 points. Over 2,000 repeats BCa covers .94–.95 of these; of the
     root mean of 100 squared normal errors .93: a small test split makes it a little narrow."""
-    monkeypatch.setattr(evidence, "RESAMPLES", 1000)
+    monkeypatch.setattr(intervals, "RESAMPLES", 1000)
     binary = coverage(0.95, lambda rng: (rng.random(200) < 0.95,), lambda s: metric_interval(ACCURACY, s))
     skewed = coverage(1.0, lambda rng: (rng.gamma(1.0, size=150),), lambda s: metric_interval(MSE, s))
     rooted = coverage(1.0, lambda rng: (rng.normal(size=300) ** 2,), lambda s: metric_interval(RMSE, s))
@@ -94,7 +95,7 @@ def test_intervals_cover_what_they_promise(monkeypatch):
 @pytest.mark.parametrize("flip", [0.005, 0.02, 0.1])
 def test_paired_differences_cover_what_they_promise(monkeypatch, flip):
     """b is right on .9; a differs on `flip` of the examples, at random: the true difference is −.8·flip."""
-    monkeypatch.setattr(evidence, "RESAMPLES", 1000)
+    monkeypatch.setattr(intervals, "RESAMPLES", 1000)
 
     def draw(rng):
         b = rng.random(300) < 0.9
@@ -104,7 +105,7 @@ def test_paired_differences_cover_what_they_promise(monkeypatch, flip):
 
 
 def test_paired_root_differences_cover(monkeypatch):
-    monkeypatch.setattr(evidence, "RESAMPLES", 1000)
+    monkeypatch.setattr(intervals, "RESAMPLES", 1000)
 
     def draw(rng):
         error = rng.normal(size=200)
@@ -265,7 +266,7 @@ def overlapping(rng: np.random.Generator, n: int = 600, width: int = 12) -> np.n
 
 def test_blocks_cover_where_single_windows_do_not(monkeypatch):
     """Blocks of 24, of windows that share 12 steps: 25 groups. Alone, each window counts for what it does not tell."""
-    monkeypatch.setattr(evidence, "RESAMPLES", 1000)
+    monkeypatch.setattr(intervals, "RESAMPLES", 1000)
     groups = np.arange(600) // 24
 
     def draw(rng):

@@ -16,9 +16,10 @@ import pytest
 import torch
 from test_bundle import python
 
-from searchkit import measure, onnxfile, tasks
+from searchkit import measure, tasks
 from searchkit.edits import apply_edits_, drops, prunable_groups
 from searchkit.layers_attention import Attention, Unembedding
+from searchkit.parity import parity, resumption
 from searchkit.pipeline import apply
 from searchkit.run import Context, Run
 from searchkit.runtime import OnnxPredictor, TorchPredictor
@@ -206,7 +207,7 @@ def test_int8_files_go_on_from_their_memory(written: SimpleNamespace, tmp_path: 
     least = {"static": 0.95, "dynamic": 0.8, "weight-only": 0.999}
     for method in least:
         stage._write(method, fp32, tmp_path / f"{method}.onnx", written.ctx)
-        found = onnxfile.resumption(tmp_path / f"{method}.onnx", rows_)
+        found = resumption(tmp_path / f"{method}.onnx", rows_)
         assert np.isfinite(found.max_abs) and found.argmax > least[method], (method, found.argmax)
     shutil.rmtree(written.folder / "int8", ignore_errors=True)
     ctx = Context(Run.create(written.folder, "int8", {}), written.task, lambda name: SPACE, echo=lambda line: None)
@@ -236,7 +237,7 @@ def test_the_loop_takes_a_network_without_memory(tmp_path: Path, written: Simple
     own = TorchPredictor(written.ctx.deployed(written.net), written.task.inputs, written.task.answers)
     for length in (1, 2, 7, STEPS):
         tokens = {"tokens": written.task.raw("val")["tokens"][:5, :length]}
-        assert onnxfile.parity(predictor, own, tokens).agrees
+        assert parity(predictor, own, tokens).agrees
 
 
 def test_lines_of_text_are_answered_by_the_bundle(tmp_path: Path) -> None:

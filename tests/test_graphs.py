@@ -25,6 +25,7 @@ from searchkit.layers_graph import (
     pool_nodes,
     segment_max,
 )
+from searchkit.parity import parity
 from searchkit.runtime import Deployed, OnnxPredictor, TorchPredictor
 from searchkit.spacefile import load_space
 from searchkit.stages.quantize import calibration
@@ -190,7 +191,7 @@ def test_the_file_answers_for_any_number_of_nodes_and_edges(arch: str, task: str
         for size in (1, 5, 256):
             by_net = TorchPredictor(net, data.inputs, data.answers)
             some = layout.take(data.inputs, arrays, slice(0, 12))
-            proof = onnxfile.parity(OnnxPredictor(path, batch_size=size), by_net, some)
+            proof = parity(OnnxPredictor(path, batch_size=size), by_net, some)
             assert proof.agrees, (size, proof)
     whole = OnnxPredictor(path)(raw)["probabilities"]
     np.testing.assert_allclose(OnnxPredictor(path, threads=4)(raw)["probabilities"], whole, rtol=1e-4, atol=1e-6)

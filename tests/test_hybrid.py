@@ -14,7 +14,7 @@ from searchkit.edits import Group, apply_edits_, drops, mask_edits_, prunable_gr
 from searchkit.measure import params
 from searchkit.runtime import Deployed
 from searchkit.spacefile import load_space
-from searchkit.stages.prune import Ranking, prune_
+from searchkit.stages.cuts import Ranking, prune_
 from searchkit.types import DataSpec, Infeasible, Port
 
 HYBRID = load_space(Path(__file__).parents[1] / "spaces" / "hybrid.py")

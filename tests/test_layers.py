@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "searchkit": 0, "searchkit.types": 0, "searchkit.units": 0, "searchkit.layout": 0,
     "searchkit.layers": 1, "searchkit.layers_attention": 1, "searchkit.layers_graph": 1,
-    "searchkit.edits": 1, "searchkit.rewrites": 1, "searchkit.onnxfile": 1, "searchkit.int8": 1,
+    "searchkit.edits": 1, "searchkit.rewrites": 1, "searchkit.slim": 1, "searchkit.onnxfile": 1,
+    "searchkit.parity": 1, "searchkit.intervals": 1, "searchkit.int8": 1,
     "searchkit.runtime": 1, "searchkit.measure": 1, "searchkit.train": 1, "searchkit.tasks": 1,
     "searchkit.spacefile": 1, "searchkit.catalogue": 1,
     "searchkit.run": 2,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from searchkit import layout, measure, onnxfile
+from searchkit.parity import parity
 from searchkit.runtime import OnnxPredictor, TorchPredictor
 from searchkit.types import Arrays, BadInput, Port
 
@@ -114,7 +115,7 @@ def test_an_exported_file_tells_how_examples_lie_in_it(tmp_path: Path) -> None:
             port.counted_by,
         )
     by_file, by_net = OnnxPredictor(path, batch_size=2), TorchPredictor(Exported(), BAGS, answers, batch_size=3)
-    proof = onnxfile.parity(by_file, by_net, arrays)
+    proof = parity(by_file, by_net, arrays)
     assert proof.agrees and proof.n == 5
     assert measure.bench([path], processes=0, rounds=1)[str(path)].p50_ms > 0  # what it draws can be run
     assert measure.peak_activation_bytes(path, arrays) > measure.peak_activation_bytes(path)

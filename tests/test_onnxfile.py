@@ -12,10 +12,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from searchkit import onnxfile
+from searchkit import onnxfile, slim
 from searchkit.layers import Recurrent
 from searchkit.layers_attention import Attention
-from searchkit.onnxfile import parity
+from searchkit.parity import parity
 from searchkit.runtime import Deployed, OnnxPredictor, TorchPredictor
 from searchkit.types import BadInput, Port
 
@@ -136,7 +136,7 @@ def test_nothing_of_the_source_is_in_the_file_and_names_are_short(tmp_path):
     names = {name for node in model.graph.node for name in (*node.input, *node.output)} - {"image", "probabilities"}
     marked = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in model.graph.initializer if t.name[0] == "_"}
     assert list(marked.values()) == [[2.0]] and marked.keys() == {name for name in names if name[0] == "_"}
-    assert max(len(name.removeprefix(onnxfile.FRONTEND)) for name in names) == 1
+    assert max(len(name.removeprefix(slim.FRONTEND)) for name in names) == 1
     assert not any(node.name or node.doc_string or node.metadata_props for node in model.graph.node)
 
 
@@ -174,7 +174,7 @@ def test_shrink_keeps_subgraphs_whole_and_merges_twins():
         [weight, twin],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    small = onnxfile.shrink(model)
+    small = slim.shrink(model)
     onnx.checker.check_model(small, full_check=True)
     assert len(small.graph.initializer) == 1 and len(model.graph.initializer) == 2
     assert b"path.py" not in small.SerializeToString() and b"then.result" not in small.SerializeToString()

@@ -20,7 +20,8 @@ from searchkit.measure import macs, params
 from searchkit.run import Context, Run
 from searchkit.runtime import Deployed
 from searchkit.spacefile import load_space
-from searchkit.stages.prune import IMPORTANCES, Prune, Ranking, cuts, importance, least, prune_, widths
+from searchkit.stages.cuts import IMPORTANCES, Ranking, cuts, importance, least, prune_, widths
+from searchkit.stages.prune import Prune
 from searchkit.types import Artifact, BadInput, FitPlan, GateFailed, Inapplicable, Port, TrainState, freeze
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from searchkit import int8, measure, onnxfile
 from searchkit.layers import AttentionPool
 from searchkit.layers_attention import Attention
-from searchkit.onnxfile import parity
+from searchkit.parity import parity
 from searchkit.runtime import OnnxPredictor
 from searchkit.stages import quantize
 from searchkit.stages.quantize import Candidate, Quantize, choose, slower_because

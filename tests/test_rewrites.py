@@ -11,8 +11,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from searchkit import int8, measure, onnxfile, rewrites
+from searchkit import int8, measure, onnxfile, rewrites, slim
 from searchkit.layers import MixedDepthwise
+from searchkit.parity import parity
 from searchkit.runtime import Deployed, OnnxPredictor, TorchPredictor
 from searchkit.types import Arrays, Port
 
@@ -59,7 +60,7 @@ def branches(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]
 
 def test_what_follows_a_join_of_convolutions_is_part_of_them(branches: tuple[nn.Module, Path], tmp_path: Path) -> None:
     net, path = branches
-    assert onnxfile.parity(OnnxPredictor(path), TorchPredictor(net, IMAGE, ANSWER), images(32)).agrees
+    assert parity(OnnxPredictor(path), TorchPredictor(net, IMAGE, ANSWER), images(32)).agrees
     counts = onnxfile.op_counts(path)
     assert "BatchNormalization" not in counts and counts["Conv"] == 4 and counts["Concat"] == 2
     assert counts["Relu"] == counts["LeakyRelu"] == 2, "an activation behind each convolution, which runs them as one"
@@ -87,7 +88,7 @@ def test_a_join_that_others_read_too_is_left_as_it_is(tmp_path: Path) -> None:
         path, answer = tmp_path / f"{twice}.onnx", (Port("logits", (8,)),)
         onnxfile.export(net, IMAGE, answer, path, example=images(2))
         assert onnxfile.op_counts(path)["BatchNormalization"] == 1
-        assert onnxfile.parity(OnnxPredictor(path), TorchPredictor(net, IMAGE, answer), images(8)).agrees
+        assert parity(OnnxPredictor(path), TorchPredictor(net, IMAGE, answer), images(8)).agrees
 
 
 def test_a_default_goes_unsaid_and_nothing_else_does() -> None:
@@ -160,8 +161,8 @@ def test_short_vectors_are_one_tensor_that_is_folded_when_the_file_is_opened(tmp
     (packed,) = (array for array in stored.values() if array.dtype == np.float16)
     assert packed.shape == (5 * 16,)
     for name, one in (("whole", chain(vectors)), ("joined", model)):
-        helper.set_model_props(one, {onnxfile.MARK: "weight-only"})
-        onnxfile.save(onnxfile.shrink(one), tmp_path / f"{name}.onnx")
+        helper.set_model_props(one, {slim.MARK: "weight-only"})
+        onnxfile.save(slim.shrink(one), tmp_path / f"{name}.onnx")
     assert (tmp_path / "joined.onnx").stat().st_size < (tmp_path / "whole.onnx").stat().st_size - 5 * 16 * 2 + 40
     x = {"x": rng.standard_normal((64, 16)).astype(np.float32)}
     whole, joined = (onnxfile.session(tmp_path / f"{name}.onnx").run(None, x)[0] for name in ("whole", "joined"))

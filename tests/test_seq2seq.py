@@ -18,6 +18,7 @@ from searchkit import measure, onnxfile, tasks
 from searchkit.edits import apply_edits_, drops, mask_edits_, prunable_groups
 from searchkit.layers import surrogates, valid_steps
 from searchkit.layers_attention import CrossAttention
+from searchkit.parity import parity
 from searchkit.pipeline import apply
 from searchkit.run import Context, Run
 from searchkit.runtime import OnnxPredictor, TorchPredictor
@@ -274,7 +275,7 @@ def test_the_file_takes_any_batch_and_any_two_lengths(written: SimpleNamespace) 
             "lengths": np.minimum(raw["lengths"][:n], source),
             "previous": raw["previous"][:n, :answer],
         }
-        assert onnxfile.parity(OnnxPredictor(written.bundle / "model.onnx"), own, given).agrees
+        assert parity(OnnxPredictor(written.bundle / "model.onnx"), own, given).agrees
 
 
 def test_int8_files_write_too(written: SimpleNamespace, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import jinja2
 import numpy as np
 
 from searchkit import __version__, layout, onnxfile
+from searchkit.parity import Parity, parity
 from searchkit.types import JSON, Arrays, Artifact, BadInput, Calibrated, Equipped, GateFailed, Port, freeze, thaw
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ def _written_manifest(folder: Path) -> dict[str, JSON]:
         return {}
 
 
-def _prove(source: Artifact, fp32: Path, ctx: Context) -> onnxfile.Parity:
+def _prove(source: Artifact, fp32: Path, ctx: Context) -> Parity:
     from searchkit.runtime import OnnxPredictor, TorchPredictor
 
     network = TorchPredictor(ctx.deployed(ctx.network(source)), ctx.task.inputs, ctx.task.answers)
-    proof = onnxfile.parity(OnnxPredictor(fp32), network, ctx.task.raw("val"), ports=ctx.task.inputs)
+    proof = parity(OnnxPredictor(fp32), network, ctx.task.raw("val"), ports=ctx.task.inputs)
     if not proof.agrees:
         raise GateFailed(
             f"The exported file disagrees with the network: the answers differ by up to {proof.max_abs:.3g} (example "

@@ -160,7 +160,7 @@ def agreement(
     own: Evaluation, reference: Evaluation, *, pooled: bool, by_step: bool = False, paired: bool = True
 ) -> float:
     """Share of examples answered alike: the same classes, or values that differ by no more than the reference errs, as
-    in `evidence.agreement`. pooled: one error over all values of an example, which share a unit; else one each.
+    in `intervals.agreement`. pooled: one error over all values of an example, which share a unit; else one each.
     by_step: the share of steps instead, each a class; where the target is −1 there is none. paired: whether each
     example has a truth of its own; else it errs by its distance to the nearest target."""
     n, decisions = len(reference.decisions), reference.decisions

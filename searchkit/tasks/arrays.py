@@ -218,7 +218,9 @@ class ArrayTask:
             scaled_bytes = 4 * self.n_examples(split) * int(np.prod([n or 1 for n in self.spec.inputs[0].shape]))
             is_scaled = scaled_bytes <= CACHED_BYTES
             if is_scaled and self._has_equal_parts:
-                parts = [self._scale(part) for part in zip(*(x.split(SCALED_AT_ONCE) for x in inputs), strict=True)]
+                parts = [
+                    self._scale(part) for part in zip(*(torch.split(x, SCALED_AT_ONCE) for x in inputs), strict=True)
+                ]
                 inputs = tuple(torch.cat(values) for values in zip(*parts, strict=True))
             elif is_scaled:
                 inputs = self._scale(inputs)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,30 +24,19 @@ import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor, nn
 
-from searchkit.types import JSON, Arrays, BadInput, Evaluation, Goal, Port, Predict, Split, Task, freeze, thaw
+from searchkit.types import JSON, Arrays, BadInput, Evaluation, Goal, Port, Predict, Split, freeze, thaw
 
 from .arrays import ArrayTask
-from .data import Column, Data, Found, Modality, Offer, standard_dtype
-from .prepare import make_task
+from .data import Data, Found, Modality, Offer, standard_dtype
+from .naive import Again, best_season, ridge
 from .regression import Rescale
 from .series import ScaleSeries, jitter
 from .source import Source
 from .splits import TEST_SHARE, VAL_SHARE
 from .summary import summarise
 
-EMBEDDED = {"mackey-glass": "chaotic series to be continued: 24 steps after 64, 3,000 steps, delay 17 (generated)"}
-
 WINDOW, HORIZON = 96, 24
 """Steps, where nothing is said."""
-
-RIDGE_ROWS = 50_000
-"""Windows of single channels that the ridge regression is fitted to, evenly spread."""
-
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Of the ridge regression, over the mean square of its inputs; val chooses."""
-
-SEASON_WINDOWS = 200
-"""Of val, evenly spread, by which the length of a season is chosen."""
 
 
 @dataclass(frozen=True)
@@ -238,11 +227,11 @@ class ForecastTask(ArrayTask):
 
     @cached_property
     def _rivals(self) -> dict[str, Predict]:
-        season = _best_season(self)
+        season = best_season(self)
         seasons: dict[str, Predict] = {"the last step again": Again(self.cut, 1)}
         if season > 1:
             seasons[f"the last {season} steps again"] = Again(self.cut, season)
-        return seasons | {"ridge regression": _ridge(self)}
+        return seasons | {"ridge regression": ridge(self)}
 
     @cached_property
     def _without_network(self) -> str:
@@ -287,72 +276,6 @@ def _cut(data: Data) -> Cut:
     return thaw(Cut, data.windows)
 
 
-# ── Without a network ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Again:
-    """The last `season` steps of a window, as often as the horizon needs them."""
-
-    cut: Cut
-    season: int
-
-    def __call__(self, inputs: Arrays) -> Arrays:
-        at = self.cut.window - self.season + np.arange(self.cut.horizon) % self.season
-        return {"forecast": inputs["series"][:, list(self.cut.targets)][:, :, at]}
-
-
-@dataclass(frozen=True, eq=False)
-class Ridge:
-    """Ridge regression (Hoerl & Kennard 1970) from a window to what follows, both less the window's last value: weights
-    (window + 1, horizon) in float64 that all channels share, the last row for the constant. std: (K,)."""
-
-    cut: Cut
-    std: np.ndarray
-    weights: np.ndarray
-
-    def __call__(self, inputs: Arrays) -> Arrays:
-        series = inputs["series"]
-        parts = []
-        for start in range(0, len(series), 1024):
-            seen = series[start : start + 1024, list(self.cut.targets)].astype(np.float64)
-            last = seen[:, :, -1:]
-            moves = (seen - last) / self.std[:, None]
-            parts.append(last + (moves @ self.weights[:-1] + self.weights[-1]) * self.std[:, None])
-        return {"forecast": np.concatenate(parts).astype(np.float32)}
-
-
-def _best_season(task: ForecastTask) -> int:
-    """By the error of repeating it over some windows of val; 1 where none does better than the last step alone."""
-    raw, truth = task.raw("val")["series"], task.truth("val")
-    some = np.unique(np.linspace(0, len(raw) - 1, SEASON_WINDOWS).astype(int))
-    scaled = np.array(task.goal.unit)[:, None]
-    seen, to_come = {"series": raw[some]}, truth[some]
-    errors = [
-        float(np.square((Again(task.cut, season)(seen)["forecast"] - to_come) / scaled).mean())
-        for season in range(1, task.cut.window + 1)
-    ]
-    return 1 + int(np.argmin(errors))
-
-
-def _ridge(task: ForecastTask) -> Ridge:
-    cut, std = task.cut, np.array(task.goal.unit)
-    n, n_channels = task.n_examples("train"), len(cut.targets)
-    some = np.unique(np.linspace(0, n - 1, max(1, min(n, RIDGE_ROWS // n_channels))).astype(int))
-    seen = task.raw("train")["series"][some][:, list(cut.targets)].astype(np.float64)
-    last = seen[:, :, -1:]
-    x = ((seen - last) / std[:, None]).reshape(-1, cut.window)
-    y = ((task.truth("train")[some] - last) / std[:, None]).reshape(-1, cut.horizon)
-    x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-    gram, moments, found = x.T @ x, x.T @ y, []
-    for penalty in PENALTIES:
-        diagonal = np.full(cut.window + 1, penalty * np.trace(gram) / len(gram))
-        diagonal[-1] = 0.0
-        weights = np.linalg.lstsq(gram + np.diag(diagonal), moments, rcond=None)[0]
-        found.append(Ridge(cut, std, weights))
-    return min(found, key=lambda ridge: task.evaluate(ridge, "val").metrics["mse"])
-
-
 # ── From what was found to a task ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -364,7 +287,7 @@ def make_forecast(found: Found, source: Source) -> ForecastTask:
             "out --kind forecasting."
         )
     if source.modality not in (None, "series") or source.features:
-        raise _unsuited(found.where, source.features or source.modality)
+        raise unsuited(found.where, source.features or source.modality)
     if source.split_seed:
         raise BadInput(
             f"The splits of {found.where} follow one another in time, and --split-seed {source.split_seed} shuffles; "
@@ -403,7 +326,7 @@ def make_forecast(found: Found, source: Source) -> ForecastTask:
 KINDS = {"forecasting": Offer(forecast, whole=make_forecast)}
 
 
-def _unsuited(where: str, asked: str | None) -> BadInput:
+def unsuited(where: str, asked: str | None) -> BadInput:
     return BadInput(f"{where} is a series to be continued, which '{asked}' is not for; leave it out.")
 
 
@@ -453,53 +376,3 @@ def _require_fitting(cut: Cut, n: int, found: Found) -> None:
                 f"The {split} split of {found.where} has {steps:,} steps, fewer than the horizon of {cut.horizon:,}; "
                 "give a shorter --horizon, or more rows to it by --split."
             )
-
-
-# ── Embedded ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-STEPS = 3_000
-
-
-@cache
-def mackey_glass(steps: int = STEPS, delay: int = 17, transient: int = 300) -> np.ndarray:
-    """(steps,) float64 of dx/dt = 0.2 x(t − delay) / (1 + x(t − delay)^10) − 0.1 x, one apart in time (Mackey & Glass
-    1977, Oscillation and chaos in physiological control systems); chaotic from a delay of 16.8 on (Farmer 1982).
-
-    By the method of Runge and Kutta, ten steps to one of time, from 1.2 for all time before; what comes first, a
-    transient, is left out. The power is by products, so that the same bits come out everywhere: chaos would make any
-    other one visible."""
-    per_step = 10
-    dt, lag = 1 / per_step, delay * per_step
-    x = [1.2] * (lag + 1)
-
-    def slope(now: float, then: float) -> float:
-        square = then * then
-        fourth = square * square
-        return 0.2 * then / (1.0 + fourth * fourth * square) - 0.1 * now
-
-    for k in range((transient + steps) * per_step):
-        now, then, soon = x[-1], x[k], x[k + 1]
-        between = 0.5 * (then + soon)
-        a = slope(now, then)
-        b = slope(now + 0.5 * dt * a, between)
-        c = slope(now + 0.5 * dt * b, between)
-        d = slope(now + dt * c, soon)
-        x.append(now + dt / 6 * (a + 2 * b + 2 * c + d))
-    return np.array(x[lag + transient * per_step :: per_step][1 : steps + 1])
-
-
-def load(source: Source) -> Task:
-    found = Found(
-        name="mackey-glass",
-        x=mackey_glass()[:, None],
-        target=None,
-        where="the task 'mackey-glass'",
-        modality="series",
-        kind="forecasting",
-        columns=(Column("x", "numeric"),),
-        targets=("x",),
-        about="one step of time apart",
-    )
-    if source.kind not in (None, "forecasting"):
-        raise _unsuited(found.where, source.kind)
-    return make_task(found, replace(source, window=source.window or 64, horizon=source.horizon or 24))
