@@ -618,3 +618,16 @@ def test_what_comes_from_data_is_shown_as_it_is(
     assert "\x1b[31mclass" not in err
     assert describe(Status(1, 4, 1, 0, 0, 0.5, seconds_to_go=120)) == "1 of 4 trials · best 0.5 · about 2 min left"
     assert describe(Status(1, 4, 1, 0, 0, 0.5, 60.0, 120)) == "1 of 4 trials · best 0.5 · 60 s left"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which cores a process may use")
+def test_workers_are_as_many_as_the_cores_that_may_be_used() -> None:
+    from searchkit.line import cores, default_workers
+
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert cores() == default_workers("cpu") == default_workers("cuda") == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert cores() == default_workers("cpu") == len(before)
