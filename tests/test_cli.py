@@ -539,7 +539,7 @@ def test_a_crash_has_a_log_of_its_own(
 def test_workers_are_as_many_as_there_is_use_for(monkeypatch: pytest.MonkeyPatch) -> None:
     from searchkit import flags, line
 
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(line, "cores", lambda: 16)
     assert (flags.workers(None, "inline"), flags.workers(None, "processes"), flags.workers(3, "ray")) == (1, None, 3)
     assert (line.default_workers("cpu"), line.default_workers("cuda")) == (16, 2)
 
