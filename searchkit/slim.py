@@ -30,8 +30,8 @@ NODE_BYTES = 96
 
 def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same computation in fewer bytes: no metadata, documentation or inferred shapes, short names, no attributes
-    that say the default, no twins among the initializers. Graph inputs and outputs keep their names; marks of our own
-    in the metadata stay."""
+    that say the default, no twins among the initializers, and none that counts up. Graph inputs and outputs keep their
+    names; marks of our own in the metadata stay."""
     small = onnx.ModelProto()
     small.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
     kept = [(entry.key, entry.value) for entry in small.metadata_props if entry.key == MARK]
@@ -42,6 +42,7 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     for graph in graphs(small.graph):
         _scrub(graph)
         rewrites.drop_defaults(small, graph)
+    rewrites.count_up(small.graph)
     _merge_twins(small.graph)
     _merge_transposed(small.graph)
     _shorten_names(small)

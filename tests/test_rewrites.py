@@ -150,6 +150,36 @@ def chain(vectors: dict[str, np.ndarray]) -> onnx.ModelProto:
 NAMES = ("scale", "scale_b", "_mean", "first", "gain", "shift", "last")
 
 
+@pytest.mark.parametrize(
+    "row, is_counted",
+    [
+        (np.arange(5000), True),
+        (np.arange(40, dtype=np.int32)[::-1] * 3 - 7, True),
+        (np.arange(31), False),
+        (np.zeros(40, np.int64), False),
+        (np.append(np.arange(40), 7), False),
+        (np.arange(40, dtype=np.float32), False),
+    ],
+    ids=["up", "down", "few", "all the same", "but one", "fractions"],
+)
+def test_what_counts_up_is_not_stored(row: np.ndarray, is_counted: bool, tmp_path: Path) -> None:
+    kind = helper.np_dtype_to_tensor_dtype(row.dtype)
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "row"], ["y"])], "g",
+        [helper.make_tensor_value_info("x", kind, ["n", 1])], [helper.make_tensor_value_info("y", kind, ["n", len(row)])],
+        [numpy_helper.from_array(row, "row")],
+    )  # fmt: skip
+    model = slim.shrink(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", onnxfile.OPSET)], ir_version=10)
+    )
+    assert ("Range" in [node.op_type for node in model.graph.node]) == is_counted
+    size = onnxfile.save(model, tmp_path / "m.onnx")
+    assert not is_counted or size < 300
+    given = {"x": np.array([[0], [5]], row.dtype)}
+    assert np.array_equal(onnxfile.session(tmp_path / "m.onnx").run(None, given)[0], row + given["x"])
+    assert [node.op_type for node in measure.trace(tmp_path / "m.onnx", given)[0].graph.node] == ["Add"]
+
+
 def test_short_vectors_are_one_tensor_that_is_folded_when_the_file_is_opened(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     vectors = {name: rng.uniform(0.001, 0.01, 16).astype(np.float32) for name in NAMES}
