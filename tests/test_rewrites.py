@@ -164,14 +164,11 @@ NAMES = ("scale", "scale_b", "_mean", "first", "gain", "shift", "last")
 )
 def test_what_counts_up_is_not_stored(row: np.ndarray, is_counted: bool, tmp_path: Path) -> None:
     kind = helper.np_dtype_to_tensor_dtype(row.dtype)
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "row"], ["y"])], "g",
-        [helper.make_tensor_value_info("x", kind, ["n", 1])], [helper.make_tensor_value_info("y", kind, ["n", len(row)])],
-        [numpy_helper.from_array(row, "row")],
-    )  # fmt: skip
-    model = slim.shrink(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", onnxfile.OPSET)], ir_version=10)
-    )
+    ports = [helper.make_tensor_value_info(name, kind, ["n", n]) for name, n in (("x", 1), ("y", len(row)))]
+    add = helper.make_node("Add", ["x", "row"], ["y"])
+    graph = helper.make_graph([add], "g", ports[:1], ports[1:], [numpy_helper.from_array(row, "row")])
+    opset = [helper.make_opsetid("", onnxfile.OPSET)]
+    model = slim.shrink(helper.make_model(graph, opset_imports=opset, ir_version=10))
     assert ("Range" in [node.op_type for node in model.graph.node]) == is_counted
     size = onnxfile.save(model, tmp_path / "m.onnx")
     assert not is_counted or size < 300
