@@ -67,12 +67,12 @@ BARS = {
         on("mlp", "fashion-mnist", "--trials", "6", "--epochs", "18"), 0.883, "MLP in the repository of Fashion-MNIST"
     ),
     "fashion-mnist-mixnet": Bar(
-        on("mixnet", "fashion-mnist", "--max-params", "100k", "--time-budget", "45m"),
+        on("mixnet", "fashion-mnist", "--max-params", "100k", "--time-budget", "40m"),
         0.925,
         "two convolutions in the repository of Fashion-MNIST",
     ),
     "fashion-mnist-vit": Bar(
-        on("vit", "fashion-mnist", "--time-budget", "25m"), 0.90, "asked of this project"
+        on("vit", "fashion-mnist", "--time-budget", "20m"), 0.90, "asked of this project"
     ),
     "adult": Bar(
         on("mlp", "adult/adult-train.csv", "--test-data", str(DATA / "adult" / "adult-test.csv"), "--target", "c14",
@@ -139,7 +139,7 @@ BARS = {
         "nanoGPT's setting for a CPU",
     ),
     "fashion-mnist-gan": Bar(
-        on("gan", "fashion-mnist", "--kind", "generation", "--time-budget", "35m"),
+        on("gan", "fashion-mnist", "--kind", "generation", "--time-budget", "30m"),
         "a normal distribution",
         "as many principal axes as the noise has numbers; no published figure is in these features",
     ),
