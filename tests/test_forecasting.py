@@ -18,9 +18,10 @@ from searchkit.checks import parameter_names, run_check
 from searchkit.runtime import OnnxPredictor, TorchPredictor, deploy
 from searchkit.spacefile import load_space
 from searchkit.subject import Subject
-from searchkit.tasks.forecasting import Cut, ForecastTask
+from searchkit.tasks.forecasting import ForecastTask
 from searchkit.tasks.mackey_glass import mackey_glass
 from searchkit.tasks.summary import describe
+from searchkit.tasks.windows import Cut
 from searchkit.types import JSON, BadInput, DataSpec, Grouped, Infeasible, Port, Rivalled, Space, Training
 
 ROOT = Path(__file__).parents[1]

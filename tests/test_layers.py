@@ -122,3 +122,41 @@ def test_the_engine_names_no_family(path: Path) -> None:
         if isinstance(node, ast.Compare):
             named = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
             assert not named & families, f"line {node.lineno} compares with a family's name"
+
+
+def circle(imported: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a loop; [] where none do. imported: by module, also in functions."""
+    done: set[str] = set()
+
+    def loop_from(module: str, above: list[str]) -> list[str]:
+        if module in above:
+            return [*above[above.index(module) :], module]
+        if module in done:
+            return []
+        for other in sorted(imported[module]):
+            if found := loop_from(other, [*above, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in imported if (found := loop_from(module, []))), [])
+
+
+def imports_of_all() -> dict[str, set[str]]:
+    paths = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in sources()}
+    found: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        named = imports(path.read_text(encoding="utf-8"), package)
+        found[module] = {name if name in paths else name.rpartition(".")[0] for name in named} & paths.keys()
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """A package and what is in it count as one another's: its __init__ hands names on."""
+    imported = {
+        module: {o for o in others if not module.startswith(f"{o}.")} for module, others in imports_of_all().items()
+    }
+    assert circle(imported) == []
+    imported["searchkit.types"] = imported["searchkit.types"] | {"searchkit.run"}
+    assert {"searchkit.types", "searchkit.run"} <= set(circle(imported))

@@ -7,12 +7,8 @@ costs more than the network.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cache
-from importlib import import_module
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +34,8 @@ from searchkit.types import (
     derive_seed,
 )
 
-from .data import Column, Data, Modality, Offer
+from .data import Column, Data
+from .offers import OTHERWISE, kind_named, modality_named
 from .summary import summarise
 
 CACHED_BYTES = 256 * 2**20  # a split whose model inputs fit in this goes through the frontend once, not each epoch
@@ -51,34 +48,6 @@ POOL = 16
 
 INSPECTED = 10_000
 """Examples of a split at most: an ELBO takes many passes."""
-
-
-@cache
-def _offered(table: str) -> dict[str, Any]:
-    """The union of the dicts named `table` (MODALITIES, KINDS or TASKS) in the modules of this folder.
-
-    TASKS: by the modality, the class of its tasks where the kind has none of its own."""
-    offered: dict[str, Any] = {}
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        if f"\n{table} = " in file.read_text(encoding="utf-8"):
-            module = import_module(f"{__package__}.{file.stem}")
-            if isinstance(entries := vars(module)[table], dict):
-                offered |= entries
-    return offered
-
-
-def modality_named(name: str) -> Modality:
-    modality: Modality = _offered("MODALITIES")[name]
-    return modality
-
-
-def kind_named(name: str) -> Offer:
-    offer: Offer = _offered("KINDS")[name]
-    return offer
-
-
-def task_class(data: Data) -> Callable[[Data], ArrayTask]:
-    return kind_named(data.kind).task or _offered("TASKS").get(data.modality, ArrayTask)
 
 
 class ArrayTask:
@@ -302,6 +271,9 @@ class ArrayTask:
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
         words, arrays = self.data.pack()
         return {"module": "arrays", **words}, arrays
+
+
+TASKS = {OTHERWISE: ArrayTask}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ArrayTask:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from searchkit.types import JSON, Arrays, BadInput, Evaluation, Goal, Port, Split, freeze, thaw
+from searchkit.types import JSON, Arrays, BadInput, Evaluation, Goal, Port, Split, Task, freeze, thaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +64,7 @@ class Data:
     int64 tokens, (n, k) float32, the raw examples without noise, or None for reconstruction. rows: indices into them by
     split, ascending; no example is in two splits. tokenizer: where the tokens come from text, what made them: plain
     JSON, see `tokenizer.Tokenizer`. windows: where examples are cut from one stream, how: plain JSON, see
-    `forecasting.Cut`; then the input is the stream, one row a step, and an index is the step at which a window begins.
+    `windows.Cut`; then the input is the stream, one row a step, and an index is the step at which a window begins.
     """
 
     name: str
@@ -222,8 +222,8 @@ class Offer:
     make: Callable[[Data, Modality, nn.Module, Port], Kind]
     read: Callable[[Found, str], Truth] = no_truth
     arrange: Callable[[Data, Found, Source], Data] = as_they_are
-    task: Callable[[Data], Any] | None = None
-    whole: Callable[[Found, Source], Any] | None = None
+    task: Callable[[Data], Task] | None = None
+    whole: Callable[[Found, Source], Task] | None = None
 
 
 def standard_dtype(values: np.ndarray, where: str) -> np.ndarray:

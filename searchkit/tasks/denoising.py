@@ -31,8 +31,9 @@ from searchkit.types import (
     derive_seed,
 )
 
-from .arrays import ArrayTask, modality_named
+from .arrays import ArrayTask
 from .data import Data, Found, Modality, Offer
+from .offers import modality_named
 from .prepare import make_task
 from .reconstruction import Rebuild, rebuild
 from .source import Source

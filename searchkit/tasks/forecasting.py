@@ -21,51 +21,22 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor, nn
 
 from searchkit.types import JSON, Arrays, BadInput, Evaluation, Goal, Port, Predict, Split, freeze, thaw
 
 from .arrays import ArrayTask
 from .data import Data, Found, Modality, Offer, standard_dtype
-from .naive import Again, best_season, ridge
+from .naive import RIDGE_ROWS, SEASON_WINDOWS, Again, Ridge, best_season, ridge
 from .regression import Rescale
 from .series import ScaleSeries, jitter
 from .source import Source
 from .splits import TEST_SHARE, VAL_SHARE
 from .summary import summarise
+from .windows import Cut
 
 WINDOW, HORIZON = 96, 24
 """Steps, where nothing is said."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How examples are cut from the stream. targets: the channels that are forecast. ends: the rows at which train, val
-    and test end. times: what was found of them, in words."""
-
-    window: int
-    horizon: int
-    targets: tuple[int, ...]
-    ends: tuple[int, int, int]
-    times: str = ""
-
-    def windows(self, stream: np.ndarray) -> np.ndarray:
-        """(T, …) -> a view (T − window + 1, …, window) of all windows, by the row at which each begins."""
-        return sliding_window_view(stream, self.window, axis=0)
-
-    def futures(self, stream: np.ndarray) -> np.ndarray:
-        """(T, …) -> a view (T − window − horizon + 1, …, horizon) of what comes after each window."""
-        return sliding_window_view(stream[self.window :], self.horizon, axis=0)
-
-    def rows(self) -> dict[str, np.ndarray]:
-        """The first row of each window, by split."""
-        train, val, test = self.ends
-        firsts = {"train": (self.window, train), "val": (train, val), "test": (val, test)}
-        return {
-            split: np.arange(first - self.window, end - self.window - self.horizon + 1, dtype=np.int64)
-            for split, (first, end) in firsts.items()
-        }
 
 
 class ScaleChannels(ScaleSeries):
@@ -227,11 +198,22 @@ class ForecastTask(ArrayTask):
 
     @cached_property
     def _rivals(self) -> dict[str, Predict]:
-        season = best_season(self)
-        seasons: dict[str, Predict] = {"the last step again": Again(self.cut, 1)}
+        cut, unit = self.cut, np.array(self.goal.unit)
+
+        def some(split: Split, most: int) -> tuple[np.ndarray, np.ndarray]:
+            """Windows, evenly spread, and what follows them."""
+            rows = np.unique(np.linspace(0, self.n_examples(split) - 1, most).astype(int))
+            return self.raw(split)["series"][rows], self.truth(split)[rows]
+
+        def error(forecast: Ridge) -> float:
+            return self.evaluate(forecast, "val").metrics["mse"]
+
+        season = best_season(cut, unit, *some("val", SEASON_WINDOWS))
+        seasons: dict[str, Predict] = {"the last step again": Again(cut, 1)}
         if season > 1:
-            seasons[f"the last {season} steps again"] = Again(self.cut, season)
-        return seasons | {"ridge regression": ridge(self)}
+            seasons[f"the last {season} steps again"] = Again(cut, season)
+        n = max(1, min(self.n_examples("train"), RIDGE_ROWS // len(cut.targets)))
+        return seasons | {"ridge regression": ridge(cut, unit, *some("train", n), error)}
 
     @cached_property
     def _without_network(self) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from searchkit.types import Arrays
 
-if TYPE_CHECKING:
-    from .forecasting import Cut, ForecastTask
+from .windows import Cut
 
 RIDGE_ROWS = 50_000
 """Windows of single channels that the ridge regression is fitted to, evenly spread."""
@@ -54,32 +53,28 @@ class Ridge:
         return {"forecast": np.concatenate(parts).astype(np.float32)}
 
 
-def best_season(task: ForecastTask) -> int:
-    """By the error of repeating it over some windows of val; 1 where none does better than the last step alone."""
-    raw, truth = task.raw("val")["series"], task.truth("val")
-    some = np.unique(np.linspace(0, len(raw) - 1, SEASON_WINDOWS).astype(int))
-    scaled = np.array(task.goal.unit)[:, None]
-    seen, to_come = {"series": raw[some]}, truth[some]
+def best_season(cut: Cut, unit: np.ndarray, seen: np.ndarray, to_come: np.ndarray) -> int:
+    """By the error of repeating it over windows, (n, C, window), beside what follows, (n, K, horizon); 1 where none
+    does better than the last step alone. unit: (K,)."""
     errors = [
-        float(np.square((Again(task.cut, season)(seen)["forecast"] - to_come) / scaled).mean())
-        for season in range(1, task.cut.window + 1)
+        float(np.square((Again(cut, season)({"series": seen})["forecast"] - to_come) / unit[:, None]).mean())
+        for season in range(1, cut.window + 1)
     ]
     return 1 + int(np.argmin(errors))
 
 
-def ridge(task: ForecastTask) -> Ridge:
-    cut, std = task.cut, np.array(task.goal.unit)
-    n, n_channels = task.n_examples("train"), len(cut.targets)
-    some = np.unique(np.linspace(0, n - 1, max(1, min(n, RIDGE_ROWS // n_channels))).astype(int))
-    seen = task.raw("train")["series"][some][:, list(cut.targets)].astype(np.float64)
-    last = seen[:, :, -1:]
-    x = ((seen - last) / std[:, None]).reshape(-1, cut.window)
-    y = ((task.truth("train")[some] - last) / std[:, None]).reshape(-1, cut.horizon)
+def ridge(cut: Cut, unit: np.ndarray, seen: np.ndarray, to_come: np.ndarray, error: Callable[[Ridge], float]) -> Ridge:
+    """Fitted to some windows, (n, C, window), and what follows, (n, K, horizon). error: by which the penalty is
+    chosen. unit: (K,)."""
+    shown = seen[:, list(cut.targets)].astype(np.float64)
+    last = shown[:, :, -1:]
+    x = ((shown - last) / unit[:, None]).reshape(-1, cut.window)
+    y = ((to_come - last) / unit[:, None]).reshape(-1, cut.horizon)
     x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
     gram, moments, found = x.T @ x, x.T @ y, []
     for penalty in PENALTIES:
         diagonal = np.full(cut.window + 1, penalty * np.trace(gram) / len(gram))
         diagonal[-1] = 0.0
         weights = np.linalg.lstsq(gram + np.diag(diagonal), moments, rcond=None)[0]
-        found.append(Ridge(cut, std, weights))
-    return min(found, key=lambda one: task.evaluate(one, "val").metrics["mse"])
+        found.append(Ridge(cut, unit, weights))
+    return min(found, key=error)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from searchkit.types import Arrays, BadInput
+from searchkit.types import Arrays, BadInput, Task
 
 from .data import Data, Found
+from .offers import kind_named, modality_named, task_class
 from .source import Source
 from .splits import split_rows
 from .targets import count_rows, is_binary
-
-if TYPE_CHECKING:
-    from .arrays import ArrayTask
 
 MIN_ROWS = 10
 MAX_GUESSED_CLASSES = 20  # distinct whole numbers in a column of a table, above which it is a quantity
 
 
-def make_task(found: Found, source: Source) -> ArrayTask:
+def make_task(found: Found, source: Source) -> Task:
     """Raises BadInput."""
-    from .arrays import kind_named, task_class
-
     kind = source.kind or found.kind
     source.require_suits(kind, found.where)
     if kind is not None and (whole := kind_named(kind).whole) is not None:
-        made: ArrayTask = whole(found, source)
-        return made
+        return whole(found, source)
     name, inputs = arranged(found, source)
     kind = kind or guess_kind(found)
     offer = kind_named(kind)
@@ -54,8 +47,6 @@ def make_task(found: Found, source: Source) -> ArrayTask:
 
 def arranged(found: Found, source: Source) -> tuple[str, Arrays]:
     """The name of the modality, and the inputs as it lays them out. Raises BadInput."""
-    from .arrays import modality_named
-
     if len(found.x) < MIN_ROWS:
         raise BadInput(
             f"{found.where} has {count_rows(len(found.x))}; at least {MIN_ROWS} are needed for train, val and test."

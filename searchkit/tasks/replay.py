@@ -16,18 +16,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from searchkit.types import JSON, Arrays, Batch, Bootstraps, FitPlan, Training, TrainState, derive_seed
+from searchkit.types import JSON, Arrays, Batch, Bootstraps, FitPlan, Split, Training, TrainState, derive_seed
 
-from .environments import Environment
-
-if TYPE_CHECKING:
-    from .control import ControlTask
+from .environments import About, Environment
 
 DISCOUNT = 0.99
 
@@ -124,10 +121,27 @@ class Player:
             self.act(action, None)
 
 
+class Played(Protocol):
+    """What there is to know of a task whose episodes are played. log: transitions to begin from, as `Replay` has them.
+    unit: that of the action values."""
+
+    about: About
+    log: Arrays
+    unit: float
+
+    def frontend(self) -> nn.Module: ...
+
+    def environments(self, n: int) -> list[Environment]: ...
+
+    def n_examples(self, split: Split) -> int: ...
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor: ...
+
+
 class Playing:
     """What `train.fit` sees of a task while its network plays: the task, but for where the batches come from."""
 
-    def __init__(self, task: ControlTask, model: nn.Module, plan: FitPlan, state: TrainState) -> None:
+    def __init__(self, task: Played, model: nn.Module, plan: FitPlan, state: TrainState) -> None:
         self.task, self.model, self.plan, self.epoch = task, model, plan, state.epoch
         self.frontend = task.frontend().to(plan.device)
         self.replay = Replay(task.log)
