@@ -1,6 +1,7 @@
 """Published numbers as bars: each is one command, its figure and the time that it took.
 
     python reports/bars.py mnist1d-rnn mnist1d-mlp mnist1d-transformer fashion-mnist [--seed 0]
+    python reports/bars.py --table      all that were measured, from their files, into reports/reference/README.md
 
 Data sets are read from $SEARCHKIT_DATA (by default ../shared/data beside the project). Each run writes
 reports/reference/<bar>-<cores>cores-seed<seed>.md with its conditions; status 1 where a bar is missed.
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -272,11 +274,61 @@ def row_of(word: str, row: Row) -> str:
     return f"| {word} | {metric} | {row['size_bytes']:,} | {row['params']:,.0f} | {row['latency']['p50_ms']:.3f} ms |"
 
 
+TOLD = {
+    "verdict": r"^# (?P<name>[^:]+): (?P<verdict>.+)$",
+    "minutes": r"(?P<cores>\d+) (?:cores|core\(s\)), Python \S+?, (?P<minutes>[\d.]+) minutes",
+    "bar": r"Bar: (?:(?P<metric>\w+) )?(?P<bound>[-\d.]+) \(",
+    "pca": r"(?P<metric>\w+) on [\d,]+ test examples: shipped \((?P<bytes>[\d,]+) bytes\) (?P<value>\S+ \[.*?\]), "
+    r"PCA of \d+ components (?P<bound>\S+)",
+    "winner": r"^\| winner, fp32 \| .*? \| (?P<fp32>[\d,]+) \|",
+    "shipped": r"^\| shipped.*? \| (?P<value>[^|]*\]) \| (?P<bytes>[\d,]+) \|",
+    "folds": r"^Shipped, all folds together: (?P<value>\S+ \[.*?\]).*; (?P<bytes>[\d,]+ to [\d,]+) bytes",
+    "further": r"^Shipped, further: (?P<further>.*)\.$",
+}
+"""How a file in reports/reference/ tells what was measured."""
+
+
+def table() -> str:
+    """One row a bar that has a file."""
+    rows = ["| bar | | asked | shipped on test [95 %] | bytes | of fp32 | minutes |", "|---|---|---|---|---|---|---|"]
+    for file in sorted((ROOT / "reports" / "reference").glob("*cores-seed*.md")):
+        text = file.read_text(encoding="utf-8")
+        found = {k: v for one in TOLD.values() for m in re.finditer(one, text, re.M) for k, v in m.groupdict().items()}
+        if not {"verdict", "minutes", "bound", "value"} <= found.keys():
+            continue
+        value, metric = found["value"], found["metric"] or "accuracy"  # the first files do not name theirs
+        in_further = re.search(rf"\b{metric} (\S+?)(?:,|$)", found.get("further", ""))
+        value = in_further[1] if in_further else value
+        share = ""
+        if "fp32" in found:
+            share = f"{int(found['bytes'].replace(',', '')) / int(found['fp32'].replace(',', '')):.0%}"
+        rows.append(
+            f"| [{found['name']}]({file.name}) | {found['verdict']} | {metric} {found['bound']} | {value} | "
+            f"{found['bytes']} | {share} | {found['minutes']} on {found['cores']} core(s) |"
+        )
+    return "\n".join(rows)
+
+
+def write_table() -> None:
+    text = (
+        f"# Published numbers as bars\n\nBy `python reports/bars.py --table`, from the files beside it.\n\n{table()}\n"
+    )
+    (ROOT / "reports" / "reference" / "README.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("bars", nargs="+", choices=sorted(BARS))
+    parser.add_argument("bars", nargs="*", metavar="BAR", help=f"any of {', '.join(sorted(BARS))}")
+    parser.add_argument("--table", action="store_true", help="of all that were measured")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    if given.table == bool(given.bars):
+        parser.error("name bars to measure, or ask for --table")
+    if unknown := sorted(set(given.bars) - BARS.keys()):
+        parser.error(f"no bar is named '{unknown[0]}'; there are {', '.join(sorted(BARS))}")
+    if given.table:
+        return write_table()
     met = [measure(name, BARS[name], given.seed) for name in given.bars]
     sys.exit(0 if all(met) else 1)
 
