@@ -39,9 +39,9 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     """Train `model` in place from `state` to epoch `plan.until`; return the state there.
 
     The model is left in eval mode, with the averaged weights where `training.ema` > 0, and the best ones on val where
-    `training.patience` > 0. The state's numbers gain "curve": [{epoch, loss, seconds, val?}], "pretraining", the same
-    of what goes before the first epoch (see `pretrain_`), and "stopped_by": "patience" or "time" where training ended
-    before `until`. Raises Diverged on a non-finite loss.
+    `training.patience` > 0. The state's numbers gain "curve": [{epoch, loss, seconds, steps, val?}], "pretraining", the
+    same of what goes before the first epoch (see `pretrain_`), and "stopped_by": "patience" or "time" where training
+    ended before `until`. Raises Diverged on a non-finite loss.
     """
     training = plan.training
     model.to(plan.device)
@@ -134,7 +134,7 @@ def _epoch_(
     mean = float(total) / max(1, n_steps)
     if not math.isfinite(mean):
         raise Diverged(f"the training loss became {mean} in epoch {epoch + 1} (learning rate {training.lr:g})")
-    return {"epoch": epoch + 1, "loss": mean, "seconds": time.monotonic() - started}
+    return {"epoch": epoch + 1, "loss": mean, "seconds": time.monotonic() - started, "steps": n_steps}
 
 
 def validation(model: nn.Module, task: Task, device: str) -> float:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ import search_driver
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from torch import Tensor, nn
 
 from searchkit import measure, tasks
 from searchkit.run import Context, Run
@@ -41,7 +43,21 @@ from searchkit.search.profile import _descend
 from searchkit.search.sampler import Candidate, at, at_random, draw, grid_leaves, grid_values, holds, like, neighbour
 from searchkit.search.storage import whole_url, without_password
 from searchkit.spacefile import load_space, materialise, source_of
-from searchkit.types import BadInput, Budget, DataSpec, Deadline, Limits, NothingFeasible, Space, Task, Trial, freeze
+from searchkit.types import (
+    BadInput,
+    Batch,
+    Budget,
+    DataSpec,
+    Deadline,
+    FitPlan,
+    Limits,
+    NothingFeasible,
+    Space,
+    Task,
+    TrainState,
+    Trial,
+    freeze,
+)
 
 BUDGET = Budget(trials=6, epochs=2, rungs=2, eta=2, least_rung_steps=1)
 
@@ -122,7 +138,7 @@ def test_a_training_that_would_eat_the_time_is_refused_before_it_begins(
     from searchkit.search import coordinator
     from searchkit.search.pace import Pace
 
-    def planted(space: Space, ctx: Context, candidate: Candidate) -> float:
+    def planted(space: Space, ctx: Context, candidate: Candidate, own_work: float) -> float:
         return float(measure.params(space.build(candidate.arch, ctx.task.spec)))
 
     monkeypatch.setattr(coordinator, "training_seconds", planted)
@@ -166,8 +182,31 @@ def test_what_the_time_allows_is_found_by_timing_steps(context: Context, tiny: S
     assert pace.most_seconds is not None and 29 < pace.most_seconds <= 60
     assert pace.trials == BUDGET.trials and pace.epochs == BUDGET.epochs
     candidate = draw(tiny, context.task.spec, at(0.5), epochs=pace.epochs, way="test")
-    assert 0 < training_seconds(tiny, context, candidate) < pace.most_seconds
+    assert 0 < training_seconds(tiny, context, candidate, pace.own_work) < pace.most_seconds
     assert find_pace(tiny, context, settings(precision="auto")) == pace, "measured twice"
+
+
+def test_what_a_task_does_beside_the_loss_counts(
+    context: Context, tiny: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A critic, planted as 20 ms a step: a training of so many steps lasts that long at least."""
+    from searchkit import train
+    from searchkit.search.pace import find_pace, training_seconds
+    from searchkit.search.sampler import at, draw
+
+    def with_critic(model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
+        def loss(net: nn.Module, batch: Batch) -> Tensor:
+            time.sleep(0.02)
+            return context.task.loss(net, batch)
+
+        return train.fit(model, context.task, replace(plan, loss=loss), state)
+
+    monkeypatch.setattr(context.task, "fit", with_critic)
+    context = replace(context, deadline=Deadline.after(60.0))
+    pace = find_pace(tiny, context, settings(plans_epochs=True))
+    candidate = draw(tiny, context.task.spec, at(0.5), epochs=pace.epochs, way="test")
+    steps = pace.epochs * context.task.n_examples("train") // candidate.training.batch_size
+    assert pace.own_work > 2 and training_seconds(tiny, context, candidate, pace.own_work) > 0.01 * steps
 
 
 def test_few_rows_are_trained_on_for_longer(context: Context, tiny: Space) -> None:

@@ -251,7 +251,7 @@ class _Search:
         """By how much the training would exceed its share of the time, as `Limits.breaches` says it."""
         if self.pace.most_seconds is None:
             return {}
-        over = training_seconds(self.space, self.ctx, candidate) / self.pace.most_seconds - 1.0
+        over = training_seconds(self.space, self.ctx, candidate, self.pace.own_work) / self.pace.most_seconds - 1.0
         return {"training_seconds": over} if over > 0 else {}
 
     def _is_anothers(self, trial: FrozenTrial) -> bool:

@@ -17,7 +17,7 @@ from searchkit.run import Context
 from searchkit.search.profile import require_the_right_answer, some_candidates
 from searchkit.search.sampler import Candidate, at, draw
 from searchkit.search.settings import SearchSettings
-from searchkit.types import Infeasible, Space, freeze, thaw
+from searchkit.types import FitPlan, Infeasible, Space, TrainState, freeze, thaw
 from searchkit.units import show_seconds
 
 FILE = "pace.json"
@@ -40,6 +40,12 @@ OVERHEAD = 1.1
 """A reserve: an epoch is more than its steps, for augmentation, averaging, and val at the end of a rung. Measured on a
 CNN of 78k parameters at 28×28: the steps alone 25.6 s an epoch, the epoch 25.4 to 25.8 s."""
 
+FIT_SECONDS = 2.0
+"""Of a task's own training, by which a step of it is compared with one of the loss alone."""
+
+NOTABLE = 1.5
+"""Times as long as a step of the loss: below, OVERHEAD knows of it. A critic's steps and an environment's lie above."""
+
 SIEVE = 4.0
 """Times the MACs that a network like the middle candidate could have, above which one is refused without timing it."""
 
@@ -47,7 +53,8 @@ SIEVE = 4.0
 @dataclass(frozen=True)
 class Pace:
     """epochs: of a trial that reaches the last rung. Where time is a limit, most_macs and most_seconds: of a candidate
-    and its whole training; trials: about how many the time holds."""
+    and its whole training; trials: about how many the time holds; own_work: times as long as a step of the loss alone
+    a step of the task's own training takes, with its critic or its environments."""
 
     precision: str
     channels_last: bool
@@ -55,6 +62,7 @@ class Pace:
     most_macs: int | None = None
     most_seconds: float | None = None
     trials: int | None = None
+    own_work: float = 1.0
 
 
 def find_pace(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
@@ -92,7 +100,8 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
     (precision, channels_last), seconds = quickest(space, ctx, middle, choices)
     if math.isinf(left):
         return Pace(precision, channels_last, epochs)
-    epoch_seconds = OVERHEAD * seconds * ctx.task.n_examples("train")
+    more = own_work(space, ctx, middle, (precision, channels_last), seconds)
+    epoch_seconds = OVERHEAD * more * seconds * ctx.task.n_examples("train")
     if settings.plans_epochs:
         epochs = max(LEAST_EPOCHS, min(LONGER * epochs, int(left / TRAININGS / max(epoch_seconds, 1e-9))))
     whole = max(epochs * epoch_seconds, 1e-9)  # training of the middle candidate
@@ -102,7 +111,7 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
     most_macs = min(math.ceil(SIEVE * macs * most_seconds / whole), 2**53)
     share = share_of_a_trial(replace(settings.budget, epochs=epochs).rung_epochs(steps), settings.budget.eta)
     trials = max(1, min(settings.budget.trials, int(settings.workers * left / (share * whole))))
-    return Pace(precision, channels_last, epochs, most_macs, most_seconds, trials)
+    return Pace(precision, channels_last, epochs, most_macs, most_seconds, trials, more)
 
 
 def share_of_a_trial(rung_epochs: tuple[int, ...], eta: int) -> float:
@@ -114,11 +123,34 @@ def share_of_a_trial(rung_epochs: tuple[int, ...], eta: int) -> float:
     return total / rung_epochs[-1]
 
 
-def training_seconds(space: Space, ctx: Context, candidate: Candidate) -> float:
+def own_work(space: Space, ctx: Context, candidate: Candidate, setting: tuple[str, bool], seconds: float) -> float:
+    """See `Pace`. seconds: an example's in a step of the loss, from `quickest`. 1 where there is nothing notable."""
+    import torch
+
+    from searchkit.train import Diverged
+
+    task, (precision, channels_last) = ctx.task, setting
+    training = replace(candidate.training, pretrain_epochs=0)
+    torch.manual_seed(0)
+    plan = FitPlan(training, 0, 1, ctx.device, precision, channels_last, seconds=FIT_SECONDS)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        row = task.fit(space.build(candidate.arch, task.spec), plan, TrainState()).numbers["curve"][0]
+    except Diverged:
+        return 1.0
+    finally:
+        torch.set_num_threads(n_threads)
+    examples = min(row["steps"] * training.batch_size, task.n_examples("train"))
+    found = float(row["seconds"] / examples / seconds)
+    return found if found > NOTABLE else 1.0
+
+
+def training_seconds(space: Space, ctx: Context, candidate: Candidate, own_work: float) -> float:
     """How long the whole training of `candidate` takes one worker, from a few of its steps. Raises Infeasible."""
     _, seconds = quickest(space, ctx, candidate, ((ctx.precision, ctx.channels_last),), rounds=3)
     epochs = candidate.training.epochs + candidate.training.pretrain_epochs
-    return OVERHEAD * seconds * ctx.task.n_examples("train") * epochs
+    return OVERHEAD * own_work * seconds * ctx.task.n_examples("train") * epochs
 
 
 def quickest(
