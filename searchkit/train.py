@@ -39,9 +39,9 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     """Train `model` in place from `state` to epoch `plan.until`; return the state there.
 
     The model is left in eval mode, with the averaged weights where `training.ema` > 0, and the best ones on val where
-    `training.patience` > 0. The state's numbers gain "curve": [{epoch, loss, seconds, steps, val?}], "pretraining", the
-    same of what goes before the first epoch (see `pretrain_`), and "stopped_by": "patience" or "time" where training
-    ended before `until`. Raises Diverged on a non-finite loss.
+    `training.patience` > 0. The state's numbers gain "curve": [{epoch, loss, seconds, thread_seconds, steps, val?}],
+    "pretraining", the same of what goes before the first epoch (see `pretrain_`), and "stopped_by": "patience" or
+    "time" where training ended before `until`. Raises Diverged on a non-finite loss.
     """
     training = plan.training
     model.to(plan.device)
@@ -115,7 +115,7 @@ def _epoch_(
     deadline: float,
 ) -> dict[str, Any]:
     """One epoch in place, or its steps up to the deadline: its row of the learning curve. Raises Diverged."""
-    training, started = plan.training, time.monotonic()
+    training, started, of_thread = plan.training, time.monotonic(), time.thread_time()
     steps_an_epoch = max(1, math.ceil(task.n_examples("train") / training.batch_size))
     torch.manual_seed(derive_seed(plan.seed, epoch))
     model.train()
@@ -134,7 +134,8 @@ def _epoch_(
     mean = float(total) / max(1, n_steps)
     if not math.isfinite(mean):
         raise Diverged(f"the training loss became {mean} in epoch {epoch + 1} (learning rate {training.lr:g})")
-    return {"epoch": epoch + 1, "loss": mean, "seconds": time.monotonic() - started, "steps": n_steps}
+    seconds, of_thread = time.monotonic() - started, time.thread_time() - of_thread
+    return {"epoch": epoch + 1, "loss": mean, "seconds": seconds, "thread_seconds": of_thread, "steps": n_steps}
 
 
 def validation(model: nn.Module, task: Task, device: str) -> float:

@@ -53,8 +53,8 @@ SIEVE = 4.0
 @dataclass(frozen=True)
 class Pace:
     """epochs: of a trial that reaches the last rung. Where time is a limit, most_macs and most_seconds: of a candidate
-    and its whole training; trials: about how many the time holds; own_work: times as long as a step of the loss alone
-    a step of the task's own training takes, with its critic or its environments."""
+    and its whole training; trials: about how many the time holds; own_work: seconds of an example that the task's own
+    training takes beside a step of the loss, for a critic or an environment, whatever the candidate."""
 
     precision: str
     channels_last: bool
@@ -62,7 +62,7 @@ class Pace:
     most_macs: int | None = None
     most_seconds: float | None = None
     trials: int | None = None
-    own_work: float = 1.0
+    own_work: float = 0.0
 
 
 def find_pace(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
@@ -101,14 +101,15 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> Pace:
     if math.isinf(left):
         return Pace(precision, channels_last, epochs)
     more = own_work(space, ctx, middle, (precision, channels_last), seconds)
-    epoch_seconds = OVERHEAD * more * seconds * ctx.task.n_examples("train")
+    epoch_seconds = OVERHEAD * (seconds + more) * ctx.task.n_examples("train")
     if settings.plans_epochs:
         epochs = max(LEAST_EPOCHS, min(LONGER * epochs, int(left / TRAININGS / max(epoch_seconds, 1e-9))))
     whole = max(epochs * epoch_seconds, 1e-9)  # training of the middle candidate
     # half of the time, for the longest: the other half is for what it is compared with
     most_seconds = max(whole, left / 2)
     macs = ctx.macs(space.build(middle.arch, ctx.task.spec).eval())
-    most_macs = min(math.ceil(SIEVE * macs * most_seconds / whole), 2**53)
+    of_loss = whole * seconds / (seconds + more)  # what grows with the candidate
+    most_macs = min(math.ceil(SIEVE * macs * (most_seconds - whole + of_loss) / of_loss), 2**53)
     share = share_of_a_trial(replace(settings.budget, epochs=epochs).rung_epochs(steps), settings.budget.eta)
     trials = max(1, min(settings.budget.trials, int(settings.workers * left / (share * whole))))
     return Pace(precision, channels_last, epochs, most_macs, most_seconds, trials, more)
@@ -124,7 +125,7 @@ def share_of_a_trial(rung_epochs: tuple[int, ...], eta: int) -> float:
 
 
 def own_work(space: Space, ctx: Context, candidate: Candidate, setting: tuple[str, bool], seconds: float) -> float:
-    """See `Pace`. seconds: an example's in a step of the loss, from `quickest`. 1 where there is nothing notable."""
+    """See `Pace`. seconds: an example's in a step of the loss, from `quickest`. 0 where there is nothing notable."""
     import torch
 
     from searchkit.train import Diverged
@@ -138,19 +139,19 @@ def own_work(space: Space, ctx: Context, candidate: Candidate, setting: tuple[st
     try:
         row = task.fit(space.build(candidate.arch, task.spec), plan, TrainState()).numbers["curve"][0]
     except Diverged:
-        return 1.0
+        return 0.0
     finally:
         torch.set_num_threads(n_threads)
     examples = min(row["steps"] * training.batch_size, task.n_examples("train"))
-    found = float(row["seconds"] / examples / seconds)
-    return found if found > NOTABLE else 1.0
+    found = float(row["seconds" if ctx.device == "cuda" else "thread_seconds"] / examples)
+    return found - seconds if found > NOTABLE * seconds else 0.0
 
 
 def training_seconds(space: Space, ctx: Context, candidate: Candidate, own_work: float) -> float:
     """How long the whole training of `candidate` takes one worker, from a few of its steps. Raises Infeasible."""
     _, seconds = quickest(space, ctx, candidate, ((ctx.precision, ctx.channels_last),), rounds=3)
     epochs = candidate.training.epochs + candidate.training.pretrain_epochs
-    return OVERHEAD * own_work * seconds * ctx.task.n_examples("train") * epochs
+    return OVERHEAD * (seconds + own_work) * ctx.task.n_examples("train") * epochs
 
 
 def quickest(
