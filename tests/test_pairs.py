@@ -19,6 +19,7 @@ import torch
 
 from searchkit import tasks
 from searchkit.tasks import decoding
+from searchkit.tasks.number_words import in_words, number_words
 from searchkit.tasks.pairs import MONTHS, NOTATIONS, dates
 from searchkit.tasks.tokenizer import Tokenizer
 from searchkit.tasks.translations import bleu, bleu_counts, bleu_interval, chrf, words
@@ -226,6 +227,25 @@ def test_an_answer_of_the_greatest_length_is_one_too(width: int) -> None:
 
     assert decoding.greedy(ask, 1, mark=2, longest=3) == [[0, 0, 0]]
     assert decoding.beam(ask, 0, mark=2, longest=3, width=width) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "number, words",
+    [
+        (0, "zero"), (13, "thirteen"), (20, "twenty"), (47, "forty-seven"), (100, "one hundred"),
+        (908, "nine hundred eight"), (3000, "three thousand"), (12_015, "twelve thousand fifteen"),
+        (640_999, "six hundred forty thousand nine hundred ninety-nine"),
+    ],
+)  # fmt: skip
+def test_numbers_have_their_english_words(number: int, words: str) -> None:
+    assert in_words(number) == words
+
+
+def test_every_number_of_the_task_is_told_once() -> None:
+    found = number_words(3000, seed=0)
+    assert [in_words(int(answer)) for answer in found.answers] == list(found.sources)
+    assert len(set(found.answers)) == 3000 and {len(answer) for answer in found.answers} == {1, 2, 3, 4, 5, 6}
+    assert found == number_words(3000, seed=0) != number_words(3000, seed=1)
 
 
 # ── How near a text is ───────────────────────────────────────────────────────────────────────────────────────────────
