@@ -194,8 +194,6 @@ def resumable(run: Run) -> Iterator[None]:
     with one_clean_interrupt() as interrupted:
         try:
             yield
-            if interrupted.is_set():
-                raise KeyboardInterrupt
         except KeyboardInterrupt as error:
             if not interrupted.is_set():
                 raise

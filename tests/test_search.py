@@ -6,9 +6,7 @@ import json
 import os
 import random
 import signal
-import sys
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -305,35 +303,6 @@ def test_ctrl_c_leaves_a_run_that_resumes(context: Context, tiny: Space) -> None
     search(tiny, context, settings())
     assert [row["status"] for row in history(context.run)] == ["trained"] * BUDGET.trials
     assert context.run.lines("search.jsonl")[-1]["event"] == "end"
-
-
-@pytest.mark.parametrize("done", [2, BUDGET.trials], ids=["on the way", "at the end"])
-def test_ctrl_c_in_a_callback_that_drops_exceptions_is_heard(context: Context, tiny: Space, done: int) -> None:
-    """As from a weak reference of the database's session: Python ignores what is raised there."""
-    heard = []
-
-    def in_a_callback(_: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        for _ in range(1000):
-            heard.append(False)  # the handler runs here
-        raise AssertionError("the signal came too late")
-
-    class Thing:
-        pass
-
-    def interrupt(status: Status) -> None:
-        if status.done == done and not heard:
-            thing = Thing()
-            held = weakref.ref(thing, in_a_callback)
-            del thing
-            assert held() is None
-
-    before = sys.unraisablehook
-    with pytest.raises(Interrupted, match="--resume run"):
-        search(tiny, context, settings(), interrupt)
-    assert sys.unraisablehook is before and len(heard) < 1000
-    search(tiny, context, settings())
-    assert [row["status"] for row in history(context.run)] == ["trained"] * BUDGET.trials
 
 
 def test_a_search_never_looks_at_the_test_split(context: Context, task: Task, tiny: Space, tmp_path: Path) -> None:

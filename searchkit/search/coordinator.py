@@ -53,8 +53,6 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
         try:
             pace = find_pace(space, ctx, settings)
             _Search(space, *_at_its_pace(pace, ctx, settings), progress or _silent, pace).run()
-            if interrupted.is_set():
-                raise KeyboardInterrupt
         except KeyboardInterrupt as error:
             if not interrupted.is_set():
                 raise
