@@ -13,14 +13,15 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from searchkit import __version__, recipes
+from searchkit.interrupt import interruptible
 from searchkit.run import Context, Run, copy_folder
 from searchkit.types import JSON, Artifact, BadInput, Budget, Deadline, Limits, Space, Task, freeze, thaw
 
@@ -185,19 +186,9 @@ class Clock:
             self.written = now
 
 
-@contextmanager
-def resumable(run: Run) -> Iterator[None]:
+def resumable(run: Run) -> AbstractContextManager[None]:
     """Ctrl-C inside ends with one sentence, twice at once. Raises Interrupted."""
-    from searchkit.search import Interrupted
-    from searchkit.search.interrupt import one_clean_interrupt
-
-    with one_clean_interrupt() as interrupted:
-        try:
-            yield
-        except KeyboardInterrupt as error:
-            if not interrupted.is_set():
-                raise
-            raise Interrupted(f"Interrupted; what is done is kept, and --resume {run.name} goes on.") from error
+    return interruptible(f"Interrupted; what is done is kept, and --resume {run.name} goes on.")
 
 
 def context(run: Run, question: Question, task: Task, spaces: Spaces, echo: Echo, *, spent: float = 0.0) -> Context:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+from searchkit.interrupt import raise_if_interrupted
 from searchkit.run import Context
 from searchkit.types import Artifact, Deadline, GateFailed, Inapplicable, Stage
 
@@ -82,6 +83,7 @@ def apply(stages: Sequence[Stage], artifact: Artifact, ctx: Context, *, pace: Pa
     pace = pace or Pace()
     line: list[Artifact] = []
     for index, stage in enumerate(stages):
+        raise_if_interrupted()
         name, draft = type(stage).__name__, ctx.child(artifact, stage)
         if ctx.run.has(draft.id) and (not isinstance(stage, Ships) or stage.stands(draft.id, ctx)):
             ctx.echo(f"{name}: already done ({draft.id})")

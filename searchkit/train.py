@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from searchkit.interrupt import raise_if_interrupted
 from searchkit.runtime import Deployed, TorchPredictor
 from searchkit.types import (
     Batch,
@@ -59,6 +60,7 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     stopped_by = state.numbers.get("stopped_by")
     epoch = state.epoch
     while epoch < plan.until and stopped_by is None:
+        raise_if_interrupted()
         row = _epoch_(model, task, plan, optimizer, epoch, average=average, deadline=deadline)
         stopped_by = "time" if time.monotonic() > deadline else None
         epoch += 1
@@ -98,6 +100,7 @@ def pretrain_(model: nn.Module, task: Task, plan: FitPlan, deadline: float) -> l
     own = replace(plan, training=training, seed=derive_seed(plan.seed, "pretraining"), loss=task.pretext)
     optimizer, rows = make_optimizer(restorer, training), []
     for epoch in range(training.epochs):
+        raise_if_interrupted()
         rows.append(_epoch_(restorer, task, own, optimizer, epoch, average=None, deadline=deadline))
         if time.monotonic() > deadline:
             break

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = {
-    "searchkit": 0, "searchkit.types": 0, "searchkit.units": 0, "searchkit.layout": 0,
+    "searchkit": 0, "searchkit.types": 0, "searchkit.units": 0, "searchkit.layout": 0, "searchkit.interrupt": 0,
     "searchkit.layers": 1, "searchkit.layers_attention": 1, "searchkit.layers_graph": 1,
     "searchkit.edits": 1, "searchkit.rewrites": 1, "searchkit.slim": 1, "searchkit.onnxfile": 1,
     "searchkit.parity": 1, "searchkit.intervals": 1, "searchkit.int8": 1,

@@ -18,6 +18,7 @@ import pytest
 import search_driver
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupt_driver import dropped_ctrl_c
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from torch import Tensor, nn
 
@@ -303,6 +304,22 @@ def test_ctrl_c_leaves_a_run_that_resumes(context: Context, tiny: Space) -> None
     search(tiny, context, settings())
     assert [row["status"] for row in history(context.run)] == ["trained"] * BUDGET.trials
     assert context.run.lines("search.jsonl")[-1]["event"] == "end"
+
+
+@pytest.mark.parametrize("done", [2, BUDGET.trials], ids=["on the way", "at the end"])
+def test_ctrl_c_where_python_drops_it_is_heard(context: Context, tiny: Space, done: int) -> None:
+    heard = []
+
+    def interrupt(status: Status) -> None:
+        if status.done == done and not heard:
+            dropped_ctrl_c()
+            heard.append(True)
+
+    with pytest.raises(Interrupted, match="--resume run"):
+        search(tiny, context, settings(), interrupt)
+    assert sum(row["status"] == "trained" for row in history(context.run)) == done
+    search(tiny, context, settings())
+    assert [row["status"] for row in history(context.run)] == ["trained"] * BUDGET.trials
 
 
 def test_a_search_never_looks_at_the_test_split(context: Context, task: Task, tiny: Space, tmp_path: Path) -> None:

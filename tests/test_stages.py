@@ -17,10 +17,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from interrupt_driver import dropped_ctrl_c
 from report_run import make_run
 from torch import nn
 
 from searchkit import evidence, measure, recipes, tasks
+from searchkit.interrupt import Interrupted, interruptible
 from searchkit.pipeline import SKIPPED, LeftOut, Pace, apply
 from searchkit.report import html
 from searchkit.report.gather import gather
@@ -241,6 +243,15 @@ def test_a_shared_prefix_is_done_once(ctx: Context) -> None:
     assert [row["name"] for row in ctx.run.lines("calls.jsonl")] == ["a", "b", "c"]
     assert first[0] == second[0]
     assert first[1].id != second[1].id
+
+
+def test_a_ctrl_c_that_python_dropped_is_heard_before_the_next_stage(ctx: Context) -> None:
+    start = trial(ctx, 0)
+    told = replace(ctx, echo=lambda text: dropped_ctrl_c() if "started" in text else None)
+    with pytest.raises(Interrupted), interruptible("It goes on."):
+        apply((Counted("a"), Counted("b")), start, told)
+    apply((Counted("a"), Counted("b")), start, ctx)
+    assert [row["name"] for row in ctx.run.lines("calls.jsonl")] == ["a", "b"]
 
 
 def test_what_was_killed_before_its_end_is_done_again(ctx: Context) -> None:

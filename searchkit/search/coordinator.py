@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
+from searchkit.interrupt import interruptible, raise_if_interrupted
 from searchkit.run import Context
 from searchkit.search import rungs
 from searchkit.search.cost import LOG, CostBook
 from searchkit.search.dossier import Dossier
 from searchkit.search.executors import Executor, InProcess, Processes
-from searchkit.search.interrupt import one_clean_interrupt
 from searchkit.search.jobs import Job, Outcome, decode_state, encode_state
 from searchkit.search.ledger import FAILED, REJECTED, TRAINED, UNTOLD, Ledger
 from searchkit.search.pace import Pace, find_pace, training_seconds
 from searchkit.search.results import default_url
 from searchkit.search.sampler import Candidate, Proposer
-from searchkit.search.settings import Interrupted, Progress, SearchSettings, SearchStopped, Status
+from searchkit.search.settings import Progress, SearchSettings, SearchStopped, Status
 from searchkit.spacefile import source_of
 from searchkit.types import JSON, Artifact, BadInput, Infeasible, NothingFeasible, Space, derive_seed, digest
 
@@ -49,14 +49,9 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
     reason = space.accepts(ctx.task.spec)
     if reason is not None:
         raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
-    with one_clean_interrupt() as interrupted:
-        try:
-            pace = find_pace(space, ctx, settings)
-            _Search(space, *_at_its_pace(pace, ctx, settings), progress or _silent, pace).run()
-        except KeyboardInterrupt as error:
-            if not interrupted.is_set():
-                raise
-            raise Interrupted(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung.") from error
+    with interruptible(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung."):
+        pace = find_pace(space, ctx, settings)
+        _Search(space, *_at_its_pace(pace, ctx, settings), progress or _silent, pace).run()
 
 
 def _at_its_pace(pace: Pace, ctx: Context, settings: SearchSettings) -> tuple[Context, SearchSettings]:
@@ -161,6 +156,7 @@ class _Search:
         waiting = list(self.flights.values())  # what a kill left unfinished goes first
         self.flights.clear()
         while True:
+            raise_if_interrupted()
             while len(self.flights) < self.executor.capacity and self._time_for_a_rung():
                 flight = waiting.pop(0) if waiting else self._next_trial()
                 if flight is None:
@@ -214,6 +210,7 @@ class _Search:
     def _next_trial(self) -> _Flight | None:
         """Propose and check candidates until one may be trained; None where the search is to end."""
         while not self.exhausted and self._n_open() > 0:
+            raise_if_interrupted()
             trials = self.ledger.trials()
             n_rejected = sum(1 for t in trials if t.user_attrs.get("status") == REJECTED)
             if n_rejected >= MOST_REJECTIONS * self.budget.trials or self.ctx.deadline.left() <= 0:

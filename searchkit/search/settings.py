@@ -19,12 +19,6 @@ class SearchStopped(SearchkitError):
     """The search cannot usefully go on: the same error again and again."""
 
 
-class Interrupted(SearchkitError):
-    """The user pressed Ctrl-C; the run is left so that it can be resumed."""
-
-    exit_status = 130
-
-
 @dataclass(frozen=True)
 class SearchSettings:
     """How to search. minimize: None searches for the metric alone. ship_int8: limits on size and latency are meant for
