@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from searchkit.types import JSON, Arrays, BadInput, Evaluation, Goal, Port, Pred
 
 from .arrays import ArrayTask
 from .data import Data, Found, Modality, Offer
+from .equipment import script
 from .metrics import roc_components
 from .prepare import make_task
 from .reconstruction import Rebuild, rebuild
@@ -38,8 +38,6 @@ QUANTILE = 0.95
 """Of the scores of normal val examples: the threshold. One normal example in twenty is an alarm."""
 
 SCORE = Port("score", ())
-
-BUNDLE = Path(__file__).parent / "bundle"
 
 
 class RestoredAndScored(nn.Module):
@@ -114,7 +112,7 @@ class AnomalyTask(ArrayTask):
 
     def equipment(self) -> dict[str, str]:
         """See `types.Equipped`."""
-        return {"run.py": (BUNDLE / "run_anomaly.py").read_text(encoding="utf-8")}
+        return {"run.py": script("run_anomaly.py")}
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
         words, arrays = super().pack()

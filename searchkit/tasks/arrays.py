@@ -35,6 +35,7 @@ from searchkit.types import (
 )
 
 from .data import Column, Data
+from .equipment import for_text
 from .offers import OTHERWISE, kind_named, modality_named
 from .summary import summarise
 
@@ -264,9 +265,7 @@ class ArrayTask:
 
     def equipment(self) -> dict[str, str]:
         """See `types.Equipped`."""
-        from .text import equipment
-
-        return {} if self.data.tokenizer is None else equipment(self.data)
+        return {} if self.data.tokenizer is None else for_text(self.data, "run_lines.py")
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
         words, arrays = self.data.pack()

@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -44,6 +43,7 @@ from searchkit.types import (
 
 from .data import Data
 from .environments import About, Environment, Wanderer, play
+from .equipment import script
 from .replay import DISCOUNT, TRAINING_SEEDS, Playing
 from .source import Source
 from .summary import summarise
@@ -74,8 +74,6 @@ move the feature: what drifts slowly, and ends the game far out (the cart of Car
 SHARPNESS = 8.0
 """Of softened policies at temperature 1: a step of one standard deviation of the teacher's gains, in nats. Rusu et al.
 2016, arXiv:1511.06295, found that sharp ones teach best."""
-
-SCRIPT = Path(__file__).parent / "bundle" / "run_control.py"
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,7 @@ class ControlTask:
         """See `types.Equipped`: a run.py that plays, and what it has to know of the environment."""
         told = {**freeze(self.about), "seeds": self.seeds("test")}
         return {
-            "run.py": SCRIPT.read_text(encoding="utf-8"),
+            "run.py": script("run_control.py"),
             "environment.json": json.dumps(told, indent=1, ensure_ascii=False) + "\n",
         }
 

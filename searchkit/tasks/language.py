@@ -20,6 +20,7 @@ from searchkit.types import JSON, Arrays, BadInput, Batch, Evaluation, Goal, Por
 
 from .arrays import ArrayTask
 from .data import Data, Found, Modality, Offer, Truth
+from .equipment import for_text
 from .targets import given_target
 from .tokenizer import Tokenizer
 
@@ -131,6 +132,10 @@ class LanguageTask(ArrayTask):
             parts.append(kind.nats(answers, truth[rows]))
         nats, decisions = (np.concatenate(part) for part in zip(*parts, strict=True))
         return kind.judge_nats(nats, decisions, truth)
+
+    def equipment(self) -> dict[str, str]:
+        """See `types.Equipped`."""
+        return for_text(self.data, "run_language.py")
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
         words, arrays = super().pack()

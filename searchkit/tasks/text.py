@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import json
 import re
 import zlib
 from collections import Counter
@@ -17,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,12 +24,9 @@ from searchkit.types import BadInput, Task
 from .byte_pairs import learn, learn_words
 from .data import Found
 from .prepare import MIN_ROWS, make_task
-from .source import WRITTEN, Source
+from .source import Source
 from .splits import split_rows
 from .tokenizer import WORDS, Tokenizer
-
-if TYPE_CHECKING:
-    from .data import Data
 
 EMBEDDED = {
     "pydoc": "continue the help on Python's language, 465,000 characters of English (standard library, pydoc_data)",
@@ -43,7 +38,6 @@ VAL_SHARE = 0.10
 WINDOW = 64  # tokens
 VOCABULARY = {"words": 8000, "pairs": 2000}
 LONGEST_LINE = 512  # tokens; what is longer is cut
-BUNDLE = Path(__file__).parent / "bundle"
 
 
 # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -282,17 +276,6 @@ def _padded(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[np.ndarray, np.
 
 
 # ── What a bundle needs to take text ─────────────────────────────────────────────────────────────────────────────────
-
-
-def equipment(data: Data) -> dict[str, str]:
-    """As `types.Equipped`: the tokenizer, the lines that apply it, and a run.py that takes text."""
-    script = "run_pairs.py" if data.kind in WRITTEN else {"language": "run_language.py"}.get(data.kind, "run_lines.py")
-    beside = ("tokenizer.py", "decoding.py") if data.kind in WRITTEN else ("tokenizer.py",)
-    return {
-        "tokenizer.json": json.dumps(data.tokenizer, ensure_ascii=False) + "\n",
-        "run.py": (BUNDLE / script).read_text(encoding="utf-8"),
-        **{name: (Path(__file__).parent / name).read_text(encoding="utf-8") for name in beside},
-    }
 
 
 # ── Embedded ─────────────────────────────────────────────────────────────────────────────────────────────────────────

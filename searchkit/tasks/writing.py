@@ -22,6 +22,7 @@ from searchkit.types import JSON, Arrays, BadInput, Batch, Evaluation, Goal, Por
 from .arrays import ArrayTask
 from .data import Data, Found, Modality, Offer, Truth
 from .decoding import greedy
+from .equipment import for_text
 from .language import WORST, LogSoftmax
 from .targets import given_target
 from .tokenizer import Tokenizer
@@ -206,6 +207,10 @@ class WritingTask(ArrayTask):
             "bleu": bleu(bleu_counts(written, wanted)),
             "chrf": float(np.mean([chrf(*pair) for pair in zip(written, wanted, strict=True)])),
         }
+
+    def equipment(self) -> dict[str, str]:
+        """See `types.Equipped`."""
+        return for_text(self.data, "run_pairs.py", "decoding.py")
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
         words, arrays = super().pack()
