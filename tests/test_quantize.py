@@ -104,6 +104,24 @@ def test_where_none_is_as_good_the_best_is_taken_and_said():
     assert chosen.method == "dynamic" and reason.startswith("No candidate keeps accuracy within the tolerance")
 
 
+@pytest.mark.parametrize(
+    ("other", "taken"),
+    [
+        (candidate("weight-only", metric=0.69, error=0.02, size=900), "weight-only"),
+        (candidate("weight-only", metric=0.697, size=2000), "weight-only"),  # half a point of accuracy is as good
+        (candidate("weight-only", metric=0.69, error=0.005, size=900), "static"),
+        (candidate("dynamic", metric=0.69, error=0.02, size=900, ratio=1.4), "static"),
+    ],
+    ids=["untold", "tolerated", "told", "slower too"],
+)
+def test_where_none_is_as_good_and_the_best_is_slower_one_as_good_as_that_goes_first(other, taken):
+    slower = candidate("static", metric=0.7, error=0.03, ratio=1.6)
+    chosen, reason = choose([slower, other], FP32, ACCURACY, Limits())
+    assert chosen.method == taken
+    assert ("not slower than fp32, where static takes 1.6 times as long" in reason) == (taken != "static")
+    assert "static comes closest with 0.7" in reason
+
+
 def test_a_latency_that_is_a_tie_with_its_limit_passes_and_is_said():
     at_the_edge, beyond = candidate(ratio=2.0 * (1 + measure.TIE)), candidate(ratio=2.02 * (1 + measure.TIE))
     chosen, reason = choose([at_the_edge], FP32, ACCURACY, Limits(latency_ms=2.0))

@@ -188,7 +188,8 @@ def choose(
     1. It is smaller than the fp32 file; where none is, Inapplicable. It meets the hard limits, a latency that is a tie
        with its limit included; where none does, Inapplicable if the fp32 file does, else NothingFeasible.
     2. It is as good as the fp32 file within the tolerance, or by less than val can tell (`Tolerance.admits`).
-       Where none is, the best in the metric is taken.
+       Where none is, the best in the metric is taken; but where that is slower than fp32, the best of those that are
+       not and that val cannot tell from it.
     3. Of those, the smallest file; but one at most CLEARLY times as large and CLEARLY times as fast goes first.
     """
     smaller = [c for c in candidates if c.size_bytes < reference.size_bytes]
@@ -221,11 +222,7 @@ def _best(fitting: Sequence[Candidate], reference: Candidate, tolerance: Toleran
     metric = tolerance.goal.metric
     good = [c for c in fitting if tolerance.admits(c.metric, reference.metric, error=c.error)]
     if not good:
-        best = min(fitting, key=lambda c: (tolerance.goal.loss(c.metric), c.size_bytes))
-        return best, (
-            f"No candidate keeps {metric} within the tolerance of fp32 ({reference.metric:.4g}); {best.method} comes "
-            f"closest with {best.metric:.4g}."
-        )
+        return _least_bad(fitting, reference, tolerance)
     by_size = sorted(good, key=lambda c: (c.size_bytes, tolerance.goal.loss(c.metric), -METHODS.index(c.method)))
     smallest = chosen = by_size[0]
     for other in by_size:
@@ -241,6 +238,25 @@ def _best(fitting: Sequence[Candidate], reference: Candidate, tolerance: Toleran
         f"({smallest.method}) and {chosen.size_bytes / smallest.size_bytes:.2f} times as large, with {metric} "
         f"{chosen.metric:.4g} (fp32 {reference.metric:.4g})."
     )
+
+
+def _least_bad(fitting: Sequence[Candidate], reference: Candidate, tolerance: Tolerance) -> tuple[Candidate, str]:
+    """Rule 2 where none is as good as the fp32 file."""
+    metric = tolerance.goal.metric
+    by_metric = sorted(fitting, key=lambda c: (tolerance.goal.loss(c.metric), c.size_bytes))
+    best = by_metric[0]
+    reason = (
+        f"No candidate keeps {metric} within the tolerance of fp32 ({reference.metric:.4g}); {best.method} comes "
+        f"closest with {best.metric:.4g}."
+    )
+    alike = [c for c in by_metric if tolerance.admits(c.metric, best.metric, error=c.error)]
+    chosen = next((c for c in alike if c.latency_verdict != "slower"), best)
+    if chosen is not best:
+        reason += (
+            f" {chosen.method} is taken, with {chosen.metric:.4g}: it keeps to that within what val can tell, and is "
+            f"not slower than fp32, where {best.method} takes {best.latency_ratio:.3g} times as long."
+        )
+    return chosen, reason
 
 
 def slower_because(chosen: Candidate, reference: Candidate) -> str | None:
