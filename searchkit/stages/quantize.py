@@ -187,7 +187,8 @@ def choose(
 
     1. It is smaller than the fp32 file; where none is, Inapplicable. It meets the hard limits, a latency that is a tie
        with its limit included; where none does, Inapplicable if the fp32 file does, else NothingFeasible.
-    2. It is as good as the fp32 file within the tolerance, or by less than val can tell (`Tolerance.admits`).
+    2. It is as good as the fp32 file within the tolerance, or by less than val can tell (`Tolerance.admits`); or no
+       worse in the metric than one that is: noise of its own must not help a file.
        Where none is, the best in the metric is taken; but where that is slower than fp32, the best of those that are
        not and that val cannot tell from it.
     3. Of those, the smallest file; but one at most CLEARLY times as large and CLEARLY times as fast goes first.
@@ -220,10 +221,12 @@ def _fits(candidate: Candidate, limits: Limits) -> bool:
 def _best(fitting: Sequence[Candidate], reference: Candidate, tolerance: Tolerance) -> tuple[Candidate, str]:
     """Rules 2 and 3."""
     metric = tolerance.goal.metric
-    good = [c for c in fitting if tolerance.admits(c.metric, reference.metric, error=c.error)]
-    if not good:
+    loss = tolerance.goal.loss
+    admitted = [loss(c.metric) for c in fitting if tolerance.admits(c.metric, reference.metric, error=c.error)]
+    if not admitted:
         return _least_bad(fitting, reference, tolerance)
-    by_size = sorted(good, key=lambda c: (c.size_bytes, tolerance.goal.loss(c.metric), -METHODS.index(c.method)))
+    good = [c for c in fitting if loss(c.metric) <= max(admitted)]
+    by_size = sorted(good, key=lambda c: (c.size_bytes, loss(c.metric), -METHODS.index(c.method)))
     smallest = chosen = by_size[0]
     for other in by_size:
         if other.size_bytes <= CLEARLY * smallest.size_bytes and CLEARLY * other.latency_ratio <= chosen.latency_ratio:
