@@ -38,6 +38,7 @@ def interruptible(sentence: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    raise_if_interrupted()  # of the block around this one, which is not asked again before this one ends
     heard = threading.Event()
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:

@@ -60,7 +60,6 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     stopped_by = state.numbers.get("stopped_by")
     epoch = state.epoch
     while epoch < plan.until and stopped_by is None:
-        raise_if_interrupted()
         row = _epoch_(model, task, plan, optimizer, epoch, average=average, deadline=deadline)
         stopped_by = "time" if time.monotonic() > deadline else None
         epoch += 1
@@ -100,7 +99,6 @@ def pretrain_(model: nn.Module, task: Task, plan: FitPlan, deadline: float) -> l
     own = replace(plan, training=training, seed=derive_seed(plan.seed, "pretraining"), loss=task.pretext)
     optimizer, rows = make_optimizer(restorer, training), []
     for epoch in range(training.epochs):
-        raise_if_interrupted()
         rows.append(_epoch_(restorer, task, own, optimizer, epoch, average=None, deadline=deadline))
         if time.monotonic() > deadline:
             break
@@ -118,6 +116,7 @@ def _epoch_(
     deadline: float,
 ) -> dict[str, Any]:
     """One epoch in place, or its steps up to the deadline: its row of the learning curve. Raises Diverged."""
+    raise_if_interrupted()
     training, started, of_thread = plan.training, time.monotonic(), time.thread_time()
     steps_an_epoch = max(1, math.ceil(task.n_examples("train") / training.batch_size))
     torch.manual_seed(derive_seed(plan.seed, epoch))

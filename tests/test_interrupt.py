@@ -42,6 +42,15 @@ def test_one_that_python_drops_in_the_last_step_is_heard_at_the_end() -> None:
         dropped_ctrl_c()
 
 
+def test_one_that_python_drops_in_a_block_around_is_heard_before_the_block_within_begins() -> None:
+    steps = []
+    with pytest.raises(Interrupted, match="The outer"), interruptible("The outer goes on."):
+        dropped_ctrl_c()
+        with interruptible("The inner goes on."):
+            steps.append("within")
+    assert not steps
+
+
 def test_who_raises_keyboard_interrupt_without_a_ctrl_c_means_something_else() -> None:
     with pytest.raises(KeyboardInterrupt), interruptible("It goes on."):
         raise KeyboardInterrupt
@@ -60,8 +69,7 @@ def test_what_else_is_dropped_is_reported_as_ever(monkeypatch: pytest.MonkeyPatc
     assert reported == ["the disk is gone"]
 
 
-@pytest.mark.parametrize("pretrain_epochs", [0, 3])
-def test_a_training_ends_with_its_epoch(pretrain_epochs: int) -> None:
+def test_a_training_ends_with_its_epoch() -> None:
     task = tasks.load({"task": "digits"})
 
     class Counting(nn.Linear):
@@ -73,7 +81,7 @@ def test_a_training_ends_with_its_epoch(pretrain_epochs: int) -> None:
                 dropped_ctrl_c()
             return super().forward(x.flatten(1))
 
-    training = Training(epochs=5, batch_size=128, pretrain_epochs=pretrain_epochs)
+    training = Training(epochs=5, batch_size=128)
     plan = FitPlan(training, seed=0, until=5)
     with pytest.raises(Interrupted), interruptible("It goes on."):
         fit(Counting(64, 10), task, plan, TrainState())

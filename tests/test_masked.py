@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from interrupt_driver import dropped_ctrl_c
 from torch import Tensor, nn
 
 from searchkit import tasks
+from searchkit.interrupt import Interrupted, interruptible
 from searchkit.search.sampler import at_random, draw
 from searchkit.spacefile import load_space
 from searchkit.tasks.masked import MaskedTask
@@ -112,6 +114,20 @@ def test_a_pretrained_training_that_stopped_goes_on_bit_for_bit(counting: Masked
 def test_time_that_is_up_ends_pretraining_too(counting: MaskedTask) -> None:
     state = fit(network(counting), counting, replace(plan(), seconds=0.0), TrainState())
     assert len(state.numbers["pretraining"]) == 1 and state.epoch == 1 and state.numbers["stopped_by"] == "time"
+
+
+def test_a_ctrl_c_that_python_dropped_ends_pretraining_with_its_epoch(counting: MaskedTask) -> None:
+    net, steps = network(counting), []
+
+    def step(*_: object) -> None:
+        steps.append(len(steps))
+        if len(steps) == 3:
+            dropped_ctrl_c()
+
+    net.stem.register_forward_pre_hook(step)  # type: ignore[union-attr]
+    with pytest.raises(Interrupted), interruptible("It goes on."):
+        fit(net, counting, plan(), TrainState())
+    assert len(steps) == len(list(counting.batches("train", plan().training, seed=0, device="cpu")))
 
 
 def test_it_is_asked_for_where_there_are_tokens_to_hide(counting: MaskedTask) -> None:
