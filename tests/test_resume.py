@@ -58,14 +58,14 @@ def test_killed_at_durable_steps_and_resumed_equals_uninterrupted(tmp_path: Path
     done: set[int] = set()
     killed = 0
     rng = random.Random(0)
-    for seed in range(2):  # reports/kill_resume.py kills twenty times
+    for seed in range(4):
         process = start(tmp_path, "inline", str(seed), str(rng.randint(6, 16)))
         killed += process.wait(timeout=120) == -signal.SIGKILL
         now = finished(tmp_path)
         assert done <= now, "a completed trial was lost"
         done = now
     run = search_driver.go(tmp_path, "inline")
-    assert killed == 2
+    assert killed >= 3
     assert outcome(run) == straight
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{run.path / 'study.db'}")
     assert {t.state.name for t in study.trials} == {"COMPLETE"}
