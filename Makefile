@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check lint types install clean
+.PHONY: demo test check lint types install clean support-check
 
 demo: install            ## from nothing to a report: search, compress, prove, bundle
 	$(BIN)/python cli.py search --space cnn
@@ -20,6 +20,9 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+support-check: install   ## before a release: is docs/support.md of the families as they are?
+	PYTHONPATH=. $(BIN)/python benchmarks/support.py docs/support.md --check
 
 install: .venv/installed
 

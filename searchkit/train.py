@@ -17,19 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from searchkit.interrupt import raise_if_interrupted
-from searchkit.runtime import Deployed, TorchPredictor
-from searchkit.types import (
-    Batch,
-    FitPlan,
-    Penalised,
-    Restorable,
-    SelfTaught,
-    Task,
-    Training,
-    TrainState,
-    derive_seed,
-)
+from searchkit.core.interrupt import raise_if_interrupted
+from searchkit.core.network import HasAuxLoss, HasMaskedHead
+from searchkit.core.serialization import derive_seed
+from searchkit.core.task import SelfSupervised, Task
+from searchkit.core.training import Batch, FitPlan, Training, TrainState
+from searchkit.onnx.predictor import Deployed, TorchPredictor
 
 
 class Diverged(Exception):
@@ -92,7 +85,7 @@ def pretrain_(model: nn.Module, task: Task, plan: FitPlan, deadline: float) -> l
     2019, arXiv:1810.04805); in place, on a schedule of its own, from the seed alone. What the network needs for it ends
     with it. The learning curve; [] where none are asked for, or task or network offer nothing of the kind."""
     training = replace(plan.training, epochs=plan.training.pretrain_epochs, augment=())
-    if not training.epochs or not isinstance(task, SelfTaught) or not isinstance(model, Restorable):
+    if not training.epochs or not isinstance(task, SelfSupervised) or not isinstance(model, HasMaskedHead):
         return []
     torch.manual_seed(derive_seed(plan.seed, "restorer"))
     restorer = model.restorer().to(plan.device)
@@ -143,7 +136,7 @@ def _epoch_(
 def validation(model: nn.Module, task: Task, device: str) -> float:
     """The goal's value on val, by the same lines that score an exported file."""
     model.eval()
-    deployed = Deployed(task.frontend(), model, task.answer()).to(device)
+    deployed = Deployed(task.preprocessor(), model, task.postprocessor()).to(device)
     evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=device), "val")
     return task.goal.value(evaluation.scores)
 
@@ -203,7 +196,7 @@ def distillation(task: Task, teacher: Teacher, device: str) -> Callable[[nn.Modu
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:
         once = _Once(student)
-        match = task.match(once, network, batch, temperature=teacher.temperature)
+        match = task.distillation_loss(once, network, batch, temperature=teacher.temperature)
         return (1.0 - weight) * task.loss(once, batch) + weight * match
 
     return loss
@@ -222,8 +215,8 @@ class _Once(nn.Module):
             self.output = self.inner(*inputs)
         return self.output
 
-    def penalty(self) -> Tensor | float:
-        return self.inner.penalty() if isinstance(self.inner, Penalised) else 0.0
+    def aux_loss(self) -> Tensor | float:
+        return self.inner.aux_loss() if isinstance(self.inner, HasAuxLoss) else 0.0
 
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

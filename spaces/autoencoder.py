@@ -16,8 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import activation, features, initialise_
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.blocks.layers import activation, features, initialise_
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Autoencoder(nn.Module):
         out: Tensor = self.decoder(mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean))
         return out, nats.flatten(1).sum(1)
 
-    def penalty(self) -> Tensor:
+    def aux_loss(self) -> Tensor:
         """The divergence in nats an example, the mean over the batch of the last forward pass; 0 where the code is not
         variational or was not drawn."""
         divergence, self._divergence = self._divergence, None
@@ -181,11 +184,11 @@ SPACE = Space(
     training=TrainingSpace(
         default=Training(lr=3e-3, epochs=40, batch_size=32, weight_decay=1e-4, ema=0.98),
         ranges={
-            "lr": Between(1e-3, 1e-2, log=True),
-            "optimizer": Choice(("adamw", "rmsprop")),
-            "schedule": Choice(("cosine", "linear")),
-            "weight_decay": Between(1e-6, 1e-2, log=True),
-            "batch_size": Choice((16, 32, 64)),
+            "lr": LogUniform(1e-3, 1e-2),
+            "optimizer": Categorical(("adamw", "rmsprop")),
+            "schedule": Categorical(("cosine", "linear")),
+            "weight_decay": LogUniform(1e-6, 1e-2),
+            "batch_size": Categorical((16, 32, 64)),
         },
     ),
     task="digits-reconstruction",

@@ -11,8 +11,18 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import SqueezeExcite, activation, initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.blocks.layers import (
+    SqueezeExcite,
+    activation,
+    initialise_,
+    initialise_head_,
+    n_outputs,
+    plain_answer,
+)
 
 
 @dataclass(frozen=True)
@@ -238,12 +248,14 @@ SPACE = Space(
     training=TrainingSpace(
         default=Training(lr=4e-3, epochs=18, batch_size=64, weight_decay=0.02, ema=0.98, augment=("crop",)),
         ranges={
-            "lr": Between(1e-3, 2e-2, log=True),
-            "optimizer": Choice(("adamw", "momentum")),
-            "schedule": Choice(("cosine", "linear")),
-            "weight_decay": Between(1e-3, 0.1, log=True),
-            "augment": Choice((("crop",), (), ("flip",), ("crop", "flip"), ("crop", "cutout"), ("flip", "cutout"))),
-            "label_smoothing": Choice((0.0, 0.1)),
+            "lr": LogUniform(1e-3, 2e-2),
+            "optimizer": Categorical(("adamw", "momentum")),
+            "schedule": Categorical(("cosine", "linear")),
+            "weight_decay": LogUniform(1e-3, 0.1),
+            "augment": Categorical(
+                (("crop",), (), ("flip",), ("crop", "flip"), ("crop", "cutout"), ("flip", "cutout"))
+            ),
+            "label_smoothing": Categorical((0.0, 0.1)),
         },
     ),
     task="digits",

@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.layers import pool, valid_steps
-from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
-from spaces._forecast import forecaster, sample_apart, sample_direct, sample_level
-from spaces._layers import initialise_, initialise_head_, n_outputs
-from spaces._steps import Stem, accepts, check_stem
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.blocks.forecaster import forecaster, sample_apart, sample_direct, sample_level
+from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs
+from searchkit.nn.blocks.steps import Stem, accepts, check_stem
+from searchkit.nn.sequence import pool, valid_steps
 
 MOST_STEPS = 512
 """The steps that the stem may leave: longer rows get a stem that leaves fewer."""
@@ -36,7 +38,8 @@ class Arch:
     of a dilated one is 1, 2, 4, … within its stage. causal: a block's step sees itself and those before it alone; a
     frame longer than 1, or a pooling stem, sees more. frame, hop: steps that the stem joins into one, and from one to
     the next. stem_pool: of the stem's steps, one in so many is left, the maximum around it. downsample: stride or max,
-    between stages. pooling: mean, max or last step. apart, direct, level: of a forecast, see `spaces._forecast`."""
+    between stages. pooling: mean, max or last step. apart, direct, level: of a forecast,
+    see `searchkit.nn.blocks.forecaster`."""
 
     depths: tuple[int, ...] = (1, 1, 1)
     widths: tuple[int, ...] = (32, 48, 64)
@@ -255,9 +258,9 @@ SPACE = Space(
     training=TrainingSpace(
         default=Training(lr=5e-3, epochs=18, batch_size=64, weight_decay=0.05, ema=0.98, augment=("shift",)),
         ranges={
-            "lr": Between(2e-3, 1.5e-2, log=True),
-            "weight_decay": Between(5e-3, 0.2, log=True),
-            "augment": Choice((("shift",), ("shift", "jitter", "scale"), ())),
+            "lr": LogUniform(2e-3, 1.5e-2),
+            "weight_decay": LogUniform(5e-3, 0.2),
+            "augment": Categorical((("shift",), ("shift", "jitter", "scale"), ())),
         },
     ),
     task="mnist1d",

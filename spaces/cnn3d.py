@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import activation, initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.blocks.layers import activation, initialise_, initialise_head_, n_outputs, plain_answer
 
 
 @dataclass(frozen=True)
@@ -227,10 +230,10 @@ SPACE = Space(
     training=TrainingSpace(
         default=Training(lr=6e-3, epochs=18, batch_size=32, weight_decay=0.02, ema=0.98, augment=("flip",)),
         ranges={
-            "lr": Between(2e-3, 2e-2, log=True),
-            "weight_decay": Between(1e-3, 0.1, log=True),
-            "augment": Choice((("flip",), ("flip", "shift"), ())),
-            "label_smoothing": Choice((0.0, 0.1)),
+            "lr": LogUniform(2e-3, 2e-2),
+            "weight_decay": LogUniform(1e-3, 0.1),
+            "augment": Categorical((("flip",), ("flip", "shift"), ())),
+            "label_smoothing": Categorical((0.0, 0.1)),
         },
     ),
     task="solids",

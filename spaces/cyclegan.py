@@ -14,8 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import activation, initialise_
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.blocks.layers import activation, initialise_
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Residual(nn.Module):
         return y
 
 
-class Redrawer(nn.Module):
+class ResnetGenerator(nn.Module):
     """(B, C, H, W) -> (B, C, H, W) in [-1, 1]."""
 
     def __init__(self, arch: Arch, channels: int, maps: list[tuple[int, int]]) -> None:
@@ -146,7 +149,7 @@ def _enlarge(arch: Arch, before: int, width: int, small: tuple[int, int], large:
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
     """Raises Infeasible where the picture is too small for the halvings."""
     channels, height, width = _picture(spec)
-    net = Redrawer(arch, channels, _maps((height, width), len(arch.widths) - 1))
+    net = ResnetGenerator(arch, channels, _maps((height, width), len(arch.widths) - 1))
     initialise_(net, arch.activation)
     for module in net.modules():
         if isinstance(module, nn.ConvTranspose2d):
@@ -176,10 +179,10 @@ SPACE = Space(
             ema=0.995,
         ),
         ranges={
-            "objective": Choice(("minimax", "wasserstein", "least-squares")),
-            "lr": Between(5e-4, 5e-3, log=True),
-            "momentum": Choice((0.0, 0.5)),
-            "batch_size": Choice((16, 32)),
+            "objective": Categorical(("minimax", "wasserstein", "least-squares")),
+            "lr": LogUniform(5e-4, 5e-3),
+            "momentum": Categorical((0.0, 0.5)),
+            "batch_size": Categorical((16, 32)),
         },
     ),
     task="digits-restyling",

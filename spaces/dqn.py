@@ -14,8 +14,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import activation, features, n_outputs
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.blocks.layers import activation, features, n_outputs
 
 BACKUPS = ("double", "max", "sarsa")
 
@@ -117,10 +120,10 @@ SPACE = Space(
     training=TrainingSpace(
         default=Training(lr=2e-3, epochs=125, batch_size=128, weight_decay=0.0, clip_norm=10.0, ema=0.99),
         ranges={
-            "lr": Between(1e-3, 4e-3, log=True),
-            "batch_size": Choice((128, 64)),
-            "schedule": Choice(("cosine", "constant")),
-            "ema": Choice((0.99, 0.0)),
+            "lr": LogUniform(1e-3, 4e-3),
+            "batch_size": Categorical((128, 64)),
+            "schedule": Categorical(("cosine", "constant")),
+            "ema": Categorical((0.99, 0.0)),
         },
     ),
     task="CartPole-v1",

@@ -18,8 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import activation, initialise_
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.blocks.layers import activation, initialise_
 
 
 @dataclass(frozen=True)
@@ -244,10 +247,10 @@ SPACE = Space(
             ema=0.995,
         ),
         ranges={
-            "objective": Choice(("minimax", "wasserstein", "least-squares")),
-            "lr": Between(3e-4, 3e-3, log=True),
-            "momentum": Choice((0.0, 0.5)),
-            "batch_size": Choice((32, 64)),
+            "objective": Categorical(("minimax", "wasserstein", "least-squares")),
+            "lr": LogUniform(3e-4, 3e-3),
+            "momentum": Categorical((0.0, 0.5)),
+            "batch_size": Categorical((32, 64)),
         },
     ),
     task="digits-generation",

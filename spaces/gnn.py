@@ -14,7 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers_graph import (
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.nn.graph import (
     GraphAttention,
     GraphConvolution,
     degrees,
@@ -23,8 +28,6 @@ from searchkit.layers_graph import (
     pool_nodes,
     segment_max,
 )
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import initialise_, initialise_head_, n_outputs, plain_answer
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Sage(nn.Module):
         return out
 
 
-class Isomorphism(nn.Module):
+class GINConv(nn.Module):
     """A perceptron of two layers over the sum of a node and its neighbours: (N, C) -> (N, D). The first matrix goes
     before the sum, which is the same and costs less where it is the narrower."""
 
@@ -209,7 +212,7 @@ def _layer(arch: Arch, inputs: int, outputs: int, *, answers: bool = False) -> n
             width = outputs if answers else outputs // heads
             return GraphAttention(inputs, width, heads=heads, mean=answers, dropout=arch.dropout)
         case "gin":
-            return Isomorphism(inputs, outputs, width=max(arch.width, outputs))
+            return GINConv(inputs, outputs, width=max(arch.width, outputs))
     raise ValueError(f"no convolution named '{arch.conv}'; they are gcn, sage, gat, gin")
 
 
@@ -222,9 +225,9 @@ SPACE = Space(
     training=TrainingSpace(
         default=Training(lr=1e-2, epochs=40, batch_size=32, weight_decay=0.02, ema=0.98),
         ranges={
-            "lr": Between(2e-3, 2e-2, log=True),
-            "weight_decay": Between(1e-3, 0.3, log=True),
-            "batch_size": Choice((32, 64)),
+            "lr": LogUniform(2e-3, 2e-2),
+            "weight_decay": LogUniform(1e-3, 0.3),
+            "batch_size": Categorical((32, 64)),
         },
     ),
     task="graph-shapes",

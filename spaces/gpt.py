@@ -15,9 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers_attention import Attention, Positions, Unembedding
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import activation
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.attention import Attention, Positions, TiedOutput
+from searchkit.nn.blocks.layers import activation
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         Block(arch.width, heads=arch.heads, ffn=arch.ffn, nonlinearity=arch.activation, dropout=arch.dropout)
         for _ in range(arch.depth)
     ]
-    head = Unembedding(embedding) if arch.tied else nn.Linear(arch.width, spec.vocabulary)
+    head = TiedOutput(embedding) if arch.tied else nn.Linear(arch.width, spec.vocabulary)
     net = Decoder(
         embedding,
         Positions(arch.width, length=steps, kind=arch.positions),
@@ -166,7 +169,7 @@ SPACE = Space(
     build=build,
     training=TrainingSpace(
         default=Training(lr=4e-3, epochs=3, batch_size=32, weight_decay=0.05, warmup=0.05),
-        ranges={"lr": Between(2e-3, 6e-3, log=True), "weight_decay": Choice((0.01, 0.05, 0.1))},
+        ranges={"lr": LogUniform(2e-3, 6e-3), "weight_decay": Categorical((0.01, 0.05, 0.1))},
     ),
     task="pydoc",
     budget=Budget(trials=6, epochs=3, rungs=2, eta=3),

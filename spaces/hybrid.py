@@ -21,12 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.layers import AttentionPool, pool, trim, valid_steps
-from searchkit.layers_attention import Positions
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._encoder import Block
-from spaces._layers import initialise_, initialise_head_, n_outputs, plain_answer
-from spaces._steps import Layer
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.attention import Positions
+from searchkit.nn.blocks.encoder import Block
+from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.nn.blocks.steps import Layer
+from searchkit.nn.sequence import AttentionPool, pool, trim, valid_steps
 
 MOST_STEPS = 512
 """The positions there are where rows vary in length and the data does not say how long they get."""
@@ -406,9 +409,9 @@ SPACE = Space(
             lr=5e-3, epochs=24, batch_size=64, weight_decay=0.02, ema=0.98, augment=("crop", "shift")
         ),
         ranges={
-            "lr": Between(2e-3, 1.2e-2, log=True),
-            "weight_decay": Between(5e-3, 0.1, log=True),
-            "augment": Choice((
+            "lr": LogUniform(2e-3, 1.2e-2),
+            "weight_decay": LogUniform(5e-3, 0.1),
+            "augment": Categorical((
                 ("crop", "cutout", "shift", "jitter"), (), ("crop", "shift"), ("flip", "shift", "scale"),
                 ("crop", "flip", "jitter", "scale"),
             )),

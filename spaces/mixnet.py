@@ -12,9 +12,19 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from searchkit.layers import MixedDepthwise
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._layers import SqueezeExcite, activation, initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.blocks.layers import (
+    SqueezeExcite,
+    activation,
+    initialise_,
+    initialise_head_,
+    n_outputs,
+    plain_answer,
+)
+from searchkit.nn.convolution import MixedDepthwise
 
 SIZES = (3, 5, 7, 9)
 
@@ -134,10 +144,10 @@ SPACE = Space(
     training=TrainingSpace(
         default=Training(lr=6e-3, epochs=18, batch_size=64, weight_decay=0.02, ema=0.98, augment=("crop",)),
         ranges={
-            "lr": Between(2e-3, 2e-2, log=True),
-            "weight_decay": Between(1e-3, 0.1, log=True),
-            "augment": Choice((("crop",), (), ("flip",), ("crop", "flip"), ("crop", "cutout"))),
-            "label_smoothing": Choice((0.0, 0.1)),
+            "lr": LogUniform(2e-3, 2e-2),
+            "weight_decay": LogUniform(1e-3, 0.1),
+            "augment": Categorical((("crop",), (), ("flip",), ("crop", "flip"), ("crop", "cutout"))),
+            "label_smoothing": Categorical((0.0, 0.1)),
         },
     ),
     task="digits",

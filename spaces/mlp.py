@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
-from spaces._forecast import forecaster, sample_apart, sample_direct, sample_level
-from spaces._layers import activation, features, initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.blocks.forecaster import forecaster, sample_apart, sample_direct, sample_level
+from searchkit.nn.blocks.layers import activation, features, initialise_, initialise_head_, n_outputs, plain_answer
 
 
 @dataclass(frozen=True)
 class Arch:
     """widths: units of each hidden layer; () is the perceptron. apart, direct, level: of a forecast, see
-    `spaces._forecast`."""
+    `searchkit.nn.blocks.forecaster`."""
 
     widths: tuple[int, ...] = ()
     activation: str = "relu"
@@ -113,15 +115,15 @@ SPACE = Space(
     training=TrainingSpace(
         default=Training(lr=5e-3, epochs=40, batch_size=64, weight_decay=0.02, ema=0.98, augment=("crop", "shift")),
         ranges={
-            "optimizer": Choice(("adamw", "rmsprop", "momentum", "sgd")),
-            "lr": Between(2e-3, 2e-2, log=True),
-            "weight_decay": Between(1e-4, 0.1, log=True),
-            "schedule": Choice(("cosine", "linear", "step")),
-            "clip_norm": Choice((1.0, 0.0)),
-            "l1": Choice((0.0, 1e-6, 1e-5)),
-            "batch_size": Choice((32, 64, 128)),
-            "mixup": Choice((0.0, 0.2)),
-            "augment": Choice((("crop", "shift"), ())),
+            "optimizer": Categorical(("adamw", "rmsprop", "momentum", "sgd")),
+            "lr": LogUniform(2e-3, 2e-2),
+            "weight_decay": LogUniform(1e-4, 0.1),
+            "schedule": Categorical(("cosine", "linear", "step")),
+            "clip_norm": Categorical((1.0, 0.0)),
+            "l1": Categorical((0.0, 1e-6, 1e-5)),
+            "batch_size": Categorical((32, 64, 128)),
+            "mixup": Categorical((0.0, 0.2)),
+            "augment": Categorical((("crop", "shift"), ())),
         },
     ),
     task="digits",

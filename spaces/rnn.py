@@ -12,18 +12,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers import AttentionPool, pool
-from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
-from spaces._forecast import forecaster, sample_apart, sample_direct, sample_frames, sample_level
-from spaces._layers import initialise_, initialise_head_, n_outputs
-from spaces._steps import Layer, Stem, accepts, check_stem
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.blocks.forecaster import forecaster, sample_apart, sample_direct, sample_frames, sample_level
+from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs
+from searchkit.nn.blocks.steps import Layer, Stem, accepts, check_stem
+from searchkit.nn.sequence import AttentionPool, pool
 
 
 @dataclass(frozen=True)
 class Arch:
     """kind: simple, lstm, gru or peephole. hidden: units of a layer in one direction. pooling: last, mean or attention.
     frame, hop: steps that the stem joins into one, and from one to the next. stem_width: channels of a joined step.
-    apart, direct, level: of a forecast, see `spaces._forecast`."""
+    apart, direct, level: of a forecast, see `searchkit.nn.blocks.forecaster`."""
 
     kind: str = "gru"
     hidden: int = 64
@@ -128,11 +130,11 @@ SPACE = Space(
             augment=("shift",),
         ),
         ranges={
-            "lr": Between(5e-3, 1.5e-2, log=True),
-            "optimizer": Choice(("adamw", "rmsprop")),
-            "clip_norm": Between(0.25, 4.0, log=True),
-            "weight_decay": Between(5e-3, 0.1, log=True),
-            "augment": Choice((("shift",), ("shift", "jitter", "scale"), ())),
+            "lr": LogUniform(5e-3, 1.5e-2),
+            "optimizer": Categorical(("adamw", "rmsprop")),
+            "clip_norm": LogUniform(0.25, 4.0),
+            "weight_decay": LogUniform(5e-3, 0.1),
+            "augment": Categorical((("shift",), ("shift", "jitter", "scale"), ())),
         },
     ),
     task="mnist1d",

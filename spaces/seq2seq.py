@@ -17,12 +17,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers import pool, valid_steps
-from searchkit.layers_attention import Attention, CrossAttention, Positions, Unembedding
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._encoder import Block
-from spaces._layers import activation
-from spaces._steps import Layer
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.attention import Attention, CrossAttention, Positions, TiedOutput
+from searchkit.nn.blocks.encoder import Block
+from searchkit.nn.blocks.layers import activation
+from searchkit.nn.blocks.steps import Layer
+from searchkit.nn.sequence import pool, valid_steps
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Transformer(nn.Module):
         )
         self.norm = nn.LayerNorm(arch.width)
         self.dropout = nn.Dropout(arch.dropout) if arch.dropout > 0 else nn.Identity()
-        self.head = Unembedding(self.answer_embedding) if arch.tied else nn.Linear(arch.width, spec.n_classes)
+        self.head = TiedOutput(self.answer_embedding) if arch.tied else nn.Linear(arch.width, spec.n_classes)
         _initialise_(self)
 
     def forward(self, tokens_BS: Tensor, lengths_B: Tensor, previous_BT: Tensor) -> Tensor:
@@ -125,7 +128,7 @@ class Recurrence(nn.Module):
         self.attention = CrossAttention(width, heads=arch.heads, dropout=arch.dropout, score=arch.score)
         self.join = nn.Linear(2 * width, width)
         self.dropout = nn.Dropout(arch.dropout) if arch.dropout > 0 else nn.Identity()
-        self.head = Unembedding(self.answer_embedding) if arch.tied else nn.Linear(width, spec.n_classes)
+        self.head = TiedOutput(self.answer_embedding) if arch.tied else nn.Linear(width, spec.n_classes)
         _initialise_(self)
 
     def forward(self, tokens_BS: Tensor, lengths_B: Tensor, previous_BT: Tensor) -> Tensor:
@@ -199,7 +202,7 @@ SPACE = Space(
     build=build,
     training=TrainingSpace(
         default=Training(lr=4e-3, epochs=12, batch_size=64, weight_decay=0.01, warmup=0.1),
-        ranges={"lr": Between(2e-3, 8e-3, log=True), "label_smoothing": Choice((0.0, 0.1))},
+        ranges={"lr": LogUniform(2e-3, 8e-3), "label_smoothing": Categorical((0.0, 0.1))},
     ),
     task="dates",
     budget=Budget(trials=6, epochs=12, rungs=2, eta=3),

@@ -16,13 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.layers import pool, valid_steps
-from searchkit.layers_attention import DISTANCES, Positions
-from searchkit.types import Between, Budget, Choice, DataSpec, Space, Training, TrainingSpace, Trial
-from spaces._encoder import Block
-from spaces._forecast import forecaster, sample_apart, sample_direct, sample_frames, sample_level
-from spaces._layers import initialise_, initialise_head_, n_outputs
-from spaces._steps import Stem, accepts, check_stem
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.attention import DISTANCES, Positions
+from searchkit.nn.blocks.encoder import Block
+from searchkit.nn.blocks.forecaster import forecaster, sample_apart, sample_direct, sample_frames, sample_level
+from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs
+from searchkit.nn.blocks.steps import Stem, accepts, check_stem
+from searchkit.nn.sequence import pool, valid_steps
 
 MOST_STEPS = 512
 """The positions there are where rows vary in length and the data does not say how long they get."""
@@ -34,7 +36,7 @@ class Arch:
     absolute, or one of the DISTANCES. pooling: mean, token (a class token), or both (the mean and the maximum). frame,
     hop: steps that the stem joins into one, and from one to the next. embedded: numbers of a token before that; 0 is
     the width. input_dropout: of those, and of what the answer is read from. apart, direct, level: of a forecast, see
-    `spaces._forecast`."""
+    `searchkit.nn.blocks.forecaster`."""
 
     width: int = 64
     heads: int = 4
@@ -98,7 +100,7 @@ class Encoder(nn.Module):
         return self.norm(steps_BLD), lengths_B
 
     def restorer(self) -> nn.Module:
-        """See `types.Restorable`; for tokens alone."""
+        """See `HasMaskedHead`; for tokens alone."""
         return Restorer(self)
 
 
@@ -194,13 +196,13 @@ SPACE = Space(
             lr=4e-3, epochs=18, batch_size=64, weight_decay=0.05, ema=0.98, warmup=0.1, augment=("shift", "drop")
         ),
         ranges={
-            "lr": Between(2e-3, 6e-3, log=True),
-            "schedule": Choice(("cosine", "linear")),
-            "clip_norm": Between(0.25, 4.0, log=True),
-            "weight_decay": Between(1e-2, 0.2, log=True),
-            "augment": Choice((("shift", "drop"), ("shift", "jitter", "scale", "drop"), ())),
-            "label_smoothing": Choice((0.0, 0.1)),
-            "pretrain_epochs": Choice((0, 10)),
+            "lr": LogUniform(2e-3, 6e-3),
+            "schedule": Categorical(("cosine", "linear")),
+            "clip_norm": LogUniform(0.25, 4.0),
+            "weight_decay": LogUniform(1e-2, 0.2),
+            "augment": Categorical((("shift", "drop"), ("shift", "jitter", "scale", "drop"), ())),
+            "label_smoothing": Categorical((0.0, 0.1)),
+            "pretrain_epochs": Categorical((0, 10)),
         },
     ),
     task="mnist1d",

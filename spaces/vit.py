@@ -14,11 +14,14 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchkit.layers import pool
-from searchkit.layers_attention import Positions
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
-from spaces._encoder import Block
-from spaces._layers import initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
+from searchkit.nn.attention import Positions
+from searchkit.nn.blocks.encoder import Block
+from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.nn.sequence import pool
 
 FEWEST_PATCHES, MOST_PATCHES = 4, 100
 """Attention costs the square of their number: for 14×14 patches of a 28×28 picture 16 times what it does for 7×7."""
@@ -152,10 +155,12 @@ SPACE = Space(
             lr=3e-3, epochs=80, batch_size=64, weight_decay=0.05, ema=0.98, warmup=0.1, augment=("crop",)
         ),
         ranges={
-            "lr": Between(1e-3, 6e-3, log=True),
-            "weight_decay": Between(1e-2, 0.2, log=True),
-            "augment": Choice((("crop", "flip"), (), ("crop",), ("flip",), ("crop", "cutout"), ("flip", "cutout"))),
-            "label_smoothing": Choice((0.0, 0.1)),
+            "lr": LogUniform(1e-3, 6e-3),
+            "weight_decay": LogUniform(1e-2, 0.2),
+            "augment": Categorical(
+                (("crop", "flip"), (), ("crop",), ("flip",), ("crop", "cutout"), ("flip", "cutout")),
+            ),
+            "label_smoothing": Categorical((0.0, 0.1)),
         },
     ),
     task="digits",

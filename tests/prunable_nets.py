@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from searchkit.layers import AttentionPool, MixedDepthwise, Recurrent, pool, reverse, valid_steps
-from searchkit.layers_attention import DISTANCES, Attention, Positions
+from searchkit.nn.attention import DISTANCES, Attention, Positions
+from searchkit.nn.convolution import MixedDepthwise
+from searchkit.nn.recurrent import Recurrent
+from searchkit.nn.sequence import AttentionPool, pool, reverse, valid_steps
 
 
 class Plain(nn.Sequential):
@@ -176,7 +178,7 @@ class VAE(nn.Module):
             self.kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(1).mean()
         return self.out(torch.relu(self.decode(z)))
 
-    def penalty(self) -> Tensor:
+    def aux_loss(self) -> Tensor:
         return self.kl
 
 

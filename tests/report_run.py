@@ -10,10 +10,12 @@ import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from searchkit.evidence import errors
-from searchkit.intervals import Kind, agreement, mcnemar, metric_interval, paired_difference
+from searchkit.core.artifact import Artifact
+from searchkit.core.goal import Evaluation, Goal
+from searchkit.core.serialization import JSON, freeze
+from searchkit.evaluation.evidence import errors
+from searchkit.evaluation.statistics import PredictionType, agreement, mcnemar, metric_interval, paired_difference
 from searchkit.run import Run
-from searchkit.types import JSON, Artifact, Evaluation, Goal, freeze
 
 ACCURACY = Goal("accuracy", "maximize")
 RMSE = Goal("rmse", "minimize", root=True)
@@ -256,7 +258,7 @@ def add_line(run: Run, goal: Goal, **planted: str) -> list[Artifact]:
 
 
 def make_evidence(
-    line: list[Artifact], goal: Goal, kind: Kind, *, labels: tuple[str, ...] = LABELS, n: int = 360
+    line: list[Artifact], goal: Goal, kind: PredictionType, *, labels: tuple[str, ...] = LABELS, n: int = 360
 ) -> dict[str, JSON]:
     """What `collect` returns, from made-up answers."""
     rng = np.random.default_rng(5)

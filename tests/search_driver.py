@@ -13,19 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from searchkit import tasks
-from searchkit.run import Context, Run
-from searchkit.search import SearchSettings, search
-from searchkit.search.ledger import Ledger
-from searchkit.spacefile import load_space
-from searchkit.types import Budget
+from searchkit.context import Context
+from searchkit.core.space import Budget
+from searchkit.core.space_file import load_space
+from searchkit.run import Run
+from searchkit.search.coordinator import search
+from searchkit.search.settings import SearchSettings
+from searchkit.search.study import TrialStore
+from searchkit.tasks import registry
 
 TINY = Path(__file__).parent / "families" / "tiny.py"
 BUDGET = Budget(trials=6, epochs=4, rungs=3, eta=2, least_rung_steps=1)
 
 
 def go(root: Path, executor: str, *, budget: Budget = BUDGET, minimize: str | None = "params", workers: int = 1) -> Run:
-    task = tasks.load({"task": "breast-cancer", "split_seed": 0})
+    task = registry.load({"task": "breast-cancer", "split_seed": 0})
     run = Run.open(root / "run") if (root / "run").exists() else Run.create(root, "run", {})
     space = load_space(TINY)
     context = Context(run, task, lambda name: space, seed=3, echo=lambda line: None)
@@ -52,7 +54,7 @@ def kill_at(step: int, seed: int) -> None:
 
     for owner, names in (
         (Run, ("save", "save_state", "drop_state", "append_line", "write_json")),
-        (Ledger, ("start", "reject", "finish", "_close")),
+        (TrialStore, ("start", "reject", "finish", "_close")),
     ):
         for name in names:
             setattr(owner, name, wrapped(getattr(owner, name)))

@@ -8,12 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from searchkit import tasks
-from searchkit.run import Context, Run
+from searchkit.context import Context
+from searchkit.core.artifact import Artifact
+from searchkit.core.serialization import freeze
+from searchkit.core.space import Budget, Space
+from searchkit.core.training import FitPlan, Training, TrainingSpace, TrainState
+from searchkit.run import Run
 from searchkit.stages.export import Export
 from searchkit.stages.promote import Promote
 from searchkit.stages.quantize import Quantize
-from searchkit.types import Artifact, Budget, FitPlan, Space, Training, TrainingSpace, TrainState, freeze
+from searchkit.tasks import registry
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ SPACE = Space(
 @pytest.fixture(scope="session")
 def line(tmp_path_factory):
     torch.manual_seed(0)
-    task = tasks.load({"task": "digits", "split_seed": 0})
+    task = registry.load({"task": "digits", "split_seed": 0})
     run = Run.create(tmp_path_factory.mktemp("runs"), "short", {})
     ctx = Context(run, task, lambda name: SPACE, echo=lambda text: None)
     net, training = build(Width(), task.spec), Training(epochs=4)

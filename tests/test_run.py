@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from searchkit import line, tasks
+from searchkit import workflow
+from searchkit.core.artifact import Artifact
+from searchkit.core.errors import BadInput
+from searchkit.core.goal import Goal, Tolerance
+from searchkit.core.serialization import digest, freeze, thaw
+from searchkit.core.training import TrainState
 from searchkit.run import Run
-from searchkit.types import Artifact, BadInput, Goal, Tolerance, TrainState, digest, freeze, thaw
+from searchkit.tasks import registry
 
 
 def make(tmp_path: Path, name: str = "r") -> Run:
@@ -97,14 +102,14 @@ def test_splits_are_kept_with_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("change", "said"), [({"split_seed": 1}, "splits are others"), ({}, "the values are not")])
 def test_other_data_than_a_run_began_with_are_refused(tmp_path: Path, change: dict[str, int], said: str) -> None:
-    task = tasks.load({"task": "wine"})
-    question = line.Question(space="mlp", source={"task": "wine"})
-    run = line.start(question, task, root=tmp_path, name="r", command=[])
-    assert line.reopen(Run.open(run.path), tasks.load({"task": "wine"})).source == question.source
-    words, arrays = tasks.load({"task": "wine", **change}).pack()
+    task = registry.load({"task": "wine"})
+    question = workflow.RunConfig(space="mlp", source={"task": "wine"})
+    run = workflow.start(question, task, root=tmp_path, name="r", command=[])
+    assert workflow.reopen(Run.open(run.path), registry.load({"task": "wine"})).source == question.source
+    words, arrays = registry.load({"task": "wine", **change}).pack()
     changed = arrays if change else {**arrays, "input.features": arrays["input.features"] + 1}
     with pytest.raises(BadInput, match=said):
-        line.reopen(run, tasks.unpack(words, changed))
+        workflow.reopen(run, registry.unpack(words, changed))
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5])
@@ -176,7 +181,7 @@ def test_no_pickle_is_written(tmp_path: Path) -> None:
 
 
 def test_json_keeps_what_a_dataclass_held() -> None:
-    from searchkit.types import Training
+    from searchkit.core.training import Training
 
     training = Training(augment=("crop", "flip"), lr=1e-3)
     assert thaw(Training, json.loads(json.dumps(freeze(training)))) == training

@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from searchkit import tasks
+from searchkit.core.task import Task
+from searchkit.core.training import Batch, FitPlan, Training, TrainState
+from searchkit.tasks import registry
 from searchkit.train import Diverged, Teacher, distillation, fit, lr_factor, validation
-from searchkit.types import Batch, FitPlan, Task, Training, TrainState
 
 TRAINING = Training(lr=3e-3, batch_size=64, epochs=4)
 
 
 @pytest.fixture(scope="module")
 def digits() -> Task:
-    return tasks.load({"task": "digits"})
+    return registry.load({"task": "digits"})
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -170,5 +171,5 @@ def test_distillation_runs_the_student_once_and_pulls_it_to_the_teacher(digits: 
     loss(student, batch).backward()
     assert len(calls) == 1
     with torch.no_grad():
-        assert float(digits.match(teacher, teacher, batch, temperature=2.0)) == pytest.approx(0.0, abs=1e-5)
+        assert float(digits.distillation_loss(teacher, teacher, batch, temperature=2.0)) == pytest.approx(0.0, abs=1e-5)
         assert float(loss(teacher, batch)) == pytest.approx(0.5 * float(digits.loss(teacher, batch)), rel=1e-4)

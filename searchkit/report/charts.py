@@ -11,24 +11,24 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 
-from searchkit.report import words
+from searchkit.core.serialization import JSON
+from searchkit.report import formatting
 from searchkit.report.png import data_uri
 from searchkit.report.svg import WIDTH, Figure, Scale, shortened, spanning, wants_log
-from searchkit.types import JSON
 
 LEFT, RIGHT, TOP = 58.0, WIDTH - 12, 34.0
 
 
 def _value_ticks(scale: Scale, metric: str) -> list[tuple[float, str]]:
     ticks = scale.ticks()
-    if metric not in words.SHARES:
-        return [(t, words.short(t)) for t in ticks]
+    if metric not in formatting.SHARES:
+        return [(t, formatting.short(t)) for t in ticks]
     fine = len(ticks) > 1 and ticks[1] - ticks[0] < 0.01
     return [(t, f"{100 * t:.1f}" if fine else f"{100 * t:.0f}") for t in ticks]
 
 
 def _axis_name(metric: str) -> str:
-    return words.metric_name(metric) + (", %" if metric in words.SHARES else "")
+    return formatting.metric_name(metric) + (", %" if metric in formatting.SHARES else "")
 
 
 def front(found: Mapping[str, JSON], metric: str) -> str:
@@ -45,12 +45,12 @@ def front(found: Mapping[str, JSON], metric: str) -> str:
     best = [p for p in points if p["on_front"]]
     figure = Figure(
         "front", "Pareto front",
-        f"Validation {words.metric_name(metric)} against {words.COSTS[name]} of {len(points)} trials; {len(best)} are "
-        "on the front, and one is marked as chosen.",
+        f"Validation {formatting.metric_name(metric)} against {formatting.COSTS[name]} of {len(points)} trials; "
+        f"{len(best)} are on the front, and one is marked as chosen.",
         height=height,
     )  # fmt: skip
     figure.axes(x, y, x_ticks=[(t, _cost_tick(name, t)) for t in x.ticks(4)], y_ticks=_value_ticks(y, metric))
-    unit = words.COSTS[name] + (", logarithmic" if log else "")
+    unit = formatting.COSTS[name] + (", logarithmic" if log else "")
     figure.titles(x, y, unit, f"validation {_axis_name(metric)}")
     for p in points:
         if not p["on_front"]:
@@ -61,7 +61,7 @@ def front(found: Mapping[str, JSON], metric: str) -> str:
         figure.dot(x(p["cost"]), y(p["value"]), "dot c1", r=4, tip=_trial_tip(p, metric, name))
     figure.line([(x(p["cost"]), y(p["value"])) for p in line], "line c2 dashed")
     for p in line[1:]:
-        figure.dot(x(p["cost"]), y(p["value"]), "dot c2", r=4, tip=f"{p['stage']}: {words.cost(name, p['cost'])}")
+        figure.dot(x(p["cost"]), y(p["value"]), "dot c2", r=4, tip=f"{p['stage']}: {formatting.cost(name, p['cost'])}")
     for p in points:
         if p["chosen"]:
             figure.dot(x(p["cost"]), y(p["value"]), "ring c1", r=8)
@@ -83,16 +83,18 @@ def _main_body(values: Sequence[float], always: Sequence[float]) -> list[float]:
 def _cost_tick(name: str, value: float) -> str:
     if name == "size_bytes":
         return f"{value / 1e3:.3g} KB" if value < 1e6 else f"{value / 1e6:.3g} MB"
-    return words.short(value)
+    return formatting.short(value)
 
 
 def _trial_tip(point: Mapping[str, JSON], metric: str, name: str) -> str:
-    return f"trial {point['number']}: {words.metric(metric, point['value'])}, {words.cost(name, point['cost'])}"
+    return (
+        f"trial {point['number']}: {formatting.metric(metric, point['value'])}, {formatting.cost(name, point['cost'])}"
+    )
 
 
 def differences(rows: Sequence[Mapping[str, JSON]], metric: str) -> str:
     """Each stage's difference to the fp32 winner with its interval, around the line of no difference."""
-    scale = 100 if metric in words.SHARES else 1
+    scale = 100 if metric in formatting.SHARES else 1
     marks = [
         (
             row["name"],
@@ -102,8 +104,8 @@ def differences(rows: Sequence[Mapping[str, JSON]], metric: str) -> str:
         for row in rows
         if not row["is_reference"]
     ]
-    unit = "points" if metric in words.SHARES else f"in {words.metric_name(metric)}"
-    told = "; ".join(f"{name} {words.difference(metric, found)}" for name, found, _ in marks)
+    unit = "points" if metric in formatting.SHARES else f"in {formatting.metric_name(metric)}"
+    told = "; ".join(f"{name} {formatting.difference(metric, found)}" for name, found, _ in marks)
     figure = Figure(
         "differences", "Difference to the fp32 winner on test, in pairs", told, height=TOP + 46 + 34.0 * len(marks)
     )
@@ -117,7 +119,7 @@ def ratios(rows: Sequence[Mapping[str, JSON]]) -> str:
         for row in rows
         if not row["is_reference"]
     ]
-    told = "; ".join(f"{name}: {words.latency(found)}" for name, found, _ in marks)
+    told = "; ".join(f"{name}: {formatting.latency(found)}" for name, found, _ in marks)
     figure = Figure("ratios", "Latency as a ratio to the fp32 winner", told, height=TOP + 46 + 34.0 * len(marks))
     return _forest(figure, marks, 1.0, "latency, ratio to the fp32 winner; left is faster")
 
@@ -142,7 +144,7 @@ def _forest(
     for t in x.ticks(5):
         if abs(t - zero) > 1e-12:
             figure.rule((x(t), TOP - 6), (x(t), bottom), "grid")
-        figure.text(x(t), bottom + 16, f"{scale * t:.6g}".replace("-", words.MINUS), look="tick", anchor="middle")
+        figure.text(x(t), bottom + 16, f"{scale * t:.6g}".replace("-", formatting.MINUS), look="tick", anchor="middle")
     figure.rule((x(zero), TOP - 6), (x(zero), bottom), "zero")
     figure.text(RIGHT, bottom + 36, unit, look="axis-title", anchor="end")
     for index, (name, found, look) in enumerate(marks):
@@ -166,19 +168,23 @@ def history(found: Mapping[str, JSON], metric: str) -> str:
     y = spanning(_main_body([t["value"] for t in scored], [v for _, v in steps]), height - 72, TOP)
     figure = Figure(
         "history", "Search history",
-        f"Validation {words.metric_name(metric)} of {len(scored)} scored trials in order, with the best so far and the "
-        "best so far expected of the same trials in random order.", height=height,
+        f"Validation {formatting.metric_name(metric)} of {len(scored)} scored trials in order, with the best so far "
+        "and the best so far expected of the same trials in random order.", height=height,
     )  # fmt: skip
     whole = [t for t in linear_numbers(numbers) if x.low <= t <= x.high]
     figure.axes(x, y, x_ticks=[(t, f"{t:g}") for t in whole], y_ticks=_value_ticks(y, metric))
     figure.titles(x, y, "trial", f"validation {_axis_name(metric)}")
     for t in trials:
         if t["value"] is None:
-            figure.text(x(t["number"]), y.start - 3, words.TIMES, look="mark c2", anchor="middle")
+            figure.text(x(t["number"]), y.start - 3, formatting.TIMES, look="mark c2", anchor="middle")
         else:
             look = "dot faint" if t["whole"] else "ring faint"
             figure.dot(
-                x(t["number"]), y(t["value"]), look, r=3, tip=f"trial {t['number']}: {words.metric(metric, t['value'])}"
+                x(t["number"]),
+                y(t["value"]),
+                look,
+                r=3,
+                tip=f"trial {t['number']}: {formatting.metric(metric, t['value'])}",
             )
     figure.line([(x(n), y(v)) for n, v in found["random_so_far"]], "line c3 dashed")
     stairs = [(x(steps[0][0]), y(steps[0][1]))] if steps else []
@@ -222,7 +228,7 @@ def curves(lines: Sequence[Mapping[str, JSON]], name: str, *, key: str, unit: st
         f"{unit} by epoch of " + ", ".join(str(row["name"]) for row in lines) + ".",
         height=height,
     )
-    y_ticks = [(t, words.short(t)) for t in y.ticks()] if key == "loss" else _value_ticks(y, lines[0]["metric"])
+    y_ticks = [(t, formatting.short(t)) for t in y.ticks()] if key == "loss" else _value_ticks(y, lines[0]["metric"])
     figure.axes(x, y, x_ticks=[(t, f"{t:g}") for t in linear_numbers([0, int(last)])], y_ticks=y_ticks)
     figure.titles(x, y, "epoch", unit + (", logarithmic" if log else ""))
     looks = ["c1", "c2", "c3 dashed", "c4", "c5 dashed"]
@@ -301,7 +307,7 @@ def predicted(points: Sequence[Sequence[float]], name: str, target: str) -> str:
         name, f"Predicted against true {target}", f"{len(points)} test examples around the line of perfect answers.",
         height=height,
     )  # fmt: skip
-    ticks = [(t, words.short(t)) for t in x.ticks()]
+    ticks = [(t, formatting.short(t)) for t in x.ticks()]
     figure.axes(x, y, x_ticks=ticks, y_ticks=ticks)
     figure.titles(x, y, f"true {target}", f"predicted {target}")
     figure.rule((x(x.low), y(y.low)), (x(x.high), y(y.high)), "zero")
@@ -311,7 +317,7 @@ def predicted(points: Sequence[Sequence[float]], name: str, target: str) -> str:
             y(given),
             "dot c1 thin",
             r=3,
-            tip=f"true {words.number(truth, 4)}, predicted {words.number(given, 4)}",
+            tip=f"true {formatting.number(truth, 4)}, predicted {formatting.number(given, 4)}",
         )
     return figure.markup()
 
@@ -327,7 +333,7 @@ def by_step(lines: Mapping[str, Sequence[float]], unit: str) -> str:
         height=height,
     )  # fmt: skip
     ticks = [(float(n), str(n)) for n in linear_numbers([1, max(last, 2)])]
-    figure.axes(x, y, x_ticks=ticks, y_ticks=[(t, words.short(t)) for t in y.ticks()])
+    figure.axes(x, y, x_ticks=ticks, y_ticks=[(t, formatting.short(t)) for t in y.ticks()])
     figure.titles(x, y, "step to come", unit)
     looks = ["line c1", "line c2", "line c3 dashed", "line c4", "line c5 dashed"][: len(lines)]
     for line, look in zip(lines.values(), looks, strict=False):
@@ -342,10 +348,12 @@ def histogram(counts: Sequence[int], edges: Sequence[float], unit: str) -> str:
     figure = Figure(
         "histogram", f"Single test examples: {unit}", f"{sum(counts)} examples in {len(counts)} bins.", height=height
     )
-    figure.axes(x, y, x_ticks=[(t, words.short(t)) for t in x.ticks()], y_ticks=[(t, f"{t:g}") for t in y.ticks(4)])
+    figure.axes(
+        x, y, x_ticks=[(t, formatting.short(t)) for t in x.ticks()], y_ticks=[(t, f"{t:g}") for t in y.ticks(4)]
+    )
     figure.titles(x, y, unit, "test examples")
     for value, low, high in zip(counts, edges, edges[1:], strict=False):
-        tip = f"{words.number(low)} to {words.number(high)}: {value}"
+        tip = f"{formatting.number(low)} to {formatting.number(high)}: {value}"
         figure.box((x(low) + 0.5, y(value)), (x(high) - x(low) - 1, y.start - y(value)), "fill c1", tip=tip)
     return figure.markup()
 

@@ -15,21 +15,21 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from searchkit.report import charts, words
-from searchkit.types import JSON
+from searchkit.core.serialization import JSON
+from searchkit.report import charts, formatting
 
 
 def environment(*, autoescape: bool) -> Environment:
     """With the words of the report as filters and functions."""
     made = Environment(autoescape=autoescape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     named: tuple[Callable[..., str], ...] = (
-        words.number, words.count, words.size, words.short, words.metric, words.metric_name, words.interval,
-        words.bounds, words.signed, words.ends, words.difference, words.comparison, words.p_value, words.smaller,
-        words.latency,
-        words.seconds, words.plural, words.cost,
+        formatting.number, formatting.count, formatting.size, formatting.short, formatting.metric,
+        formatting.metric_name, formatting.interval, formatting.bounds, formatting.signed, formatting.ends,
+        formatting.difference, formatting.comparison, formatting.p_value, formatting.smaller, formatting.latency,
+        formatting.seconds, formatting.plural, formatting.cost,
     )  # fmt: skip
     made.globals |= {function.__name__: function for function in named}
-    made.globals |= {"COSTS": words.COSTS, "MEANINGS": words.MEANINGS}
+    made.globals |= {"COSTS": formatting.COSTS, "MEANINGS": formatting.MEANINGS}
     return made
 
 
@@ -66,7 +66,7 @@ def cells(found: Mapping[str, JSON]) -> dict[str, JSON]:
 def figures(found: Mapping[str, JSON]) -> dict[str, str]:
     """Every figure by name; "" where there is nothing to draw."""
     metric, errors = found["goal"]["metric"], found["errors"] or {}
-    shown = words.metric_name(metric) + (", %" if metric in words.SHARES else "")
+    shown = formatting.metric_name(metric) + (", %" if metric in formatting.SHARES else "")
     drawn = {
         "front": charts.front(found["front"], metric),
         "differences": charts.differences(found["stages"], metric),
@@ -102,7 +102,7 @@ def figures(found: Mapping[str, JSON]) -> dict[str, str]:
         drawn["errors"] = charts.by_step(errors["by_step"], shown)
     elif "histogram" in errors:
         unit = {"mse": "mean squared error of an example", "frechet": "part of an example in the Fréchet distance"}.get(
-            metric, f"{words.metric_name(metric)} of an example"
+            metric, f"{formatting.metric_name(metric)} of an example"
         )
         drawn["errors"] = charts.histogram(errors["histogram"], errors["edges"], unit)
     return drawn

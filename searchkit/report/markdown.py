@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from searchkit.core.serialization import JSON
 from searchkit.report.html import cells, environment, template
-from searchkit.types import JSON
 
 
 def render(found: Mapping[str, JSON]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from searchkit.report.words import TIMES
+from searchkit.report.formatting import TIMES
 
 WIDTH = 460.0
 CHARACTER = 6.6  # mean width of a character at the figures' font size, in units

@@ -15,23 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
-from searchkit.interrupt import interruptible, raise_if_interrupted
-from searchkit.run import Context
-from searchkit.search import rungs
-from searchkit.search.cost import LOG, CostBook
-from searchkit.search.dossier import Dossier
+from searchkit.context import Context
+from searchkit.core.artifact import Artifact
+from searchkit.core.errors import BadInput, Infeasible, NothingFeasible
+from searchkit.core.interrupt import interruptible, raise_if_interrupted
+from searchkit.core.serialization import JSON, derive_seed, digest
+from searchkit.core.space import Space
+from searchkit.core.space_file import source_of
+from searchkit.search import successive_halving
+from searchkit.search.cost_model import LOG, CostModel
 from searchkit.search.executors import Executor, InProcess, Processes
 from searchkit.search.jobs import Job, Outcome, decode_state, encode_state
-from searchkit.search.ledger import FAILED, REJECTED, TRAINED, UNTOLD, Ledger
-from searchkit.search.pace import Pace, find_pace, training_seconds
 from searchkit.search.results import default_url
 from searchkit.search.sampler import Candidate, Proposer
+from searchkit.search.search_state import SearchRecord
 from searchkit.search.settings import Progress, SearchSettings, SearchStopped, Status
-from searchkit.spacefile import source_of
-from searchkit.types import JSON, Artifact, BadInput, Infeasible, NothingFeasible, Space, derive_seed, digest
+from searchkit.search.study import FAILED, REJECTED, TRAINED, UNTOLD, TrialStore
+from searchkit.search.time_planning import TimePlan, make_time_plan, training_seconds
 
 if TYPE_CHECKING:
-    from searchkit.types import TrainState
+    from searchkit.core.training import TrainState
 
 MOST_LOSSES = 3
 """A rung whose worker died so often is told as crashed: its training may be what kills the workers."""
@@ -50,11 +53,11 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
     if reason is not None:
         raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
     with interruptible(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung."):
-        pace = find_pace(space, ctx, settings)
+        pace = make_time_plan(space, ctx, settings)
         _Search(space, *_at_its_pace(pace, ctx, settings), progress or _silent, pace).run()
 
 
-def _at_its_pace(pace: Pace, ctx: Context, settings: SearchSettings) -> tuple[Context, SearchSettings]:
+def _at_its_pace(pace: TimePlan, ctx: Context, settings: SearchSettings) -> tuple[Context, SearchSettings]:
     """The context and the settings as the machine and the time budget allow."""
     limits = ctx.limits
     if pace.most_macs is not None:
@@ -74,7 +77,7 @@ class _Flight:
 
     trial: FrozenTrial
     job: Job
-    losses: list[rungs.Losses] = field(default_factory=list)
+    losses: list[successive_halving.Losses] = field(default_factory=list)
     seconds: float = 0.0
     n_lost: int = 0
     since: float = 0.0
@@ -85,14 +88,16 @@ class _Flight:
 
 
 class _Search:
-    def __init__(self, space: Space, ctx: Context, settings: SearchSettings, progress: Progress, pace: Pace) -> None:
+    def __init__(
+        self, space: Space, ctx: Context, settings: SearchSettings, progress: Progress, pace: TimePlan
+    ) -> None:
         self.space, self.ctx, self.settings, self.progress, self.pace = space, ctx, settings, progress, pace
         self.run_dir, self.goal, self.budget = ctx.run, ctx.task.goal, settings.budget
         steps = math.ceil(ctx.task.n_examples("train") / space.training.default.batch_size)
         self.rung_epochs = self.budget.rung_epochs(steps)
-        self.book = CostBook(space, ctx, cost=settings.cost, ship_int8=settings.ship_int8)
-        self.dossier = Dossier(space, ctx, settings)
-        self.ledger = Ledger(
+        self.book = CostModel(space, ctx, cost=settings.cost, ship_int8=settings.ship_int8)
+        self.dossier = SearchRecord(space, ctx, settings)
+        self.ledger = TrialStore(
             settings.storage or default_url(self.run_dir),
             self.dossier.study,
             self.dossier.directions,
@@ -117,7 +122,7 @@ class _Search:
             limited=self.book.limited,
         )
         self.flights: dict[str, _Flight] = {}
-        self.seen: list[dict[int, rungs.Losses]] = [{} for _ in self.rung_epochs]
+        self.seen: list[dict[int, successive_halving.Losses]] = [{} for _ in self.rung_epochs]
         self.known: set[str] = set()
         self.errors: list[str] = []
         self.source = source_of(space)
@@ -319,7 +324,7 @@ class _Search:
         if not cut_short:  # what had less time is not compared with what had all of it, now or by a resumed search
             flight.losses.append(losses)
             self.seen[rung][flight.number] = losses
-        if ended or not rungs.goes_on(flight.number, self.seen[rung], self.budget.eta):
+        if ended or not successive_halving.goes_on(flight.number, self.seen[rung], self.budget.eta):
             self._finish(flight, outcome, state)
             return
         state.numbers["search"] = {"losses": [list(row) for row in flight.losses], "seconds": flight.seconds}
@@ -332,7 +337,7 @@ class _Search:
         else:
             self._finish(flight, outcome, state)
 
-    def _losses(self, value: float, trial: FrozenTrial) -> rungs.Losses:
+    def _losses(self, value: float, trial: FrozenTrial) -> successive_halving.Losses:
         """NaN is the worst there is: it must win no comparison."""
         loss = self.goal.loss(value) if math.isfinite(value) else math.inf
         cost = self.settings.cost

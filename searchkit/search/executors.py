@@ -14,8 +14,10 @@ from collections import deque
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
+from searchkit.core.errors import SearchkitError
+from searchkit.core.space import Space
+from searchkit.core.task import Task
 from searchkit.search.jobs import Job, Outcome, TaskPack, run_job, settle_threads, worker_environment
-from searchkit.types import SearchkitError, Space, Task
 
 
 class Executor(Protocol):

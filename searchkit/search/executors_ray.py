@@ -14,8 +14,9 @@ import sys
 import time
 from typing import Any
 
+from searchkit.core.errors import BadInput
+from searchkit.core.task import Task
 from searchkit.search.jobs import WORKER_ENV, Job, Outcome, TaskPack, run_job, settle_threads, worker_environment
-from searchkit.types import BadInput, Task
 
 
 class Ray:
@@ -114,9 +115,9 @@ _unpacked: dict[str, Task] = {}
 
 def run_on_ray(pack: TaskPack, job: Job) -> Outcome:
     """A worker process of Ray serves many jobs: it unpacks the task for the first of them."""
-    from searchkit import tasks
-    from searchkit.spacefile import materialise
-    from searchkit.types import digest
+    from searchkit.core.serialization import digest
+    from searchkit.core.space_file import materialise
+    from searchkit.tasks import registry
 
     settle_threads(1)
     config, arrays = pack
@@ -124,7 +125,7 @@ def run_on_ray(pack: TaskPack, job: Job) -> Outcome:
     if key not in _unpacked:
         _unpacked.clear()
         # the object store's memory is read-only, and a task may keep views of it: copy once a worker
-        _unpacked[key] = tasks.unpack(config, {name: array.copy() for name, array in arrays.items()})
+        _unpacked[key] = registry.unpack(config, {name: array.copy() for name, array in arrays.items()})
     return run_job(job, _unpacked[key], materialise(job.space))
 
 

@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from searchkit.types import JSON, Arrays, FitPlan, Infeasible, Task, Training, TrainState, freeze, thaw
+from searchkit.core.data_spec import Arrays
+from searchkit.core.errors import Infeasible
+from searchkit.core.serialization import JSON, freeze, thaw
+from searchkit.core.task import Task
+from searchkit.core.training import FitPlan, Training, TrainState
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from searchkit.types import Space
+    from searchkit.core.space import Space
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
     import torch
     from safetensors.torch import save
 
-    from searchkit.runtime import Deployed, TorchPredictor
+    from searchkit.onnx.predictor import Deployed, TorchPredictor
 
     torch.manual_seed(job.seed)
     net: nn.Module = space.build(thaw(space.arch, job.arch), task.spec)
@@ -106,7 +110,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
         validate=True,
     )
     state = task.fit(net, plan, decode_state(job.state))
-    deployed = Deployed(task.frontend(), net, task.answer()).to(job.device).eval()
+    deployed = Deployed(task.preprocessor(), net, task.postprocessor()).to(job.device).eval()
     evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=job.device), "val")
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
     return Outcome(

@@ -12,12 +12,14 @@ from typing import Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from searchkit.core.artifact import Artifact
+from searchkit.core.errors import BadInput
+from searchkit.core.serialization import JSON
 from searchkit.run import Run
-from searchkit.search import rungs
-from searchkit.search.ledger import FAILED, REJECTED, TRAINED
+from searchkit.search import successive_halving
 from searchkit.search.sampler import feasible
 from searchkit.search.storage import open_storage
-from searchkit.types import JSON, Artifact, BadInput
+from searchkit.search.study import FAILED, REJECTED, TRAINED
 
 FILE = "search.json"
 """What was searched for: by family, its goal, cost, study, profile and numeric setting."""
@@ -39,10 +41,10 @@ def winners(run: Run) -> list[Artifact]:
     trials = run.trials()
     names = [about["goal"], about["cost"]] if about["cost"] else [about["goal"]]
     losses = {n: (sign * a.metrics[names[0]], *(a.metrics[c] for c in names[1:])) for n, a in enumerate(trials)}
-    rank = rungs.ranks([losses[n] for n in sorted(losses)]) if losses else []
+    rank = successive_halving.ranks([losses[n] for n in sorted(losses)]) if losses else []
     front = [n for n in losses if rank[n] == 0]
 
-    def preference(n: int) -> tuple[rungs.Losses, float, str]:
+    def preference(n: int) -> tuple[successive_halving.Losses, float, str]:
         return losses[n], trials[n].metrics.get("params", 0.0), trials[n].id
 
     ordered = [trials[n] for n in sorted(front, key=preference)]

@@ -26,8 +26,12 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from searchkit.search import rungs
-from searchkit.types import JSON, Choice, DataSpec, Infeasible, Space, Training, derive_seed, digest, freeze, thaw
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.serialization import JSON, derive_seed, digest, freeze, thaw
+from searchkit.core.space import Space
+from searchkit.core.training import Categorical, LogUniform, Training
+from searchkit.search import successive_halving
 
 Directions = tuple[Literal["maximize", "minimize"], ...]
 
@@ -106,11 +110,13 @@ def sample_training(draft: Draft, space: Space, spec: DataSpec, *, epochs: int) 
     for name, allowed in sorted(space.training.ranges.items()):
         if name == "pretrain_epochs" and not spec.self_taught:
             continue
-        if isinstance(allowed, Choice):
+        if isinstance(allowed, Categorical):
             texts = [v if isinstance(v, (str, int, float, bool)) else json.dumps(freeze(v)) for v in allowed.values]
             values[name] = allowed.values[texts.index(draft.suggest_categorical(f"train.{name}", texts))]
         else:
-            values[name] = draft.suggest_float(f"train.{name}", allowed.low, allowed.high, log=allowed.log)
+            values[name] = draft.suggest_float(
+                f"train.{name}", allowed.low, allowed.high, log=isinstance(allowed, LogUniform)
+            )
     values["augment"] = [name for name in values["augment"] if name in spec.augmentations]
     return thaw(Training, values)
 
@@ -376,7 +382,7 @@ def feasible(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if t.state == TrialState.COMPLETE and all(c <= 0 for c in t.constraints.values())]
 
 
-def losses_of(trial: FrozenTrial, directions: Sequence[str]) -> rungs.Losses:
+def losses_of(trial: FrozenTrial, directions: Sequence[str]) -> successive_halving.Losses:
     return tuple(v if d == "minimize" else -v for v, d in zip(trial.values, directions, strict=True))
 
 
@@ -384,7 +390,11 @@ def best_so_far(trials: Sequence[FrozenTrial], directions: Sequence[str], at_lea
     """The front, or the best few where one objective makes it a single trial."""
     by_number = {t.number: t for t in feasible(trials)}
     losses = {n: losses_of(t, directions) for n, t in by_number.items()}
-    ordered = rungs.order(losses)
-    rank = dict(zip(sorted(losses), rungs.ranks([losses[n] for n in sorted(losses)]), strict=True)) if losses else {}
+    ordered = successive_halving.order(losses)
+    rank = (
+        dict(zip(sorted(losses), successive_halving.ranks([losses[n] for n in sorted(losses)]), strict=True))
+        if losses
+        else {}
+    )
     n_front = sum(1 for r in rank.values() if r == 0)
     return [by_number[n] for n in ordered[: max(n_front, at_least)]]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from searchkit.types import BadInput, Budget, SearchkitError
+from searchkit.core.errors import BadInput, SearchkitError
+from searchkit.core.space import Budget
 
 SAMPLERS = ("tpe", "nsga2", "random", "grid")
 EXECUTORS = ("inline", "processes", "ray")

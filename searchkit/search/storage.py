@@ -15,7 +15,7 @@ import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
-from searchkit.types import BadInput
+from searchkit.core.errors import BadInput
 
 VARIABLE = "SEARCHKIT_STORAGE"
 

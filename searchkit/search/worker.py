@@ -18,14 +18,14 @@ from searchkit.search.jobs import Job, run_job, settle_threads
 def main(fd: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the coordinator decides
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    from searchkit import tasks
-    from searchkit.spacefile import materialise
+    from searchkit.core.space_file import materialise
+    from searchkit.tasks import registry
 
     settle_threads(1)
     connection = Connection(fd)
     try:
         config, arrays = connection.recv()
-        task = tasks.unpack(config, arrays)
+        task = registry.unpack(config, arrays)
         while True:
             job: Job = connection.recv()
             connection.send(run_job(job, task, materialise(job.space)))

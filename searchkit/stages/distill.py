@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from searchkit.run import Context
+from searchkit.context import Context
+from searchkit.core.artifact import Artifact
 from searchkit.train import Teacher, validation
-from searchkit.types import Artifact
 
 CONSIDERED = 3
 """Trials that are tried for each place in the teacher."""

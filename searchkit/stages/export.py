@@ -22,12 +22,19 @@ from zipfile import BadZipFile
 import jinja2
 import numpy as np
 
-from searchkit import __version__, layout, onnxfile
-from searchkit.parity import Parity, parity
-from searchkit.types import JSON, Arrays, Artifact, BadInput, Calibrated, Equipped, GateFailed, Port, freeze, thaw
+from searchkit import __version__
+from searchkit.core import batching
+from searchkit.core.artifact import Artifact
+from searchkit.core.data_spec import Arrays, TensorSpec
+from searchkit.core.errors import BadInput, GateFailed
+from searchkit.core.serialization import JSON, freeze, thaw
+from searchkit.core.task import Calibrated, HasBundleFiles
+from searchkit.onnx import io as onnx_io
+from searchkit.onnx.parity import Parity, parity
 
 if TYPE_CHECKING:
-    from searchkit.run import Context, Run
+    from searchkit.context import Context
+    from searchkit.run import Run
 
 TEMPLATES = Path(__file__).parent / "bundle"
 
@@ -47,12 +54,12 @@ class Export:
 
     def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
         """Raises GateFailed where the fp32 file disagrees with its network on any example of val."""
-        from searchkit.runtime import OnnxPredictor
+        from searchkit.onnx.predictor import OnnxPredictor
 
         source = ctx.source(artifact)
         model, fp32 = ctx.model_path(artifact), ctx.model_path(source)
         proof = _prove(source, fp32, ctx)
-        raw = layout.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, self.rows))
+        raw = batching.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, self.rows))
         golden = {f"input.{name}": array for name, array in raw.items()}
         golden |= {f"output.{name}": array for name, array in OnnxPredictor(model)(raw).items()}
         draft = ctx.child(artifact, self)
@@ -60,7 +67,7 @@ class Export:
         if isinstance(ctx.task, Calibrated):
             manifest["calibration"] = ctx.task.calibrate(OnnxPredictor(model))
         # The artifact comes last: what is killed before it is done again, bundle and all.
-        equipment = ctx.task.equipment() if isinstance(ctx.task, Equipped) else {}
+        equipment = ctx.task.bundle_files() if isinstance(ctx.task, HasBundleFiles) else {}
         write_bundle(ctx.run.bundle, model=model, fp32=fp32, manifest=manifest, golden=golden, equipment=equipment)
         return ctx.save(draft, None, model=model, notes={"parity": asdict(proof)})
 
@@ -79,7 +86,7 @@ def _written_manifest(folder: Path) -> dict[str, JSON]:
 
 
 def _prove(source: Artifact, fp32: Path, ctx: Context) -> Parity:
-    from searchkit.runtime import OnnxPredictor, TorchPredictor
+    from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor
 
     network = TorchPredictor(ctx.deployed(ctx.network(source)), ctx.task.inputs, ctx.task.answers)
     proof = parity(OnnxPredictor(fp32), network, ctx.task.raw("val"), ports=ctx.task.inputs)
@@ -121,7 +128,7 @@ def _describe(draft: Artifact, parent: Artifact, source: Artifact, ctx: Context)
     }
 
 
-def _port(port: Port) -> dict[str, JSON]:
+def _port(port: TensorSpec) -> dict[str, JSON]:
     plain: dict[str, JSON] = freeze(port)
     return plain
 
@@ -145,7 +152,7 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
     if row is None:
         return  # the evidence is of another line than the one that wrote this bundle
     for side in ("inputs", "outputs"):  # of a bundle that an earlier version wrote: what it left out is as it was
-        manifest[side] = [_port(thaw(Port, port)) for port in manifest[side]]
+        manifest[side] = [_port(thaw(TensorSpec, port)) for port in manifest[side]]
     manifest["metric"]["test"] = freeze(row["metric"])
     manifest["latency"] = freeze(row["latency"])
     write_bundle(
@@ -173,7 +180,7 @@ def write_bundle(
     """Write the folder whole, in place of one that is there; the manifest as written.
 
     manifest: see `_describe`; sizes, hashes, versions, session options and the tolerance are added here. golden:
-    "input.<port>" and "output.<port>", a few rows each. equipment: as of `types.Equipped`. Raises
+    "input.<port>" and "output.<port>", a few rows each. equipment: as of `HasBundleFiles`. Raises
     BadInput where the folder cannot be written."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -198,12 +205,12 @@ def _fill(folder: Path, model: Path, fp32: Path, manifest: dict[str, JSON], gold
     for name in ("verify.py", "run.py"):
         if not (folder / name).exists():  # a task may bring its own run.py
             shutil.copyfile(TEMPLATES / name, folder / name)
-    exact = onnxfile.has_float_arithmetic(folder / "model.onnx")
+    exact = onnx_io.has_float_arithmetic(folder / "model.onnx")
     manifest |= {
         "format": FORMAT,
         "size_bytes": (folder / "model.onnx").stat().st_size,
         "fp32_size_bytes": (folder / "model_fp32.onnx").stat().st_size,
-        "session_options": onnxfile.needed_options(folder / "model.onnx"),
+        "session_options": onnx_io.needed_options(folder / "model.onnx"),
         "golden_tolerance": GOLDEN_TOLERANCE["float" if exact else "int8"],
         "versions": {"searchkit": __version__, **{name: version(name) for name in ("onnx", "onnxruntime", "numpy")}},
     }

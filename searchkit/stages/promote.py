@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from searchkit.run import Context
-from searchkit.types import Artifact
+from searchkit.context import Context
+from searchkit.core.artifact import Artifact
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Prune: remove the channels, hidden units and attention heads that matter least, in steps with recovery between.
 
 The user asks for a result (a share of the parameters, the MACs, the file or the latency), and the share of units that
-gives it is found by bisection on the structure alone. What is cut with what is `searchkit.edits`' business; which units
-go, that of `cuts`. Not to be confused with unstructured sparsity: every cut leaves a smaller dense network.
+gives it is found by bisection on the structure alone. What is cut with what is the business of `searchkit.nn.surgery`;
+which units go, that of `importance`. Not to be confused with unstructured sparsity: every cut leaves a smaller dense
+network.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from searchkit import measure, onnxfile
-from searchkit.edits import apply_edits_
-from searchkit.run import Context
-from searchkit.stages.cuts import IMPORTANCES, Cost, Gradients, Ranking, Uncuttable, cuts, prune_
+from searchkit.context import Context
+from searchkit.core.artifact import Artifact
+from searchkit.core.errors import BadInput, GateFailed, Inapplicable
+from searchkit.core.goal import Tolerance
+from searchkit.core.serialization import JSON, derive_seed, thaw
+from searchkit.nn.surgery import apply_edits_
+from searchkit.onnx import io as onnx_io
+from searchkit.onnx import measure
+from searchkit.stages.importance import IMPORTANCES, Cost, Gradients, Ranking, Uncuttable, cuts, prune_
 from searchkit.train import Teacher
-from searchkit.types import JSON, Artifact, BadInput, GateFailed, Inapplicable, Tolerance, derive_seed, thaw
 
 COSTS = {"params": "parameters", "size": "bytes of the file", "macs": "MACs", "latency": "ms"}
 
@@ -51,7 +56,7 @@ class Prune:
     to: float = 0.5
     by: str = "params"
     importance: str = "l2"
-    everywhere: bool = False
+    global_ranking: bool = False
     steps: int = 3
     recovery_epochs: int = 12
     teacher: bool = True
@@ -97,7 +102,9 @@ class Prune:
         snapshots: list[tuple[nn.Module, list[JSON], np.ndarray]] = []
         for step in range(self.steps):
             rung = before * (target / before) ** ((step + 1) / self.steps)  # the same share each step
-            ranking = Ranking(self.importance, self.everywhere, self.round_to, derive_seed(ctx.seed, artifact.id, step))
+            ranking = Ranking(
+                self.importance, self.global_ranking, self.round_to, derive_seed(ctx.seed, artifact.id, step)
+            )
             if cost(net) > rung:
                 gradients = self._gradients(artifact, ctx) if self.importance == "taylor" else None
                 edits += prune_(net, example, cost=cost, target=rung, ranking=ranking, gradients=gradients)
@@ -153,7 +160,7 @@ class Prune:
 
     def _aim(self, net: nn.Module, artifact: Artifact, ctx: Context) -> Aim:
         """Raises Inapplicable where the parent meets the target already, Uncuttable where no cut of it does."""
-        ranking = Ranking("l2", self.everywhere, self.round_to)  # the structure matters here, not the units
+        ranking = Ranking("l2", self.global_ranking, self.round_to)  # the structure matters here, not the units
         found = cuts(net, ctx.model_inputs(4), ranking)
         costs: dict[str, Cost] = {"macs": ctx.macs, "size": _FileSize(net, ctx)}
         cost = costs.get(self.by, _params)
@@ -243,7 +250,7 @@ def _exported(net: nn.Module, ctx: Context, ask: Callable[[Path], float]) -> flo
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         deployed = ctx.deployed(copy.deepcopy(net))
-        onnxfile.export(deployed, ctx.task.inputs, ctx.task.answers, path, example=ctx.example())
+        onnx_io.export(deployed, ctx.task.inputs, ctx.task.answers, path, example=ctx.example())
         return float(ask(path))
 
 

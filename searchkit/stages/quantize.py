@@ -14,21 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from searchkit import int8, layout, measure, onnxfile
-from searchkit.run import Context
-from searchkit.runtime import OnnxPredictor
+from searchkit.context import Context
+from searchkit.core import batching
+from searchkit.core.artifact import Artifact
+from searchkit.core.data_spec import Arrays, TensorSpec
+from searchkit.core.errors import BadInput, Inapplicable, NothingFeasible
+from searchkit.core.goal import Evaluation, Tolerance
+from searchkit.core.space import Limits
+from searchkit.onnx import int8, measure
+from searchkit.onnx import io as onnx_io
+from searchkit.onnx.predictor import OnnxPredictor
 from searchkit.tasks.metrics import errors_to_nearest
-from searchkit.types import (
-    Arrays,
-    Artifact,
-    BadInput,
-    Evaluation,
-    Inapplicable,
-    Limits,
-    NothingFeasible,
-    Port,
-    Tolerance,
-)
 
 METHODS = ("static", "dynamic", "weight-only")
 
@@ -57,7 +53,7 @@ class Quantize:
     def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
         """As `choose`, and whatever `Context.save` raises."""
         fp32 = ctx.model_path(artifact)
-        example = layout.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
+        example = batching.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
         with tempfile.TemporaryDirectory() as folder:
             paths = {method: Path(folder) / f"{method}.onnx" for method in self.methods}
             for method, path in paths.items():
@@ -71,7 +67,7 @@ class Quantize:
                 "chosen": chosen.method,
                 "reason": reason,
                 "slower_because": slower_because(chosen, reference),
-                "op_counts": onnxfile.op_counts(paths[chosen.method]),
+                "op_counts": onnx_io.op_counts(paths[chosen.method]),
             }
             return ctx.save(ctx.child(artifact, self), None, model=paths[chosen.method], notes=notes)
 
@@ -82,25 +78,25 @@ class Quantize:
         elif method == "dynamic":
             int8.dynamic(source, target)
         else:
-            onnxfile.weight_only(source, target)
+            onnx_io.weight_only(source, target)
 
 
-def calibration(ports: Sequence[Port], arrays: Arrays, n_rows: int) -> Iterator[Arrays]:
+def calibration(ports: Sequence[TensorSpec], arrays: Arrays, n_rows: int) -> Iterator[Arrays]:
     """`n_rows` examples spread evenly over `arrays`, a batch at a time."""
-    total = layout.count(ports, arrays)
+    total = batching.count(ports, arrays)
     if total is None:
         yield arrays
         return
     rows = np.unique(np.linspace(0, total - 1, min(n_rows, total)).astype(int))
     for start in range(0, len(rows), ROWS_A_BATCH):
-        yield layout.take(ports, arrays, rows[start : start + ROWS_A_BATCH])
+        yield batching.take(ports, arrays, rows[start : start + ROWS_A_BATCH])
 
 
 # ── Measuring ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Int8Variant:
     """A file as it would be shipped, on val and on this machine.
 
     metric: the goal's. error: the standard error of its difference to that of the fp32 file, in pairs. latency_ratio:
@@ -121,7 +117,9 @@ class Candidate:
     error: float = 0.0
 
 
-def measured(fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context) -> tuple[Candidate, list[Candidate]]:
+def measured(
+    fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context
+) -> tuple[Int8Variant, list[Int8Variant]]:
     """The fp32 file and the candidates, timed together in one interleaved session in this process."""
     files, spec = {"fp32": fp32, **paths}, ctx.task.spec
     latency = measure.latency(files, example, processes=0)
@@ -132,7 +130,7 @@ def measured(fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context) 
         own = own or evaluation
         time, where = latency[method], int8.arithmetic(path, example)
         found.append(
-            Candidate(
+            Int8Variant(
                 method=method,
                 metric=evaluation.metrics[ctx.task.goal.metric],
                 size_bytes=measure.size_bytes(path),
@@ -181,8 +179,8 @@ def agreement(
 
 
 def choose(
-    candidates: Sequence[Candidate], reference: Candidate, tolerance: Tolerance, limits: Limits
-) -> tuple[Candidate, str]:
+    candidates: Sequence[Int8Variant], reference: Int8Variant, tolerance: Tolerance, limits: Limits
+) -> tuple[Int8Variant, str]:
     """The candidate to ship and the reason in a sentence. The rule, all of it:
 
     1. It is smaller than the fp32 file; where none is, Inapplicable. It meets the hard limits, a latency that is a tie
@@ -212,13 +210,13 @@ def choose(
     return chosen, reason
 
 
-def _fits(candidate: Candidate, limits: Limits) -> bool:
+def _fits(candidate: Int8Variant, limits: Limits) -> bool:
     """The search has held the limits before; between its timing and this one the machine alone gives TIE."""
     measured = {"size_bytes": candidate.size_bytes, "latency_ms": candidate.latency_ms / (1 + measure.TIE)}
     return not limits.breaches(measured)
 
 
-def _best(fitting: Sequence[Candidate], reference: Candidate, tolerance: Tolerance) -> tuple[Candidate, str]:
+def _best(fitting: Sequence[Int8Variant], reference: Int8Variant, tolerance: Tolerance) -> tuple[Int8Variant, str]:
     """Rules 2 and 3."""
     metric = tolerance.goal.metric
     loss = tolerance.goal.loss
@@ -243,7 +241,7 @@ def _best(fitting: Sequence[Candidate], reference: Candidate, tolerance: Toleran
     )
 
 
-def _least_bad(fitting: Sequence[Candidate], reference: Candidate, tolerance: Tolerance) -> tuple[Candidate, str]:
+def _least_bad(fitting: Sequence[Int8Variant], reference: Int8Variant, tolerance: Tolerance) -> tuple[Int8Variant, str]:
     """Rule 2 where none is as good as the fp32 file."""
     metric = tolerance.goal.metric
     by_metric = sorted(fitting, key=lambda c: (tolerance.goal.loss(c.metric), c.size_bytes))
@@ -262,7 +260,7 @@ def _least_bad(fitting: Sequence[Candidate], reference: Candidate, tolerance: To
     return chosen, reason
 
 
-def slower_because(chosen: Candidate, reference: Candidate) -> str | None:
+def slower_because(chosen: Int8Variant, reference: Int8Variant) -> str | None:
     """One sentence where the chosen file is slower than fp32 here: by how much and why. None where it is not."""
     if chosen.latency_verdict != "slower":
         return None

@@ -14,32 +14,19 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from searchkit import layout
-from searchkit.types import (
-    JSON,
-    Arrays,
-    BadInput,
-    Batch,
-    DataSpec,
-    Evaluation,
-    FitPlan,
-    Infeasible,
-    Penalised,
-    Port,
-    Predict,
-    Split,
-    Training,
-    TrainState,
-    Variational,
-    derive_seed,
-)
+from searchkit.core import batching
+from searchkit.core.data_spec import Arrays, DataSpec, Split, TensorSpec
+from searchkit.core.errors import BadInput, Infeasible
+from searchkit.core.goal import Evaluation, Predict
+from searchkit.core.network import HasAuxLoss, Variational
+from searchkit.core.serialization import JSON, derive_seed
+from searchkit.core.training import Batch, FitPlan, Training, TrainState
+from searchkit.data.dataset import Column, Dataset
+from searchkit.data.summary import summarise
+from searchkit.tasks.bundle_files import for_text
+from searchkit.tasks.registry import OTHERWISE, modality_named, problem_named
 
-from .data import Column, Data
-from .equipment import for_text
-from .offers import OTHERWISE, kind_named, modality_named
-from .summary import summarise
-
-CACHED_BYTES = 256 * 2**20  # a split whose model inputs fit in this goes through the frontend once, not each epoch
+CACHED_BYTES = 256 * 2**20  # a split whose model inputs fit in this goes through the preprocessor once, not each epoch
 
 SCALED_AT_ONCE = 256
 """Examples: a spectrogram takes many times the memory of its samples while it is made."""
@@ -54,17 +41,17 @@ INSPECTED = 10_000
 class ArrayTask:
     """Implements `types.Task`. Raises BadInput where the modality and the kind do not go together."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Dataset) -> None:
         self.data = data
         self.name = data.name
         self.labels = data.labels
         self._modality = modality_named(data.modality)
-        self._frontend = self._modality.frontend(data).eval()
+        self._preprocessor = self._modality.preprocessor(data).eval()
         self.inputs = self._modality.ports(data)
         ports = self._model_ports()
-        self._kind = kind_named(data.kind).make(data, self._modality, self._frontend, ports[0])
+        self._kind = problem_named(data.kind).make(data, self._modality, self._preprocessor, ports[0])
         self.goal = self._kind.goal
-        self.answers: tuple[Port, ...] = (self._kind.answers,)
+        self.answers: tuple[TensorSpec, ...] = (self._kind.answers,)
         self.spec = DataSpec(
             modality=self._modality.form,
             inputs=ports,
@@ -84,11 +71,11 @@ class ArrayTask:
     def fingerprint(self) -> str:
         return self.data.fingerprint()
 
-    def frontend(self) -> nn.Module:
-        return copy.deepcopy(self._frontend).cpu()
+    def preprocessor(self) -> nn.Module:
+        return copy.deepcopy(self._preprocessor).cpu()
 
-    def answer(self) -> nn.Module:
-        return self._kind.answer()
+    def postprocessor(self) -> nn.Module:
+        return self._kind.postprocessor()
 
     def n_examples(self, split: Split) -> int:
         return len(self.data.rows[split])
@@ -97,7 +84,7 @@ class ArrayTask:
         return dict(self.data.rows)
 
     def raw(self, split: Split) -> Arrays:
-        return layout.take(self.inputs, self.data.inputs, self.data.rows[split])
+        return batching.take(self.inputs, self.data.inputs, self.data.rows[split])
 
     def batches(self, split: Split, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
         """Raises BadInput on an augmentation that the data do not have, Infeasible on mixed tokens."""
@@ -108,7 +95,7 @@ class ArrayTask:
     def _val(self, training: Training, device: str) -> Iterator[Batch]:
         for rows in torch.split(torch.arange(self.n_examples("val"), device=device), training.batch_size):
             inputs, target = self._examples("val", rows, device)
-            yield Batch(inputs, inputs[0] if target is None else self._kind.soften(target, 0.0))
+            yield Batch(inputs, inputs[0] if target is None else self._kind.encode_soft(target, 0.0))
 
     def _train(self, training: Training, seed: int, device: str) -> Iterator[Batch]:
         self._require_possible(training)
@@ -117,7 +104,7 @@ class ArrayTask:
         for rows in self._shuffled(training.batch_size, generator, device):
             inputs, target = self._examples("train", rows, device)
             inputs, clean = self._augment(inputs, training.augment, generator)
-            target = clean if target is None else self._kind.soften(target, training.label_smoothing)
+            target = clean if target is None else self._kind.encode_soft(target, training.label_smoothing)
             if training.mixup > 0:
                 share = float(mixing.beta(training.mixup, training.mixup))
                 inputs, target = _mix(inputs, target, share, generator)
@@ -177,11 +164,11 @@ class ArrayTask:
         """Model inputs and encoded targets of some rows of a split."""
         inputs, target, is_scaled = self._resident(split, device)
         by_name = {port.name: values for port, values in zip(self.inputs, inputs, strict=True)}
-        chosen = tuple(layout.take(self.inputs, by_name, rows).values())
+        chosen = tuple(batching.take(self.inputs, by_name, rows).values())
         return chosen if is_scaled else self._scale(chosen), None if target is None else target[rows]
 
     def _resident(self, split: Split, device: str) -> tuple[tuple[Tensor, ...], Tensor | None, bool]:
-        """A split on the device, after the frontend where that is small; kept from then on."""
+        """A split on the device, after the preprocessor where that is small; kept from then on."""
         if (split, device) not in self._on_device:
             raw = self.raw(split)
             inputs = tuple(torch.from_numpy(raw[port.name]).to(device) for port in self.inputs)
@@ -205,18 +192,18 @@ class ArrayTask:
 
     @torch.no_grad()
     def _scale(self, raw: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        frontend = self._frontend.to(raw[0].device)
-        scaled = frontend(*raw)
+        preprocessor = self._preprocessor.to(raw[0].device)
+        scaled = preprocessor(*raw)
         return scaled if isinstance(scaled, tuple) else (scaled,)
 
-    def _model_ports(self) -> tuple[Port, ...]:
-        """The shapes that the frontend gives for one training example."""
-        first = layout.take(self.inputs, self.data.inputs, self.data.rows["train"][:1])
+    def _model_ports(self) -> tuple[TensorSpec, ...]:
+        """The shapes that the preprocessor gives for one training example."""
+        first = batching.take(self.inputs, self.data.inputs, self.data.rows["train"][:1])
         scaled = self._scale(tuple(torch.from_numpy(first[port.name]) for port in self.inputs))
         return tuple(
             replace(
                 port,
-                shape=layout.sizes(port, tuple(values.shape)),
+                shape=batching.sizes(port, tuple(values.shape)),
                 dtype=str(values.dtype).removeprefix("torch."),
             )
             for port, values in zip(self.inputs, scaled, strict=True)
@@ -225,14 +212,14 @@ class ArrayTask:
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         output = model(*batch.inputs)
         loss = self._kind.loss(output, batch.target)
-        if isinstance(model, Penalised):
-            loss = loss + self._kind.penalty_weight(loss, output) * model.penalty()
+        if isinstance(model, HasAuxLoss):
+            loss = loss + self._kind.aux_loss_weight(loss, output) * model.aux_loss()
         return loss
 
-    def match(self, student: nn.Module, teacher: nn.Module, batch: Batch, *, temperature: float) -> Tensor:
+    def distillation_loss(self, student: nn.Module, teacher: nn.Module, batch: Batch, *, temperature: float) -> Tensor:
         with torch.no_grad():
             wanted = teacher(*batch.inputs)
-        return self._kind.match(student(*batch.inputs), wanted, temperature)
+        return self._kind.distillation_loss(student(*batch.inputs), wanted, temperature)
 
     def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
         from searchkit import train
@@ -243,28 +230,28 @@ class ArrayTask:
         raw = self.raw(split)
         answers = predict(raw)[self.answers[0].name]
         truth = raw[self.data.main] if self.data.target is None else self.data.target_of(split)
-        return self._kind.judge(answers, truth)
+        return self._kind.score(answers, truth)
 
     def inspect(self, model: nn.Module, split: Split) -> dict[str, float]:
-        """See `types.Inspecting`: the bound of a VAE that rebuilds its very input."""
+        """See `HasModelMetrics`: the bound of a VAE that rebuilds its very input."""
         if not (self.spec.reconstructs and self.data.target is None and isinstance(model, Variational)):
             return {}
-        from .reconstruction import elbo
+        from searchkit.tasks.problems.reconstruction import elbo
 
         train, x = (self._scaled(part, INSPECTED) for part in ("train", split))
-        bound = elbo(model, train, x, self.answer())
+        bound = elbo(model, train, x, self.postprocessor())
         return {} if bound is None else {"elbo": float(bound.mean())}
 
     def _scaled(self, split: Split, most: int) -> Tensor:
         """The first model input of at most so many examples."""
-        raw = layout.take(self.inputs, self.raw(split), slice(0, most))
+        raw = batching.take(self.inputs, self.raw(split), slice(0, most))
         return self._scale(tuple(torch.from_numpy(raw[port.name]) for port in self.inputs))[0]
 
     def summary(self) -> dict[str, JSON]:
         return summarise(self.data, self.inputs) | {"goal": self.goal.metric, "fingerprint": self.fingerprint}
 
-    def equipment(self) -> dict[str, str]:
-        """See `types.Equipped`."""
+    def bundle_files(self) -> dict[str, str]:
+        """See `HasBundleFiles`."""
         return {} if self.data.tokenizer is None else for_text(self.data, "run_lines.py")
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
@@ -276,7 +263,7 @@ TASKS = {OTHERWISE: ArrayTask}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ArrayTask:
-    return ArrayTask(Data.unpack(config, arrays))
+    return ArrayTask(Dataset.unpack(config, arrays))
 
 
 def _mix(

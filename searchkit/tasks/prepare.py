@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from searchkit.types import Arrays, BadInput, Task
+from searchkit.core.data_spec import Arrays
+from searchkit.core.errors import BadInput
+from searchkit.core.task import Task
+from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.sizes import MIN_ROWS
+from searchkit.data.source import Source
+from searchkit.data.splits import split_rows
+from searchkit.data.targets import count_rows, is_binary
+from searchkit.tasks.registry import modality_named, problem_named, task_class
 
-from .data import Data, Found
-from .offers import kind_named, modality_named, task_class
-from .source import Source
-from .splits import split_rows
-from .targets import count_rows, is_binary
-
-MIN_ROWS = 10
 MAX_GUESSED_CLASSES = 20  # distinct whole numbers in a column of a table, above which it is a quantity
 
 
-def make_task(found: Found, source: Source) -> Task:
+def make_task(found: RawDataset, source: Source) -> Task:
     """Raises BadInput."""
     kind = source.kind or found.kind
     source.require_suits(kind, found.where)
-    if kind is not None and (whole := kind_named(kind).whole) is not None:
+    if kind is not None and (whole := problem_named(kind).whole) is not None:
         return whole(found, source)
     name, inputs = arranged(found, source)
     kind = kind or guess_kind(found)
-    offer = kind_named(kind)
+    offer = problem_named(kind)
     truth = offer.read(found, kind)
-    data = Data(
+    data = Dataset(
         name=found.name,
         modality=name,
         kind=kind,
@@ -45,7 +46,7 @@ def make_task(found: Found, source: Source) -> Task:
     return task_class(data)(offer.arrange(data, found, source))
 
 
-def arranged(found: Found, source: Source) -> tuple[str, Arrays]:
+def arranged(found: RawDataset, source: Source) -> tuple[str, Arrays]:
     """The name of the modality, and the inputs as it lays them out. Raises BadInput."""
     if len(found.x) < MIN_ROWS:
         raise BadInput(
@@ -60,7 +61,7 @@ def arranged(found: Found, source: Source) -> tuple[str, Arrays]:
     return name, modality_named(name).arrange(found)
 
 
-def require_rows(rows: dict[str, np.ndarray], found: Found) -> None:
+def require_rows(rows: dict[str, np.ndarray], found: RawDataset) -> None:
     """Raises BadInput where a split is empty, or nothing is left to train on."""
     for split, chosen in rows.items():
         if len(chosen) == 0:
@@ -69,7 +70,7 @@ def require_rows(rows: dict[str, np.ndarray], found: Found) -> None:
         raise BadInput(f"{found.where} leaves {count_rows(len(rows['train']))} to train on; at least 2 are needed.")
 
 
-def choose_modality(found: Found, source: Source) -> str:
+def choose_modality(found: RawDataset, source: Source) -> str:
     """As the user said, else as the source is known to be, else by the shape; with the features that were asked for."""
     name = source.modality or found.modality or guess_modality(found)
     if source.features in (None, "raw"):
@@ -88,7 +89,7 @@ def choose_modality(found: Found, source: Source) -> str:
     return f"{source.features} {name}"
 
 
-def guess_modality(found: Found) -> str:
+def guess_modality(found: RawDataset) -> str:
     """By the number of axes: 2 tabular, 3 a grey picture where uint8 and a series otherwise, 4 a picture, 5 voxels.
     Voxels of one channel have 4 axes too, and are so by request."""
     axes = found.x.ndim
@@ -106,7 +107,7 @@ def guess_modality(found: Found) -> str:
     )
 
 
-def guess_kind(found: Found) -> str:
+def guess_kind(found: RawDataset) -> str:
     target = found.target
     if target is None:
         return "reconstruction"

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from searchkit.types import Between, Budget, Choice, DataSpec, Infeasible, Space, Training, TrainingSpace, Trial
+from searchkit.core.data_spec import DataSpec
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ SPACE = Space(
     build=build,
     training=TrainingSpace(
         Training(lr=5e-3, batch_size=32),
-        {"lr": Between(1e-3, 3e-2, log=True), "optimizer": Choice(("adamw", "momentum"))},
+        {"lr": LogUniform(1e-3, 3e-2), "optimizer": Categorical(("adamw", "momentum"))},
     ),
     task="breast-cancer",
     budget=Budget(trials=6, epochs=4, rungs=2, eta=2, least_rung_steps=1),

@@ -1,0 +1,86 @@
+"""What a person sees while the line works, on stderr: one live line on a terminal, plain lines elsewhere.
+
+rich does the terminal, and honours NO_COLOR. The plain lines come when something changed, and at most every few
+seconds, so that a log of a night's search stays readable.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console as Terminal
+from rich.status import Status as Spinner
+from rich.text import Text
+
+from searchkit.core.quantities import show_seconds
+from searchkit.core.serialization import JSON
+from searchkit.data.summary import describe as describe_data
+
+if TYPE_CHECKING:
+    from searchkit.search.settings import Status
+
+PLAIN_LINE_SECONDS = 5.0
+
+
+class Console:
+    """quiet: says nothing at all; results and errors are not its business."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.terminal = Terminal(stderr=True, quiet=quiet, highlight=False)
+        self.spinner: Spinner | None = None
+        self.last = (-1, -math.inf)  # trials done, when that was said
+
+    def say(self, text: str) -> None:
+        self.terminal.print(_verbatim(text), soft_wrap=True)
+
+    def summary(self, name: str, found: Mapping[str, JSON]) -> None:
+        """What was found in the data, before any training."""
+        self.say(f"task {name}")
+        for what, words in describe_data(found).items():
+            self.say(f"  {what:<12} {words}")
+
+    def progress(self, status: Status) -> None:
+        """The search's own callback."""
+        line = describe(status)
+        shown = _verbatim(line)
+        if self.terminal.is_terminal:
+            if self.spinner is None:
+                self.spinner = self.terminal.status(shown, spinner="dots")
+                self.spinner.start()
+            self.spinner.update(shown)
+        elif status.done != self.last[0] or status.note:
+            now = time.monotonic()
+            if status.note or status.done >= status.trials or now - self.last[1] >= PLAIN_LINE_SECONDS:
+                self.say(line)
+                self.last = (status.done, now)
+
+    def close(self) -> None:
+        if self.spinner is not None:
+            self.spinner.stop()
+            self.spinner = None
+
+
+def describe(status: Status) -> str:
+    """One line: how far, the best so far, the time left, what was turned away."""
+    parts = [f"{status.done} of {status.trials} trials" if status.trials < 1000 else f"{status.done} trials"]
+    if status.best is not None:
+        parts.append(f"best {status.best:.4g}")
+    if status.rejected:
+        parts.append(f"{status.rejected} over a limit")
+    if status.failed:
+        parts.append(f"{status.failed} failed")
+    if status.seconds_to_go and status.seconds_to_go < status.seconds_left:
+        parts.append(f"about {show_seconds(status.seconds_to_go)} left")
+    elif math.isfinite(status.seconds_left):
+        parts.append(f"{show_seconds(status.seconds_left)} left")
+    if status.note:
+        parts.append(status.note)
+    return " · ".join(parts)
+
+
+def _verbatim(text: str) -> Text:
+    """What came from data and files is shown as it is: no markup, no emoji codes, no escapes of the terminal."""
+    return Text(text.replace("\x1b", ""))

@@ -1,0 +1,51 @@
+"""The families of a folder: its listing is the registry, and a family is described without running its file.
+
+Imports no torch, so that listing the families, `--help` and a mistyped name stay quick.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from searchkit.core.errors import BadInput
+from searchkit.core.serialization import JSON
+
+_PACKAGE = Path(__file__).parents[1]
+
+FAMILIES = _PACKAGE / "spaces" if (_PACKAGE / "spaces").is_dir() else _PACKAGE.parent / "spaces"
+"""The folder of the families: inside the installed package, or at the top of a checkout."""
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """Family name to its file; files that begin with an underscore are shared blocks."""
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
+
+
+def find(folder: Path, name: str) -> Path:
+    """The file of a family by name, or a path to a stranger's. Raises BadInput."""
+    known = files(folder)
+    if name in known:
+        return known[name]
+    if name.endswith(".py") or os.sep in name:
+        path = Path(name)
+        if not path.is_file():
+            raise BadInput(f"--space '{name}' looks like a path, and no file is there; its file ends in SPACE = …")
+        return path.resolve()
+    near = get_close_matches(name, known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise BadInput(f"No space named '{name}'; the spaces are {', '.join(known)}, or a path to your own file.{hint}")
+
+
+def glance(path: Path) -> dict[str, JSON]:
+    """What a family's file says of itself: its docstring's first line, and the literals task, paper, trials, epochs."""
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    found: dict[str, JSON] = {"name": path.stem, "about": (ast.get_docstring(module) or "").partition("\n")[0]}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Space", "Budget"):
+            for keyword in node.keywords:
+                if keyword.arg in ("task", "paper", "trials", "epochs") and isinstance(keyword.value, ast.Constant):
+                    found[keyword.arg] = keyword.value.value
+    return found

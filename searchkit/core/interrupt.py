@@ -1,0 +1,72 @@
+"""Ctrl-C, twice: the first leaves a run that resumes, the second ends the process at once.
+
+Python drops an exception that comes up in a finalizer or in a weak reference's callback, KeyboardInterrupt too, and a
+database's session has many of them. So the first Ctrl-C is also remembered, and long work asks for it where it could
+stop anyway: between rungs, stages and epochs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from searchkit.core.errors import SearchkitError
+
+
+class Interrupted(SearchkitError):
+    """The user pressed Ctrl-C; the run is left so that it can be resumed."""
+
+    exit_status = 130
+
+
+_heard: threading.Event | None = None
+"""Set by the first Ctrl-C; of the innermost block that listens."""
+
+
+@contextmanager
+def interruptible(sentence: str) -> Iterator[None]:
+    """Ctrl-C inside raises KeyboardInterrupt, which leaves the block as Interrupted with this sentence. Where Python
+    dropped it, it is raised at the next `raise_if_interrupted`, or at the end. Outside the main thread nothing
+    changes."""
+    global _heard
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    raise_if_interrupted()  # of the block around this one, which is not asked again before this one ends
+    heard = threading.Event()
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if heard.is_set():
+            os._exit(130)
+        heard.set()
+        raise KeyboardInterrupt
+
+    def on_dropped(what: Any) -> None:
+        if not (heard.is_set() and issubclass(what.exc_type, KeyboardInterrupt)):
+            report_before(what)
+
+    heard_before, report_before = _heard, sys.unraisablehook
+    handler_before = signal.signal(signal.SIGINT, on_interrupt)
+    _heard, sys.unraisablehook = heard, on_dropped
+    try:
+        yield
+        raise_if_interrupted()
+    except KeyboardInterrupt as error:
+        if not heard.is_set():
+            raise
+        raise Interrupted(sentence) from error
+    finally:
+        _heard, sys.unraisablehook = heard_before, report_before
+        signal.signal(signal.SIGINT, handler_before)
+
+
+def raise_if_interrupted() -> None:
+    """Raises KeyboardInterrupt after a Ctrl-C in an `interruptible` block; long work calls it between its steps."""
+    if _heard is not None and _heard.is_set():
+        raise KeyboardInterrupt

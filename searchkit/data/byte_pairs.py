@@ -1,0 +1,87 @@
+"""Tokenizers learned from text: its words, its characters, or the pairs of them that stand together most often, merged
+one by one.
+
+Sennrich et al. 2016, arXiv:1508.07909, on characters: Gage's byte pair encoding (1994) within pieces of text. A merge
+touches only the pieces that hold its pair, and the next pair comes from a heap, so a million characters take seconds in
+plain Python. What applies the merges is `tokenizer`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from searchkit.core.errors import BadInput
+from searchkit.core.serialization import JSON
+from searchkit.data.tokenizer import PIECES, WORDS, merge_pair
+
+
+def learn(
+    texts: Iterable[str], *, size: int | None, where: str, steps: int, lowercase: bool = False, prefix: str = ""
+) -> dict[str, JSON]:
+    """A tokenizer as plain JSON. size: tokens at most, number 0 among them; None for the characters alone.
+
+    Raises BadInput where the characters alone are more than `size`."""
+    texts = [prefix + (text.lower() if lowercase else text) for text in texts]
+    alphabet = sorted({character for text in texts for character in text})
+    tokens = ["", *alphabet]
+    merges: list[list[int]] = []
+    if size is not None:
+        if size <= len(tokens):
+            raise BadInput(
+                f"A vocabulary of {size} leaves no room for pairs: {where} has {len(alphabet)} different characters; "
+                "give a larger one, or leave it out."
+            )
+        numbers = {token: number for number, token in enumerate(tokens)}
+        counts = Counter(piece for text in texts for piece in PIECES.findall(text))
+        merges = _merges({tuple(numbers[c] for c in piece): n for piece, n in counts.items()}, len(tokens), size)
+        for a, b in merges:
+            tokens.append(tokens[a] + tokens[b])
+    return {"tokens": tokens, "merges": merges, "lowercase": lowercase, "prefix": prefix, "steps": steps}
+
+
+def learn_words(texts: Iterable[str], *, size: int, steps: int) -> dict[str, JSON]:
+    """A tokenizer as plain JSON: the most frequent words, folded to lower case. size: tokens at most, number 0 among
+    them. A word that stands once is left out, so that the network learns from train what an unknown word is like."""
+    counts = Counter(word for text in texts for word in WORDS.findall(text.lower()))
+    common = sorted((word for word, n in counts.items() if n > 1), key=lambda word: (-counts[word], word))
+    tokens = ["", *common[: size - 1]]
+    return {"tokens": tokens, "merges": [], "lowercase": True, "prefix": "", "steps": steps, "words": True}
+
+
+def _merges(counts: dict[tuple[int, ...], int], first: int, size: int) -> list[list[int]]:
+    """The pairs to merge, most frequent first (ties: the smaller numbers), until there are `size` tokens or none stands
+    twice. counts: pieces as token numbers, with how often each stands. first: the number of the first new token."""
+    pieces, weights = [list(piece) for piece in counts], list(counts.values())
+    totals: Counter[tuple[int, int]] = Counter()
+    holders: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+    for index, piece in enumerate(pieces):
+        for pair in zip(piece, piece[1:], strict=False):
+            totals[pair] += weights[index]
+            holders[pair].add(index)
+    heap = [(-n, pair) for pair, n in totals.items()]
+    heapq.heapify(heap)
+    merges: list[list[int]] = []
+    while heap and first + len(merges) < size:
+        n, pair = heapq.heappop(heap)
+        if -n != totals[pair]:  # counted anew since, and in the heap with that count too
+            continue
+        if -n < 2:
+            break
+        new = first + len(merges)
+        merges.append(list(pair))
+        changed: set[tuple[int, int]] = set()
+        for index in holders.pop(pair):
+            for old in zip(pieces[index], pieces[index][1:], strict=False):
+                totals[old] -= weights[index]
+                changed.add(old)
+            pieces[index] = merge_pair(pieces[index], pair, new)
+            for made in zip(pieces[index], pieces[index][1:], strict=False):
+                totals[made] += weights[index]
+                holders[made].add(index)
+                changed.add(made)
+        for other in changed:
+            if totals[other] > 0:
+                heapq.heappush(heap, (-totals[other], other))
+    return merges

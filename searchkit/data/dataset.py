@@ -1,0 +1,161 @@
+"""What a loader found, and the same after it was judged, checked and split: arrays and words, no torch.
+
+`RawDataset` is raw material in the order of its file. `Dataset` is what a task is made of, and may be trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from searchkit.core.data_spec import Arrays, Split
+from searchkit.core.errors import BadInput
+from searchkit.core.serialization import JSON, freeze, thaw
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. kind: "numeric", or "categorical", whose raw value is an index into `categories`."""
+
+    name: str
+    kind: str
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """Examples as they were found. x: (n, …). target: (n,) of any type, (n, n_targets), or None. more: what else
+    belongs to the examples, by the name of its port. given: rows by split where the source says which they are; where
+    it does so of train, rows that it names nowhere are in no split. where: the words that an error names it by.
+    modality: None to be guessed."""
+
+    name: str
+    x: np.ndarray
+    target: np.ndarray | None
+    where: str
+    modality: str | None = None
+    lengths: np.ndarray | None = None
+    more: Mapping[str, np.ndarray] = field(default_factory=dict)
+    given: Mapping[str, np.ndarray] = field(default_factory=dict)
+    columns: tuple[Column, ...] = ()
+    labels: tuple[str, ...] = ()  # class names in order of index, where the source has names
+    targets: tuple[str, ...] = ()  # names of the target columns
+    kind: str | None = None  # what the source is known to be; None to be guessed
+    rate: int = 0  # samples a second, where the examples are sounds
+    about: str = ""  # of the times of a series: what was found, in words
+    tokenizer: dict[str, JSON] | None = None  # what made text to the tokens in x
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Checked examples and their splits.
+
+    inputs: by port name, (n, …), or laid out as the modality's ports say. target: (n,) int64 class indices, (n, L)
+    int64 tokens, (n, k) float32, the raw examples without noise, or None for reconstruction. rows: indices into them by
+    split, ascending; no example is in two splits. tokenizer: where the tokens come from text, what made them: plain
+    JSON, see `tokenizer.Tokenizer`. windows: where examples are cut from one stream, how: plain JSON, see
+    `windows.Cut`; then the input is the stream, one row a step, and an index is the step at which a window begins.
+    """
+
+    name: str
+    modality: str
+    kind: str
+    inputs: Arrays
+    target: np.ndarray | None
+    rows: dict[str, np.ndarray]
+    where: str
+    labels: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    split_seed: int = 0
+    rate: int = 0  # samples a second, where the examples are sounds
+    tokenizer: dict[str, JSON] | None = None
+    noise: str = ""  # what the inputs have and the target has not
+    windows: dict[str, JSON] | None = None
+
+    def of(self, split: Split) -> Arrays:
+        return {name: values[self.rows[split]] for name, values in self.inputs.items()}
+
+    def target_of(self, split: Split) -> np.ndarray:
+        assert self.target is not None
+        return np.asarray(self.target[self.rows[split]])
+
+    @property
+    def main(self) -> str:
+        """The name of the port that holds the examples themselves."""
+        return next(iter(self.inputs))
+
+    def fingerprint(self) -> str:
+        """16 hex digits of the SHA-256 of all values and splits."""
+        rate = f" {self.rate}" if self.rate else ""
+        hasher = hashlib.sha256(f"{self.modality} {self.kind} {self.labels}{rate}".encode())
+        if self.tokenizer is not None:
+            hasher.update(json.dumps(self.tokenizer, sort_keys=True).encode())
+        if self.windows is not None:
+            hasher.update(json.dumps(self.windows, sort_keys=True).encode())
+        for name, values in self.pack()[1].items():
+            hasher.update(f"{name} {values.dtype.str} {values.shape}".encode())
+            hasher.update(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
+        return hasher.hexdigest()[:16]
+
+    def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        words = {name: freeze(getattr(self, name)) for name in _WORDS}
+        arrays = {f"input.{name}": values for name, values in self.inputs.items()}
+        if self.target is not None:
+            arrays["target"] = self.target
+        return words, arrays | {f"rows.{split}": rows for split, rows in self.rows.items()}
+
+    @classmethod
+    def unpack(cls, words: Mapping[str, JSON], arrays: Arrays) -> Dataset:
+        def group(prefix: str) -> Arrays:
+            return {key.removeprefix(prefix): values for key, values in arrays.items() if key.startswith(prefix)}
+
+        plain = {name: words[name] for name in _WORDS}
+        plain["columns"] = tuple(thaw(Column, column) for column in plain["columns"])
+        plain["labels"], plain["targets"] = tuple(plain["labels"]), tuple(plain["targets"])
+        return cls(inputs=group("input."), target=arrays.get("target"), rows=group("rows."), **cast(Any, plain))
+
+
+_WORDS = (
+    "name", "modality", "kind", "where", "labels", "targets", "columns", "split_seed", "rate", "tokenizer", "noise",
+    "windows",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """target, labels: as in `Dataset`. strata: (n,) int, whose shares every split keeps."""
+
+    target: np.ndarray | None = None
+    labels: tuple[str, ...] = ()
+    strata: np.ndarray | None = None
+
+
+def standard_dtype(values: np.ndarray, where: str) -> np.ndarray:
+    """uint8 and int16 as they are, every other number as float32. Raises BadInput on what is not a finite number; the
+    table loaders, where NaN is a missing value, do their own check."""
+    if values.dtype.kind not in "biuf":
+        raise BadInput(f"The examples of {where} are of type {values.dtype}; they must be numbers.")
+    if values.dtype in (np.uint8, np.int16):
+        return values
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes inf, and is refused below
+        narrow = values.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        row = int(np.argwhere(~np.isfinite(narrow))[0][0])
+        raise BadInput(
+            f"Example {row} of {where} holds {_first_bad(narrow[row])}; every value must be a finite number. "
+            "Remove the example or replace the value."
+        )
+    return narrow
+
+
+def _first_bad(values: np.ndarray) -> str:
+    return str(float(values[~np.isfinite(values)].reshape(-1)[0]))

@@ -1,0 +1,118 @@
+"""A user's own data: the path decides which reader looks at it. Each returns a `RawDataset` or raises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from searchkit.core.errors import BadInput
+from searchkit.data.dataset import RawDataset
+from searchkit.data.readers.csv import DELIMITERS, read_table
+from searchkit.data.readers.graphs import graph_text_in, is_graph_text, read_graph_text
+from searchkit.data.readers.idx import is_idx, read_idx_folder
+from searchkit.data.readers.images import FORMATS, read_image_folder
+from searchkit.data.readers.npz import read_npz
+from searchkit.data.readers.pairs import find_pairs, is_parallel_folder
+from searchkit.data.readers.text import find_text, is_text_folder, split_of
+from searchkit.data.readers.times import read_series
+from searchkit.data.readers.ts import read_ts
+from searchkit.data.readers.wav import is_wav_folder, read_wav_folder
+from searchkit.data.source import WRITTEN, Source
+
+TABLES = (".csv", ".tsv", ".data", ".parquet")
+
+ALLOWED = (
+    "a .csv or .parquet table, an .npz archive, a .ts file, a .txt text or text of graphs, a folder of idx files, of "
+    "wav files, of train and test lines of text or of parallel texts, or one sub-folder of images a class"
+)
+
+TAKEN_BY = {
+    "target": "tables and parallel texts",
+    "test_data": "tables, texts, .ts files and texts of graphs",
+    "test_files": "folders of wav files",
+    "steps": "wav and .ts files",
+}
+
+"""The options that only some readers look at."""
+
+
+def find(source: Source) -> RawDataset:
+    """Raises BadInput where there is nothing, or nothing that a reader knows."""
+    assert source.data is not None
+    path = Path(source.data)
+    try:
+        if not path.exists():
+            raise BadInput(f"There is no file or folder '{path}'; --data takes {ALLOWED}.")
+        text = graph_text_in(path) if path.is_dir() else path
+        if text is not None and text.is_file() and text.suffix.lower() == ".txt" and is_graph_text(text):
+            _refuse_others(source, path, "test_data")
+            return read_graph_text(text, source.test_data)
+        if source.forecasts:
+            if path.suffix.lower() not in TABLES:
+                raise BadInput(
+                    f"--kind forecasting continues a table with a row a step, .csv or .parquet, and '{path}' is none; "
+                    "leave it out."
+                )
+            _refuse_others(source, path, "target")
+            return read_series(path, source)
+        if path.is_file() and path.stat().st_size == 0:
+            raise BadInput(f"The file '{path}' is empty; --data takes {ALLOWED}.")
+        if source.kind in WRITTEN or (path.is_dir() and is_parallel_folder(path)):
+            _refuse_others(source, path, "target", "test_data")
+            return find_pairs(path, source)
+        if path.is_dir():
+            return _read_folder(path, source)
+        if path.suffix.lower() in TABLES or (path.suffix.lower() == ".txt" and is_delimited(path, source)):
+            _refuse_others(source, path, "target", "test_data")
+            return read_table(path, source)
+        if path.suffix.lower() == ".npz":
+            _refuse_others(source, path)
+            return read_npz(path)
+        if path.suffix.lower() == ".ts":
+            _refuse_others(source, path, "test_data", "steps")
+            return read_ts(path, source)
+        if is_text(path, source):
+            _refuse_others(source, path, "test_data")
+            return find_text(path, source)
+    except PermissionError as error:
+        raise BadInput(
+            f"'{error.filename}' may not be read: permission denied; change its permissions or copy it."
+        ) from error
+    raise BadInput(f"'{path}' is of a kind that no reader knows; --data takes {ALLOWED}.")
+
+
+def _read_folder(path: Path, source: Source) -> RawDataset:
+    if not is_idx(path) and is_wav_folder(path, tuple(FORMATS)):
+        _refuse_others(source, path, "test_files", "steps")
+        return read_wav_folder(path, source)
+    if not is_idx(path) and is_text_folder(path):
+        _refuse_others(source, path, "test_data")
+        return find_text(path, source)
+    _refuse_others(source, path)
+    return read_idx_folder(path) if is_idx(path) else read_image_folder(path)
+
+
+def is_delimited(path: Path, source: Source) -> bool:
+    """Whether a .txt file is a table: it has a target, or its first lines have a delimiter equally often."""
+    if source.target is not None or source.modality == "tabular":
+        return True
+    if source.kind == "language" or source.encoding is not None:
+        return False
+    with open(path, "rb") as file:
+        lines = [line for line in (file.readline() for _ in range(20)) if line.strip()]
+    counts = ({line.count(mark.encode()) for line in lines} for mark in DELIMITERS)
+    return any(len(count) == 1 and count != {0} for count in counts)
+
+
+def is_text(path: Path, source: Source) -> bool:
+    """By its name (TREC.train.all), or by what is said of it."""
+    named = path.suffix.lower() in (".txt", ".text", ".md") or split_of(path) is not None
+    return named or source.kind == "language" or source.encoding is not None
+
+
+def _refuse_others(source: Source, path: Path, *taken: str) -> None:
+    """Raises BadInput on an option that the reader of `path` does not look at."""
+    for name, readers in TAKEN_BY.items():
+        value = getattr(source, name)
+        if value is not None and name not in taken:
+            flag = "--" + name.replace("_", "-")
+            raise BadInput(f"{flag} '{value}' is for {readers}, and '{path}' is none; leave it out.")

@@ -1,0 +1,31 @@
+"""Rows of different lengths as one array: padded at the end, with their lengths, or all made the same length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from searchkit.core.errors import BadInput
+
+MOST_BYTES = 4 * 2**30
+
+
+def stacked(rows: Sequence[np.ndarray], steps: int | None, where: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """rows: (C, steps of the row) each. Gives (n, C, L) and (n,) int64 lengths; None where all rows are of one length.
+
+    steps: L; a longer row loses its end, a shorter one gains zeros, and there are no lengths. Raises BadInput where the
+    array would not fit in memory."""
+    lengths = np.array([row.shape[1] for row in rows], dtype=np.int64)
+    longest = int(lengths.max()) if steps is None else steps
+    channels, dtype = rows[0].shape[0], rows[0].dtype
+    wanted = len(rows) * channels * longest * dtype.itemsize
+    if wanted > MOST_BYTES:
+        raise BadInput(
+            f"{where} has {len(rows):,} rows, the longest of {longest:,} steps, which padded to one length are "
+            f"{wanted / 2**30:.1f} GB; give --steps N, such as the median {int(np.median(lengths)):,}."
+        )
+    x = np.zeros((len(rows), channels, longest), dtype=dtype)
+    for filled, row in zip(x, rows, strict=True):
+        filled[:, : row.shape[1]] = row[:, :longest]
+    return x, None if steps is not None or (lengths == longest).all() else lengths

@@ -1,0 +1,225 @@
+"""Pairs of texts, a source and its answer: parallel files, line by line, or `source<TAB>answer` lines of one file.
+
+Parallel files bear the same name but for its last part, which says their language: `train.de.gz` and `train.en.gz`;
+`--target en` says which of them is the answer. In a folder, names that say train, val and test say the splits. Each
+side has a tokenizer of its own, learned from the training pairs alone; both are plain JSON, the answers' within the
+other.
+What is asked of pairs is in `writing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from searchkit.core.errors import BadInput
+from searchkit.core.serialization import JSON
+from searchkit.data.byte_pairs import learn
+from searchkit.data.dataset import RawDataset
+from searchkit.data.readers.text import read_text, split_of_name
+from searchkit.data.sizes import MIN_ROWS
+from searchkit.data.source import WRITTEN, Source
+from searchkit.data.splits import split_rows
+from searchkit.data.tokenizer import Tokenizer
+
+LONGEST = 256  # tokens of a side; what is longer is cut
+
+TRANSLATION_VOCABULARY = 4000
+
+SPLIT_NAMES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    sources: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+def parts_of(file: Path) -> tuple[str, str]:
+    """What the two of a pair have in common in their names, and the language: ("train", "de") of train.de.txt.gz."""
+    name = file.name.removesuffix(".gz").removesuffix(".txt")
+    common, _, language = name.rpartition(".")
+    return common, language
+
+
+def languages_in(folder: Path) -> dict[str, dict[str, Path]]:
+    """The files of a folder by split and language: those whose names say a split and end in a language."""
+    found: dict[str, dict[str, Path]] = {}
+    for file in sorted(folder.iterdir()):
+        common, language = parts_of(file)
+        split = split_of_name(common)
+        if file.is_file() and split is not None and language.isalpha():
+            found.setdefault(split, {}).setdefault(language, file)
+    return found
+
+
+def is_parallel_folder(folder: Path) -> bool:
+    """Whether there are two languages or more to train on, in files of the same name."""
+    train = languages_in(folder).get("train", {})
+    return len(train) > 1 and len({parts_of(file)[0] for file in train.values()}) == 1
+
+
+def find_pairs(path: Path, source: Source) -> RawDataset:
+    """Raises BadInput."""
+    if path.is_dir():
+        parts = _read_folder(path, source)
+    else:
+        parts = {"train": read_pairs(path, source)}
+        if source.test_data is not None:
+            parts["test"] = read_pairs(Path(source.test_data), source)
+    return from_pairs(parts, path.name.split(".")[0], f"'{path}'", source, kind=source.kind or "translation")
+
+
+def _read_folder(folder: Path, source: Source) -> dict[str, Pairs]:
+    if source.test_data is not None:
+        raise BadInput(
+            f"--test-data '{source.test_data}' does not go with the folder '{folder}', whose files say it; leave it "
+            "out."
+        )
+    files = languages_in(folder)
+    train = files.get("train", {})
+    if len(train) < 2:
+        raise BadInput(
+            f"The folder '{folder}' has no parallel files to train on; it takes two such as train.de and train.en, "
+            "each with a line for a line of the other, and may have val and test beside them."
+        )
+    if source.target not in train:
+        given = "" if source.target is None else f", and '{source.target}' is none of them"
+        raise BadInput(
+            f"The files of '{folder}' are in {', '.join(train)}{given}; say which is the answer, such as --target "
+            f"{list(train)[-1]}."
+        )
+    others = [language for language in train if language != source.target]
+    if len(others) > 1:
+        raise BadInput(
+            f"The files of '{folder}' are in {', '.join(train)}; keep two languages in a folder, the source and the "
+            "answer."
+        )
+    parts = {}
+    for split in (split for split in SPLIT_NAMES if split in files):
+        for language in (others[0], source.target):
+            if language not in files[split]:
+                raise BadInput(
+                    f"'{folder}' has files to {'train on' if split == 'train' else split} in "
+                    f"{', '.join(files[split])} and none in {language}; add it, or remove the others."
+                )
+        parts[split] = _parallel(files[split][others[0]], files[split][source.target], source)
+    return parts
+
+
+def read_pairs(path: Path, source: Source) -> Pairs:
+    """A file of lines with a tab in them, or, with `target`, one with another beside it."""
+    if source.target is None:
+        return _tabbed(path, source)
+    common, language = parts_of(path)
+    beside = [file for file in sorted(path.parent.iterdir()) if parts_of(file) == (common, source.target)]
+    if not common or language == source.target or not beside:
+        wanted = f"{common}.{source.target}" if common and language != source.target else "such a file"
+        raise BadInput(
+            f"There is no {wanted} with the answers to '{path}'; parallel files lie beside each other as "
+            "NAME.LANGUAGE, and --target is the language of the answers. For lines with a tab in them leave --target "
+            "out."
+        )
+    return _parallel(path, beside[0], source)
+
+
+def _lines(path: Path, source: Source) -> list[str]:
+    """With blanks made one, as a tokenizer takes them."""
+    lines = read_text(path, source).split("\n")
+    return [" ".join(line.split()) for line in (lines[:-1] if lines[-1] == "" else lines)]
+
+
+def _parallel(one: Path, other: Path, source: Source) -> Pairs:
+    sources, answers = _lines(one, source), _lines(other, source)
+    if len(sources) != len(answers):
+        raise BadInput(
+            f"'{one}' has {len(sources):,} lines and '{other}' has {len(answers):,}; in parallel files each line is "
+            "the answer to the same line of the other, so give as many."
+        )
+    return _paired(sources, answers, f"'{one}'", f"'{other}'")
+
+
+def _tabbed(path: Path, source: Source) -> Pairs:
+    sources, answers = [], []
+    lines = read_text(path, source).split("\n")
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
+        sides = line.split("\t") if line.strip() else ["", ""]
+        if len(sides) != 2:
+            have = "no tab" if len(sides) == 1 else f"{len(sides) - 1} tabs"
+            raise BadInput(
+                f"Line {number} of '{path}' has {have}; a line is a source, one tab and its answer. Where the answers "
+                "are in another file, NAME.LANGUAGE, say its language by --target."
+            )
+        sources.append(" ".join(sides[0].split()))
+        answers.append(" ".join(sides[1].split()))
+    return _paired(sources, answers, f"'{path}', its source,", "the answer")
+
+
+def _paired(sources: Sequence[str], answers: Sequence[str], one: str, other: str) -> Pairs:
+    """Lines that are empty on both sides count for nothing. Raises BadInput on one that is empty on one side."""
+    for number, (text, answer) in enumerate(zip(sources, answers, strict=True), 1):
+        if bool(text) != bool(answer):
+            empty, full = (one, other) if not text else (other, one)
+            raise BadInput(
+                f"Line {number} of {empty} is empty, and of {full} it is not; complete the pair, or remove it from "
+                "both."
+            )
+    kept = [pair for pair in zip(sources, answers, strict=True) if pair[0]]
+    return Pairs(tuple(text for text, _ in kept), tuple(answer for _, answer in kept))
+
+
+def from_pairs(parts: dict[str, Pairs], name: str, where: str, source: Source, *, kind: str) -> RawDataset:
+    """parts: "train", and "val" and "test" where they are given. Raises BadInput on too few pairs."""
+    sources = [text for pairs in parts.values() for text in pairs.sources]
+    answers = [text for pairs in parts.values() for text in pairs.answers]
+    if len(sources) < MIN_ROWS:
+        raise BadInput(f"{where} has {len(sources)} pairs; at least {MIN_ROWS} are needed for train, val and test.")
+    if kind not in WRITTEN:
+        raise BadInput(f"{where} holds pairs of texts, which are for {' or '.join(WRITTEN)}, not {kind}.")
+    given: dict[str, np.ndarray] = {}
+    begin = 0
+    for split, pairs in parts.items():
+        if split != "train":
+            given[split] = np.arange(begin, begin + len(pairs.sources))
+        begin += len(pairs.sources)
+    rows = split_rows(len(sources), None, given=given, seed=source.split_seed)
+    size = source.vocabulary or (TRANSLATION_VOCABULARY if kind == "translation" else None)
+    tokens, lengths, words = _tokens(sources, rows["train"], size, f"the sources of {where}")
+    answered, steps, answer_words = _tokens(answers, rows["train"], size, f"the answers of {where}")
+    mark, there = len(answer_words["tokens"]), np.arange(answered.shape[1] + 1) < steps[:, None]
+    return RawDataset(
+        name=name,
+        x=tokens,
+        # the answer and its end; the same one step late
+        target=np.where(there, np.pad(answered, ((0, 0), (0, 1))), np.where(_ends(there, steps), mark, -1)),
+        more={"previous": np.pad(answered, ((0, 0), (1, 0)), constant_values=mark)},
+        where=where,
+        modality="tokens",
+        lengths=lengths,
+        given={split: rows[split] for split in ("val", "test")},
+        kind=kind,
+        tokenizer={**words, "answers": answer_words},
+    )
+
+
+def _ends(there: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """(n, T) bool: the step after the last of each row."""
+    return np.asarray(np.arange(there.shape[1]) == steps[:, None])
+
+
+def _tokens(
+    texts: Sequence[str], train: np.ndarray, size: int | None, where: str
+) -> tuple[np.ndarray, np.ndarray, dict[str, JSON]]:
+    """(n, longest) tokens, padded with 0, their lengths (n,), and the tokenizer. size: as of `byte_pairs.learn`."""
+    prefix = "" if size is None else " "  # byte pairs have a word's blank before it: the first one has it too
+    plain = learn([texts[row] for row in train], size=size, where=where, steps=LONGEST, prefix=prefix)
+    words = Tokenizer(plain)
+    rows = [words.encode(text)[:LONGEST] for text in texts]
+    lengths = np.array([len(row) for row in rows])
+    tokens = np.zeros((len(rows), int(lengths.max())), dtype=np.int64)
+    for row, numbers in zip(tokens, rows, strict=True):
+        row[: len(numbers)] = numbers
+    return tokens, lengths, {**plain, "steps": tokens.shape[1]}

@@ -1,0 +1,263 @@
+"""Text files: a plain text to be continued, or lines of a label and a text, as tokens of a tokenizer of train alone."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import re
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from searchkit.core.errors import BadInput
+from searchkit.data.byte_pairs import learn, learn_words
+from searchkit.data.dataset import RawDataset
+from searchkit.data.sizes import MIN_ROWS
+from searchkit.data.source import Source
+from searchkit.data.splits import split_rows
+from searchkit.data.tokenizer import Tokenizer
+
+TEST_SHARE = 0.10
+
+VAL_SHARE = 0.10
+
+WINDOW = 64  # tokens
+
+VOCABULARY = {"words": 8000, "pairs": 2000}
+
+LONGEST_LINE = 512  # tokens; what is longer is cut
+
+
+def read_text(path: Path, source: Source) -> str:
+    """Line ends as "\\n". Raises BadInput on an empty file, one that is no text, or is in another encoding."""
+    raw = _unpacked(path)
+    wanted = source.encoding or "utf-8"
+    try:
+        name = codecs.lookup(wanted).name
+    except LookupError as error:
+        raise BadInput(
+            f"No encoding named '{wanted}'; name one that Python knows, such as utf-8 or latin-1."
+        ) from error
+    try:
+        text = raw.decode("utf-8-sig" if name == "utf-8" else wanted)
+    except UnicodeDecodeError as error:
+        byte = raw[error.start]
+        raise BadInput(
+            f"'{path}' is not {wanted}: byte {error.start:,} is 0x{byte:02x}; save it as UTF-8, or name the encoding "
+            "that it is in, such as --encoding latin-1 or utf-16."
+        ) from error
+    if "\0" in text:
+        raise BadInput(
+            f"'{path}' holds a zero at character {text.index(chr(0)):,}, which no text does; where it is UTF-16, "
+            "say --encoding utf-16."
+        )
+    if not text.strip():
+        raise BadInput(f"The file '{path}' holds no text; give one that does.")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _unpacked(path: Path) -> bytes:
+    if path.suffix.lower() != ".gz":
+        return path.read_bytes()
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"'{path}' is no whole gzip file ({error}); pack it again, or give it unpacked.") from error
+
+
+@dataclass(frozen=True)
+class Lines:
+    """`label text` lines of one file."""
+
+    labels: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+def read_lines(path: Path, source: Source) -> Lines:
+    """Empty lines count for nothing. Raises BadInput on a label without a text."""
+    labels, texts = [], []
+    for number, line in enumerate(read_text(path, source).split("\n"), 1):
+        label, _, text = line.strip().partition(" ")
+        if not label:
+            continue
+        if not text.strip():
+            raise BadInput(
+                f"Line {number} of '{path}' is '{label}', a label without a text; a line is a label, a space and the "
+                "text. Complete the line, or remove it."
+            )
+        labels.append(label)
+        texts.append(" ".join(text.split()))
+    return Lines(tuple(labels), tuple(texts))
+
+
+def is_labelled(text: str) -> bool:
+    """Whether each line begins with one of a few words, each of them on ten lines or more on the average."""
+    firsts = Counter(line.split(maxsplit=1)[0] for line in text.split("\n") if line.strip())
+    return 2 <= len(firsts) <= max(2, sum(firsts.values()) // 10) and min(firsts.values()) >= 2
+
+
+def find_text(path: Path, source: Source) -> RawDataset:
+    """A file, or a folder of files whose names say train, dev and test. Raises BadInput."""
+    if path.is_dir():
+        return _find_folder(path, source)
+    if source.kind is None:
+        text = read_text(path, source)
+        kind = "classification" if is_labelled(text) else "language"
+    else:
+        kind = source.kind
+    if kind == "language":
+        later = None if source.test_data is None else read_text(Path(source.test_data), source)
+        return from_text(read_text(path, source), path.stem, f"'{path}'", source, later=later)
+    parts = {"train": read_lines(path, source)}
+    if source.test_data is not None:
+        parts["test"] = read_lines(Path(source.test_data), source)
+    return from_lines(parts, path.stem, f"'{path}'", source)
+
+
+_SPLIT_WORDS = {"train": "train", "dev": "val", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+_OTHERS = frozenset(".csv .tsv .parquet .json .npy .npz .gz .zip .pkl .pt .png .jpg .wav .ts".split())
+
+"""A file whose name says train and ends in one of these is no text."""
+
+
+def files_by_split(folder: Path) -> dict[str, Path]:
+    """The files of a folder that say in their names what they are for; the first by name where two say the same."""
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        split = split_of(file)
+        if file.is_file() and split is not None:
+            found.setdefault(split, file)
+    return found
+
+
+def split_of(file: Path) -> str | None:
+    """The split that a file of text is for, as its name says."""
+    return split_of_name(file.name) if file.suffix.lower() not in _OTHERS else None
+
+
+def split_of_name(name: str) -> str | None:
+    words = re.split(r"[^a-z]+", name.lower())
+    splits = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def is_text_folder(folder: Path) -> bool:
+    return "train" in files_by_split(folder)
+
+
+def _find_folder(folder: Path, source: Source) -> RawDataset:
+    files = files_by_split(folder)
+    if source.kind == "language":
+        raise BadInput(f"'{folder}' is a folder, and a text to be continued is one file; give that file.")
+    for flag, value in (("--test-data", source.test_data), ("--target", source.target)):
+        if value is not None:
+            raise BadInput(
+                f"{flag} '{value}' does not go with the folder '{folder}', whose files say it; leave it out."
+            )
+    parts: dict[str, Lines] = {
+        split: read_lines(files[split], source) for split in ("train", "val", "test") if split in files
+    }
+    return from_lines(parts, folder.name, f"'{folder}'", source)
+
+
+def from_text(text: str, name: str, where: str, source: Source, *, later: str | None = None) -> RawDataset:
+    """Windows of one length. later: the text of the test split, where it is another one. Raises BadInput on a text that
+    is too short."""
+    steps = source.window or WINDOW
+    cut = len(text) if later is not None else round(len(text) * (1 - TEST_SHARE))
+    first = round(cut - len(text) * VAL_SHARE)
+    parts = {"train": text[:first], "val": text[first:cut], "test": text[cut:] if later is None else later}
+    if len(text) <= steps * MIN_ROWS:  # no token is shorter than a character
+        raise BadInput(_too_short(where, len(text), "characters", steps))
+    if source.tokens == "words":
+        raise BadInput(
+            "Words cannot be continued as text, for what stands between them is lost; --tokens takes pairs or "
+            "characters for a text to be continued."
+        )
+    size = VOCABULARY["pairs"] if source.tokens == "pairs" and source.vocabulary is None else source.vocabulary
+    plain = learn([parts["train"]], size=None if source.tokens == "characters" else size, where=where, steps=steps)
+    tokenizer = Tokenizer(plain)
+    tokens, targets, begin = [], [], 0
+    given: dict[str, np.ndarray] = {}
+    for split, part in parts.items():
+        stream = np.array(tokenizer.encode(part), dtype=np.int64)
+        n = (len(stream) - 1) // steps
+        if n < 1:
+            raise BadInput(_too_short(f"the {split} split of {where}", len(stream), "tokens", steps))
+        tokens.append(stream[: n * steps].reshape(n, steps))
+        targets.append(stream[1 : n * steps + 1].reshape(n, steps))
+        given[split] = np.arange(begin, begin + n)
+        begin += n
+    if begin < MIN_ROWS:
+        raise BadInput(_too_short(where, sum(map(np.size, tokens)), "tokens", steps))
+    return RawDataset(
+        name=name,
+        x=np.concatenate(tokens),
+        target=np.concatenate(targets),
+        where=where,
+        modality="tokens",
+        given={split: given[split] for split in ("val", "test")},
+        kind="language",
+        tokenizer=plain,
+    )
+
+
+def _too_short(where: str, n: int, unit: str, steps: int) -> str:
+    begun = where[0].upper() + where[1:]
+    return (
+        f"{begun} has {n:,} {unit}, and a window takes {steps} and the one that follows; at least {MIN_ROWS} windows "
+        "are needed, one of them in each split. Give a longer text, or a smaller --window."
+    )
+
+
+def from_lines(parts: dict[str, Lines], name: str, where: str, source: Source) -> RawDataset:
+    """parts: "train", and "val" and "test" where they are given. The tokenizer learns from the rows of train alone."""
+    labels = [label for lines in parts.values() for label in lines.labels]
+    texts = [text for lines in parts.values() for text in lines.texts]
+    if len(texts) < MIN_ROWS:
+        raise BadInput(f"{where} has {len(texts)} lines; at least {MIN_ROWS} are needed for train, val and test.")
+    given: dict[str, np.ndarray] = {}
+    begin = 0
+    for split, lines in parts.items():
+        if split != "train":
+            given[split] = np.arange(begin, begin + len(lines.texts))
+        begin += len(lines.texts)
+    codes = np.unique(labels, return_inverse=True)[1]
+    rows = split_rows(len(texts), codes, given=given, seed=source.split_seed)
+    train = [texts[row] for row in rows["train"]]
+    kind = source.tokens or "words"
+    size = source.vocabulary or VOCABULARY.get(kind)
+    if kind == "words":
+        assert size is not None
+        plain = learn_words(train, size=size, steps=LONGEST_LINE)
+    else:
+        size = None if kind == "characters" else size
+        plain = learn(train, size=size, where=where, steps=LONGEST_LINE, lowercase=True, prefix=" ")
+    tokens, lengths, plain["steps"] = _padded(texts, Tokenizer(plain))
+    return RawDataset(
+        name=name,
+        x=tokens,
+        target=np.array(labels),
+        where=where,
+        modality="tokens",
+        lengths=lengths,
+        given={split: rows[split] for split in ("val", "test")},
+        kind="classification",
+        tokenizer=plain,
+    )
+
+
+def _padded(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, int]:
+    """(n, longest) tokens, padded with 0, their lengths (n,), and the longest."""
+    rows = [tokenizer.encode(text)[: tokenizer.steps] for text in texts]
+    lengths = np.array([len(row) for row in rows])
+    longest = int(lengths.max())
+    tokens = np.zeros((len(rows), longest), dtype=np.int64)
+    for row, numbers in enumerate(rows):
+        tokens[row, : len(numbers)] = numbers
+    return tokens, lengths, longest

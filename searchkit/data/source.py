@@ -1,0 +1,122 @@
+"""Where the data of a task come from, as the user said it: the one parser of that plain JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from searchkit.core.errors import BadInput
+from searchkit.core.serialization import JSON, thaw
+
+MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
+FEATURES = ("raw", "logmel")
+WRITTEN = ("translation", "transcription")
+"""The kinds whose answers are texts of their own."""
+KINDS = (
+    "classification", "multilabel", "regression", "reconstruction", "denoising", "anomaly", "language", *WRITTEN,
+    "generation", "restyling", "forecasting",
+)  # fmt: skip
+UNLABELLED = ("reconstruction", "denoising")
+"""Kinds that look at the inputs alone."""
+ASKED_BY = {"anomaly": "anomaly", "noise": "denoising"}
+"""Fields that one kind alone has: they ask for it."""
+OF_ONE_KIND = {"horizon": "forecasting"}
+"""Fields that mean nothing to any other kind, whether it was asked for or is what a task brings."""
+TOKENS = ("words", "pairs", "characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Either `task`, an embedded name, or `data`, a path. None of the others means: judge it from the data."""
+
+    task: str | None = None
+    data: str | None = None
+    test_data: str | None = None  # a second table, or .ts file, that is the test split
+    test_files: str | None = None  # in a folder, the names of the files that are the test split: "*_[0-4].wav"
+    target: str | None = None  # column name, or index as text: "c14", "14", "-1"; of parallel files the language
+    modality: str | None = None  # one of MODALITIES
+    kind: str | None = None  # one of KINDS
+    anomaly: str | None = None  # the classes to hold out, with commas between; asks for that kind
+    noise: str | None = None  # to take off again, such as gaussian:0.5; asks for that kind
+    features: str | None = None  # what a network sees of a sound: raw samples, or logmel, a spectrogram
+    steps: int | None = None  # the one length that every series is cut or padded to; None keeps lengths
+    split_seed: int = 0
+    encoding: str | None = None  # of text; None is UTF-8
+    tokens: str | None = None  # of text, one of TOKENS; None: words for lines, else pairs by vocabulary, or characters
+    vocabulary: int | None = None  # of text: tokens at most; None is 8,000 words, 2,000 pairs, 4,000 to translate
+    window: int | None = None  # of a text or a series to be continued: tokens or steps that the network sees at once
+    horizon: int | None = None  # of a series to be continued: steps that it answers at once
+    split: str | None = None  # of a series: rows, or shares of them, of train, val and test, which follow one another
+    time_column: str | None = None  # of a series: the column with the times; None finds it
+
+    def __post_init__(self) -> None:
+        if (self.task is None) == (self.data is None):
+            found = "both" if self.task is not None else "neither"
+            raise BadInput(
+                f"The data come from a task or from a path, and {found} was given; give --task NAME or --data PATH."
+            )
+        known = (
+            ("modality", self.modality, MODALITIES),
+            ("kind", self.kind, KINDS),
+            ("features", self.features, FEATURES),
+            ("tokens", self.tokens, TOKENS),
+        )
+        for what, value, allowed in known:
+            if value is not None and value not in allowed:
+                raise BadInput(
+                    f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the "
+                    "data."
+                )
+        for flag, asks_for in ASKED_BY.items():
+            if getattr(self, flag) is not None and self.kind != asks_for:
+                raise BadInput(
+                    f"--{flag} '{getattr(self, flag)}' is for --kind {asks_for}, not for {self.kind}; leave one of "
+                    "them out."
+                )
+        unit = "steps" if self.forecasts else "tokens"
+        for flag, number, least in (
+            ("vocabulary", self.vocabulary, 2),
+            ("window", self.window, 8),
+            ("horizon", self.horizon, 1),
+        ):
+            if number is not None and number < least:
+                raise BadInput(f"A {flag} of {number} {unit} is too small; give at least {least}.")
+        for flag in ("horizon", "split", "time_column"):
+            if getattr(self, flag) is not None and self.data is not None and not self.forecasts:
+                raise BadInput(
+                    f"--{flag.replace('_', '-')} {getattr(self, flag)} is for a series to be continued; add --kind "
+                    "forecasting, or leave it out."
+                )
+        own = (
+            ("--target", self.target, "target"),
+            ("--test-data", self.test_data, "test split"),
+            ("--test-files", self.test_files, "test split"),
+            ("--steps", self.steps, "length"),
+            ("--split", self.split, "splits"),
+            ("--time-column", self.time_column, "times"),
+        )
+        given = [(flag, what) for flag, value, what in own if value is not None]
+        if self.task is not None and given:
+            its = " and ".join(dict.fromkeys(what for _, what in given))
+            flags = " and ".join(flag for flag, _ in given)
+            raise BadInput(f"The task '{self.task}' brings its own {its}; leave out {flags}.")
+        if self.steps is not None and self.steps < 1:
+            raise BadInput(f"--steps {self.steps} leaves nothing of a series; it is a whole number from 1 on.")
+
+    def require_suits(self, kind: str | None, where: str) -> None:
+        """Raises BadInput where a field was given that this kind has no use for. kind: None where it is not known."""
+        for flag, one in OF_ONE_KIND.items():
+            if getattr(self, flag) is not None and kind != one:
+                raise BadInput(
+                    f"--{flag} {getattr(self, flag)} is for --kind {one}, and {where} is not for that; leave it out."
+                )
+
+    @property
+    def forecasts(self) -> bool:
+        return self.kind == "forecasting"
+
+    @classmethod
+    def parse(cls, plain: Mapping[str, JSON]) -> Source:
+        """Raises BadInput on an unknown key or a value that is not allowed."""
+        asked = [kind for flag, kind in ASKED_BY.items() if plain.get(flag) is not None]
+        return thaw(cls, {**({"kind": asked[0]} if asked else {}), **plain})

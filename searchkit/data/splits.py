@@ -1,0 +1,64 @@
+"""Stratified, seeded splits: every class keeps its share in train, val and test, and at least one row in train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from searchkit.core.errors import BadInput
+from searchkit.core.serialization import derive_seed
+
+TEST_SHARE = 0.20
+VAL_SHARE = 0.15  # of what test leaves
+
+
+def split_rows(
+    n: int, strata: np.ndarray | None, *, given: Mapping[str, np.ndarray], seed: int
+) -> dict[str, np.ndarray]:
+    """Ascending row indices by split. strata: (n,) int, what to keep the shares of. given: rows that are kept as they
+    are; the rest is shared out among the splits that are not given, and in none where all are."""
+    rows = {split: np.sort(chosen).astype(np.int64) for split, chosen in given.items()}
+    rest = np.setdiff1d(np.arange(n), np.concatenate([*rows.values(), np.empty(0, np.int64)]))
+    if "train" in rows and {"val", "test"} - set(rows):  # what is missing is held out from the given training rows
+        rest = rows.pop("train")
+    for split, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
+        if split not in rows:
+            rows[split] = _take(rest, strata, share, seed=derive_seed("split", split, seed))
+            rest = np.setdiff1d(rest, rows[split])
+    return {"train": rows.get("train", rest), "val": rows["val"], "test": rows["test"]}
+
+
+def _take(rows: np.ndarray, strata: np.ndarray | None, share: float, *, seed: int) -> np.ndarray:
+    """About `share` of the rows, at least one; of each stratum its share by largest remainder, and never all of it."""
+    generator = np.random.default_rng(seed)
+    member = np.zeros(len(rows), dtype=np.int64) if strata is None else np.unique(strata[rows], return_inverse=True)[1]
+    sizes = np.bincount(member)
+    exact = sizes * share
+    counts = np.floor(exact).astype(np.int64)
+    wanted = max(1, round(len(rows) * share))
+    for stratum in np.argsort(-(exact - counts), kind="stable"):
+        if counts.sum() < wanted and counts[stratum] < sizes[stratum] - 1:
+            counts[stratum] += 1
+    chosen = [generator.permutation(np.flatnonzero(member == k))[:count] for k, count in enumerate(counts)]
+    return np.sort(rows[np.concatenate(chosen)])
+
+
+def rows_named(files: Sequence[Path], pattern: str, where: str) -> np.ndarray:
+    """The rows whose file has a name like `pattern`, with the wildcards of a shell. Raises BadInput where none has, or
+    all have."""
+    rows = np.array([row for row, file in enumerate(files) if fnmatchcase(file.name, pattern)], dtype=np.int64)
+    if len(rows) in (0, len(files)):
+        raise BadInput(
+            f"--test-files '{pattern}' fits {len(rows)} of the {len(files)} files of {where}, such as "
+            f"'{files[0].name}'; it must fit some and not all."
+        )
+    return rows
+
+
+def quantile_strata(values: np.ndarray, bins: int = 10) -> np.ndarray:
+    """(n,) the quantile bin of each value, for the splits of a regression. values: (n,)."""
+    edges = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
+    return np.searchsorted(edges, values, side="right")

@@ -1,0 +1,1 @@
+"""What the test split says: confidence intervals, paired tests, and the evidence of a run."""

@@ -1,0 +1,280 @@
+"""What the test split says of the exported files: every metric with its interval, every comparison in pairs.
+
+`intervals` has the statistics; this reads the test split, once for each file, and keeps what was found. Not to be
+confused with the val metrics of an artifact, which chose it and so flatter it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from searchkit.context import Context
+from searchkit.core import batching
+from searchkit.core.artifact import Artifact
+from searchkit.core.goal import Evaluation, Goal
+from searchkit.core.serialization import JSON, derive_seed, freeze
+from searchkit.core.task import Grouped, HasBaselines, HasModelMetrics, Task
+from searchkit.evaluation.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    PredictionType,
+    agreement,
+    is_binary,
+    mcnemar,
+    metric_interval,
+    paired_difference,
+)
+from searchkit.run import Run
+from searchkit.tasks.modalities.image import channel_order as picture_layout
+
+FORMAT = 2
+PICTURED = 12  # examples that are shown where the answers are pictures
+PICTURE_SIDE = 64  # pixels, at most
+
+
+def collect(
+    ctx: Context, line: Sequence[Artifact], fp32: Artifact, *, asked: Mapping[str, JSON] | None = None
+) -> dict[str, JSON]:
+    """Score every exported file of `line` on test, each once for all time, and compare each with `fp32` in pairs.
+
+    `line` is oldest first and its last file is the one chosen; artifacts without a file are left out. The result is
+    plain data, kept in the run's evidence.json with the answers to single examples in its folder evidence/; a second
+    call for the same files reads them. Latencies are measured anew when the set of files changes, all in one
+    interleaved session: a ratio between two sessions means nothing.
+
+    asked: "recipe", "wish" and "command" of this line, for the report; the run's own question where it is None."""
+    from searchkit.onnx import measure  # torch: the statistics above do without it
+
+    run, goal, asked = ctx.run, ctx.task.goal, dict(freeze(asked or {}))
+    models = [artifact for artifact in line if "model" in artifact.files]
+    if fp32.id not in {artifact.id for artifact in models}:
+        models.insert(0, fp32)
+    hashes = {artifact.id: _sha256(ctx.model_path(artifact)) for artifact in models}
+    kept = run.read_json("evidence.json") or {}
+    if kept.get("format") == FORMAT and kept["files"] == hashes and kept["reference"] == fp32.id:
+        if any(kept.get(name) != value for name, value in asked.items()):  # the same files by another way
+            kept = {**kept, **asked}
+            run.write_json("evidence.json", kept)
+        return dict(kept)
+    scored = {artifact.id: _score(ctx, artifact, hashes[artifact.id]) for artifact in models}
+    example = batching.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
+    order = [fp32.id, *(artifact.id for artifact in models if artifact.id != fp32.id)]
+    paths = {artifact.id: ctx.model_path(artifact) for artifact in models}
+    latency = measure.latency({id: paths[id] for id in order}, example)
+    kind = _kind(ctx.task, scored[fp32.id])
+    groups = ctx.task.groups("test") if isinstance(ctx.task, Grouped) else None
+    rows = []
+    for artifact in models:
+        network, own = ctx.source(artifact), {}
+        if "weights" in artifact.files and isinstance(ctx.task, HasModelMetrics):
+            own = ctx.task.inspect(ctx.network(artifact), "test")
+        rows.append(
+            {
+                "id": artifact.id,
+                "stage": artifact.stage,
+                "made_by": artifact.made_by,
+                "metrics": scored[artifact.id].metrics | own,
+                "val": artifact.metrics,
+                **_compare(
+                    goal, kind, scored[artifact.id], scored[fp32.id], derive_seed(ctx.seed, artifact.id), groups
+                ),
+                "params": network.metrics["params"],
+                "macs": network.metrics["macs"],
+                "size_bytes": measure.size_bytes(paths[artifact.id]),
+                "peak_activation_bytes": measure.peak_activation_bytes(paths[artifact.id], example),
+                "latency": latency[artifact.id],
+            }
+        )
+    chosen = models[-1]
+    rivals = ctx.task.baselines() if isinstance(ctx.task, HasBaselines) else {}
+    beside = {name: ctx.task.evaluate(rival, "test") for name, rival in rivals.items()}
+    found = {
+        "format": FORMAT,
+        **asked,
+        "split": "test",
+        "n": ctx.task.n_examples("test"),
+        "groups": None if groups is None else len(np.unique(groups)),
+        "goal": goal,
+        "kind": kind,
+        "labels": ctx.task.labels,
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+        "files": hashes,
+        "reference": fp32.id,
+        "chosen": chosen.id,
+        "models": rows,
+        "rivals": [
+            {"name": name, **_rival(goal, own, scored[chosen.id], derive_seed(ctx.seed, name), groups)}
+            for name, own in beside.items()
+        ],
+        "errors": errors(kind, scored[chosen.id], beside=beside),
+        "pictures": pictures(ctx.task, scored[fp32.id], scored[chosen.id]),
+    }
+    run.write_json("evidence.json", found)
+    return dict(freeze(found))
+
+
+def _compare(
+    goal: Goal, kind: PredictionType, own: Evaluation, reference: Evaluation, seed: int, groups: np.ndarray | None
+) -> dict[str, JSON]:
+    binary = is_binary(own.scores) and is_binary(reference.scores)
+    return {
+        "metric": metric_interval(goal, own.scores, seed=seed, groups=groups),
+        "difference": paired_difference(goal, own.scores, reference.scores, seed=seed, groups=groups),
+        "mcnemar": mcnemar(own.scores == 1.0, reference.scores == 1.0) if kind == "classes" and binary else None,
+        "agreement": agreement(own.decisions, reference.decisions, kind, targets=own.targets, groups=groups),
+    }
+
+
+def _rival(goal: Goal, own: Evaluation, chosen: Evaluation, seed: int, groups: np.ndarray | None) -> dict[str, JSON]:
+    """difference: of the chosen file to what needs no network."""
+    return {
+        "metrics": own.metrics,
+        "metric": metric_interval(goal, own.scores, seed=seed, groups=groups),
+        "difference": paired_difference(goal, chosen.scores, own.scores, seed=seed, groups=groups),
+    }
+
+
+def _kind(task: Task, evaluation: Evaluation) -> PredictionType:
+    if task.spec.forecasts:
+        return "forecast"
+    if task.spec.acts:
+        return "actions"
+    if task.spec.generates:
+        return "generation"
+    if evaluation.decisions.dtype.kind not in "iub":
+        return "reconstruction" if task.spec.reconstructs else "values"
+    return "steps" if task.spec.by_step else "classes"
+
+
+def errors(
+    kind: PredictionType,
+    evaluation: Evaluation,
+    *,
+    points: int = 400,
+    beside: Mapping[str, Evaluation] = MappingProxyType({}),
+) -> dict[str, JSON]:
+    """What a picture of the errors needs, as plain data.
+
+    One class an example: "confusion", rows the truth. Several labels: "labels", counts by label. values: "points",
+    (truth, predicted) of each target, thinned evenly. forecast: "by_step", the mean squared error of each step to come,
+    by name, of the file and of what stands beside it. The others: "histogram" of the scores, and its "edges"."""
+    truth, given = evaluation.targets, evaluation.decisions
+    if kind == "classes" and truth.ndim == 1:
+        size = int(max(truth.max(), given.max())) + 1
+        table = np.zeros((size, size), dtype=np.int64)
+        answered = given >= 0  # −1: the answer was not a number
+        np.add.at(table, (truth[answered].astype(np.int64), given[answered].astype(np.int64)), 1)
+        return {"confusion": table.tolist(), "unanswered": int(np.sum(~answered))}
+    if kind == "classes":
+        yes, said = truth.astype(bool), given.astype(bool)
+        cells = {"hit": yes & said, "missed": yes & ~said, "false_alarm": ~yes & said}
+        return {"labels": {name: cell.sum(axis=0).tolist() for name, cell in cells.items()}}
+    if kind == "values":
+        rows = np.unique(np.linspace(0, len(truth) - 1, min(points, len(truth))).astype(int))
+        pairs = np.stack([truth.reshape(len(truth), -1)[rows], given.reshape(len(given), -1)[rows]], axis=-1)
+        return {"points": [[[float(f"{v:.6g}") for v in pair] for pair in target] for target in pairs.swapaxes(0, 1)]}
+    if kind == "forecast":
+        return {"by_step": {name: _by_step(one) for name, one in {"the network": evaluation, **beside}.items()}}
+    counts, edges = np.histogram(evaluation.scores, bins=min(30, max(5, len(evaluation.scores) // 10)))
+    return {"histogram": counts.tolist(), "edges": edges.tolist()}
+
+
+def pictures(task: Task, fp32: Evaluation, shipped: Evaluation) -> JSON:
+    """What a reader sees where the answers are pictures, as plain data: "shape" (n, height, width, channels) and by
+    name of the row its bytes in base64, evenly chosen from test. None where the answers are something else."""
+    main = task.inputs[0]
+    if main.name != "image" and task.answers[0].name != "image" or fp32.decisions.ndim < 3:
+        return None
+    given = "given" if task.spec.reconstructs else "real, of test"
+    rows = {given: fp32.targets, "fp32 winner": fp32.decisions}
+    if task.spec.generates and main.name == "image":
+        rows = {"given": task.raw("test")[main.name], **rows}
+    if shipped is not fp32:
+        rows["shipped"] = shipped.decisions
+    chosen = np.unique(np.linspace(0, len(fp32.targets) - 1, min(PICTURED, len(fp32.targets))).astype(int))
+    found: dict[str, JSON] = {"rows": {}}
+    for name, values in rows.items():
+        scale = values if name == "given" else fp32.targets
+        least, most = float(np.min(scale)), float(np.max(scale))
+        shown = _as_bytes(np.asarray(values)[chosen], least, most)
+        found |= {
+            "shape": list(shown.shape),
+            "rows": {**found["rows"], name: base64.b64encode(shown.tobytes()).decode()},
+        }
+    return found
+
+
+def _as_bytes(values: np.ndarray, least: float, most: float) -> np.ndarray:
+    """(n, H, W), (n, C, H, W) or (n, H, W, C) to (n, h, w, 1 or 3) uint8, black the least; large ones thinned."""
+    axes = picture_layout(values.shape[1:])
+    values = values[..., None] if axes == "HW" else np.moveaxis(values, 1, -1) if axes == "CHW" else values
+    step = -(-max(values.shape[1:3]) // PICTURE_SIDE)
+    values = values[:, ::step, ::step, : 3 if values.shape[3] >= 3 else 1]
+    share = (np.nan_to_num(values.astype(np.float64), nan=least) - least) / max(most - least, 1e-300)
+    return np.ascontiguousarray(np.round(255 * share.clip(0, 1)).astype(np.uint8))
+
+
+def _by_step(evaluation: Evaluation) -> list[float]:
+    """(H,) of answers (n, K, H)."""
+    error = np.square(evaluation.decisions - evaluation.targets, dtype=np.float64)
+    return [float(f"{value:.6g}") for value in error.mean(axis=(0, 1))]
+
+
+def _score(ctx: Context, artifact: Artifact, sha256: str) -> Evaluation:
+    """The artifact's file on test; from the run's folder evidence/ where this very file has been scored before and the
+    answers are whole."""
+    from searchkit.onnx.predictor import OnnxPredictor
+
+    kept = _kept(ctx.run, artifact.id, sha256)
+    if kept is not None:
+        return kept
+    evaluation = ctx.task.evaluate(OnnxPredictor(ctx.model_path(artifact)), "test")
+    _keep(ctx.run, artifact.id, sha256, evaluation)
+    return evaluation
+
+
+def _keep(run: Run, id: str, sha256: str, evaluation: Evaluation) -> None:
+    """evidence/<id>.scores.npy, .decisions.npy and .targets.npy; <id>.json last: it says that they are whole."""
+    folder = run.path / "evidence"
+    folder.mkdir(exist_ok=True)
+    for name in ("scores", "decisions", "targets"):
+        _save(folder / f"{id}.{name}.npy", np.asarray(getattr(evaluation, name)))
+    run.write_json(f"evidence/{id}.json", {"sha256": sha256, "metrics": evaluation.metrics})
+
+
+def _kept(run: Run, id: str, sha256: str) -> Evaluation | None:
+    about: Mapping[str, JSON] = run.read_json(f"evidence/{id}.json") or {}
+    if about.get("sha256") != sha256:
+        return None
+    folder = run.path / "evidence"
+    try:
+        scores, decisions, targets = (
+            np.load(folder / f"{id}.{name}.npy", allow_pickle=False) for name in ("scores", "decisions", "targets")
+        )
+    except (OSError, ValueError, EOFError):  # missing or cut short: the file is scored again
+        return None
+    return Evaluation(dict(about["metrics"]), scores, decisions, targets)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

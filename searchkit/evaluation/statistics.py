@@ -1,0 +1,259 @@
+"""How sure a figure is: a metric with its interval, and two files on the same examples, in pairs.
+
+The one idea: two files that answered the same examples are compared example by example, never through two separate
+intervals, and a difference whose interval holds zero is called indistinguishable. Intervals: Wilson (1927) for shares;
+the bias-corrected and accelerated bootstrap (Efron 1987) for means and root means; Bonett and Price (2012) for the
+difference of two shares that differ on few examples. Where examples hang together (`types.Grouped`), whole groups are
+resampled (Davison and Hinkley 1997, section 3.8), and an interval is as wide as their number makes it. Tests: McNemar's
+(1947), in its exact form.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+
+from searchkit.core.goal import Goal
+from searchkit.tasks.metrics import errors_to_nearest
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+FEW = 10  # discordant pairs; below this the bootstrap of a difference of shares is too narrow
+
+PredictionType = Literal["classes", "steps", "values", "forecast", "reconstruction", "generation", "actions"]
+
+_NORMAL = NormalDist()
+_Z = _NORMAL.inv_cdf(0.5 + CONFIDENCE / 2)
+_CHUNK = 4_000_000  # resampled scores held at once: 32 MB
+
+
+# ── Intervals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its 95 % interval, over n examples. method: wilson, bca, percentile or bonett-price; "of groups"
+    is added where whole groups of examples were resampled."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`a` less `b` on the same examples. indistinguishable: the interval holds 0. better: whether `a` is the
+    better in the goal's direction; None where the interval does not say."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+    n: int
+    indistinguishable: bool
+    better: bool | None
+
+
+def metric_interval(goal: Goal, scores: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None) -> Interval:
+    """The goal's value over `scores` (n,) and its interval: Wilson for a mean of zeros and ones, else BCa. groups: (n,)
+    whole numbers, examples with the same one are resampled together."""
+    scores = _checked(scores)
+    value = goal.value(scores)
+    if not goal.root and groups is None and is_binary(scores):
+        low, high = wilson(int(scores.sum()), len(scores))
+        return Interval(value, low, high, "wilson", len(scores))
+    low, high = _bca(scores, seed, groups)
+    if goal.root:
+        low, high = math.sqrt(max(low, 0.0)), math.sqrt(max(high, 0.0))
+    if goal.most is not None:
+        high = min(high, goal.most)
+    return Interval(value, low, high, _named("bca", groups), len(scores))
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The score interval of a share: unlike Wald's it holds near 0 and 1, where good models are."""
+    share, z2 = successes / n, _Z * _Z
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def paired_difference(
+    goal: Goal, a: np.ndarray, b: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None
+) -> Difference:
+    """goal.value(a) − goal.value(b), where a[i] and b[i], (n,) each, are the scores of two models on example i. groups:
+    as in `metric_interval`."""
+    a, b = _checked(a), _checked(b)
+    if a.shape != b.shape:
+        raise ValueError(f"pairs need one score an example from each: {a.shape} against {b.shape}")
+    value = goal.value(a) - goal.value(b)
+    if goal.root:
+        means = _bootstrap_means(np.stack([a, b], axis=1), seed, groups)
+        low, high = _percentiles(np.sqrt(means[:, 0]) - np.sqrt(means[:, 1]))
+        method = _named("percentile", groups)
+    elif groups is None and is_binary(a) and is_binary(b) and np.count_nonzero(a != b) < FEW:
+        low, high = _bonett_price(int(np.sum(a > b)), int(np.sum(b > a)), len(a))
+        method = "bonett-price"
+    else:
+        low, high = _bca(a - b, seed, groups)
+        method = _named("bca", groups)
+    same = low <= 0.0 <= high
+    better = None if same else goal.better(value, 0.0)
+    return Difference(value, low, high, method, len(a), same, better)
+
+
+def _checked(scores: np.ndarray) -> np.ndarray:
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 1 or not len(scores):
+        raise ValueError(f"scores are one number an example, (n,) with n > 0; these are {scores.shape}")
+    return scores
+
+
+def is_binary(scores: np.ndarray) -> bool:
+    return bool(np.all((scores == 0.0) | (scores == 1.0)))
+
+
+def _bonett_price(wins: int, losses: int, n: int) -> tuple[float, float]:
+    """Wald's interval after one more win and one more loss: at no discordant pair it is still ±z·√2/(n+2), not ±0."""
+    up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
+    half = _Z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return max(-1.0, up - down - half), min(1.0, up - down + half)
+
+
+def _named(method: str, groups: np.ndarray | None) -> str:
+    return method if groups is None else f"{method} of groups"
+
+
+def _totals(scores: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(G, …) sums of the scores of each group, and (G,) how many there are."""
+    _, member, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), *scores.shape[1:]))
+    np.add.at(sums, member, scores)
+    return sums, counts
+
+
+def _bootstrap_means(scores: np.ndarray, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
+    """Means of RESAMPLES resamples with replacement, of whole groups where there are any. (n,) gives (RESAMPLES,);
+    (n, k) resamples rows: (RESAMPLES, k)."""
+    rng, n = np.random.default_rng(seed), len(scores)
+    if groups is not None:
+        sums, sizes = _totals(scores, groups)
+        drawn, step = [], max(1, _CHUNK // len(sizes))
+        for start in range(0, RESAMPLES, step):
+            times = rng.multinomial(len(sizes), [1 / len(sizes)] * len(sizes), size=min(step, RESAMPLES - start))
+            totals = times @ sizes
+            drawn.append(times @ sums / totals.reshape(-1, *[1] * (sums.ndim - 1)))
+        return np.concatenate(drawn)
+    values, counts = np.unique(scores, axis=0, return_counts=True)
+    if len(values) <= 64:  # the same distribution, drawn as counts: shares and their differences take milliseconds
+        return np.asarray(rng.multinomial(n, counts / n, size=RESAMPLES) @ values / n)
+    means = np.empty((RESAMPLES, *scores.shape[1:]))
+    step = max(1, _CHUNK // n)
+    for start in range(0, RESAMPLES, step):
+        rows = min(step, RESAMPLES - start)
+        means[start : start + rows] = scores[rng.integers(0, n, size=(rows, n), dtype=np.int32)].mean(axis=1)
+    return means
+
+
+def _percentiles(resampled: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _bca(scores: np.ndarray, seed: int, groups: np.ndarray | None = None) -> tuple[float, float]:
+    """Percentiles of the bootstrap means, moved for their bias and for the skewness of the scores (Efron 1987).
+
+    For a mean the jackknife's acceleration is Σd³ / 6(Σd²)^1.5 with d the deviations, of groups their sums. sqrt is
+    monotone and BCa respects such maps, so the interval of a root mean is the root of this one."""
+    deviations = scores - scores.mean()
+    if groups is not None:
+        deviations = _totals(deviations, groups)[0]
+    means = _bootstrap_means(scores, seed, groups)
+    spread = float(np.sum(deviations**2))
+    if spread == 0.0:
+        return float(scores[0]), float(scores[0])
+    acceleration = float(np.sum(deviations**3)) / (6 * spread**1.5)
+    below = (np.sum(means < scores.mean()) + 0.5 * np.sum(means == scores.mean())) / len(means)
+    bias = _NORMAL.inv_cdf(float(np.clip(below, 1 / len(means), 1 - 1 / len(means))))
+    levels = []
+    for z in (-_Z, _Z):
+        shifted = bias + z
+        levels.append(_NORMAL.cdf(bias + shifted / max(1 - acceleration * shifted, 1e-9)))
+    low, high = np.quantile(means, levels)
+    return float(low), float(high)
+
+
+# ── Comparisons ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """only_a, only_b: examples that only the one got right. p: two-sided, exact; 1 where they never differ."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
+    """Do two classifiers err on different numbers of examples? correct_*: (n,) bool. Exact binomial, in integers."""
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
+    n = only_a + only_b
+    term = tail = 1
+    for k in range(min(only_a, only_b)):
+        term = term * (n - k) // (k + 1)
+        tail += term
+    return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**n))
+
+
+def agreement(
+    decisions_a: np.ndarray,
+    decisions_b: np.ndarray,
+    kind: PredictionType,
+    *,
+    targets: np.ndarray,
+    groups: np.ndarray | None = None,
+) -> Interval:
+    """The share of examples that model a answers as b, the reference, does, with Wilson's interval. (n,) or (n, …).
+
+    classes, actions: the same (several labels: all the same). steps, (n, L): the share of steps with the same class,
+    and its bootstrap interval over examples, for the steps of one are not independent; where the target is −1 there is
+    no step. reconstruction: the two differ, root mean square over the example's values, by no more than b errs, root
+    mean square over the split: by less than what is wrong with b anyhow. generation: as reconstruction, the error of
+    b's answer being its distance to the nearest of all targets. values, forecast: as reconstruction, each difference in
+    the unit of b's error on its own target, or step. groups: as in `metric_interval`; where all examples are alike in
+    this, Wilson's interval of as many as there are groups."""
+    a, b = np.asarray(decisions_a), np.asarray(decisions_b)
+    if a.shape != b.shape:
+        raise ValueError(f"decisions over the same examples have one shape: {a.shape} against {b.shape}")
+    n = len(a)
+    if kind == "steps":
+        there = np.asarray(targets).reshape(n, -1) >= 0
+        shares = ((a == b).reshape(n, -1) & there).sum(axis=1) / there.sum(axis=1)
+        low, high = _bca(shares, 0, groups)
+        return Interval(float(shares.mean()), low, high, _named("bca", groups), n)
+    if kind in ("classes", "actions"):
+        alike = np.all((a == b).reshape(n, -1), axis=1)
+    else:
+        gap = np.square(a - b, dtype=np.float64).reshape(n, -1)
+        if kind == "generation":
+            error = errors_to_nearest(b, np.asarray(targets))
+        else:
+            error = np.square(b - np.asarray(targets), dtype=np.float64).reshape(n, -1)
+        allowed = error.mean(axis=0 if kind in ("values", "forecast") else None)
+        # a reference without error allows no difference, and none is 0 of it
+        alike = np.mean(gap / np.maximum(allowed, 1e-100), axis=1) <= 1
+    if groups is not None:
+        n_groups = len(np.unique(groups))
+        if alike.all() or not alike.any():
+            return Interval(float(alike.mean()), *wilson(n_groups * int(alike[0]), n_groups), "wilson of groups", n)
+        return Interval(float(alike.mean()), *_bca(alike.astype(np.float64), 0, groups), "bca of groups", n)
+    low, high = wilson(int(alike.sum()), n)
+    return Interval(float(alike.mean()), low, high, "wilson", n)

@@ -1,0 +1,1 @@
+"""Layers that can be cut, exported and quantized, and structural edits on networks made of them."""

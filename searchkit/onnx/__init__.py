@@ -1,0 +1,1 @@
+"""The exported file: writing, shrinking, quantizing, running, comparing and measuring it."""

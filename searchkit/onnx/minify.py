@@ -1,0 +1,164 @@
+"""The same graph in fewer bytes: no metadata, long names, defaults or twins.
+
+A network of a few thousand parameters is dominated by names and metadata: the exporter writes source paths, code lines
+and long value names into the file. They are taken out here, once, for every file that searchkit writes.
+"""
+
+from __future__ import annotations
+
+import string
+from collections import Counter
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import numpy_helper
+
+from searchkit.onnx import passes
+
+MARK = "searchkit.qdq"
+"""Key in the model's metadata; the value "weight-only" asks for sessions with `session.disable_quant_qdq`."""
+
+PREPROCESSOR = "_"
+"""What the names of a preprocessor's own numbers begin with: its features are of too wide a range for 8 bits."""
+
+NODE_BYTES = 96
+"""What a DequantizeLinear with its scale costs beside the scale's numbers: below it int8 would grow the file."""
+
+
+def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same computation in fewer bytes: no metadata, documentation or inferred shapes, short names, no attributes
+    that say the default, no twins among the initializers, and none that counts up. Graph inputs and outputs keep their
+    names; marks of our own in the metadata stay."""
+    small = onnx.ModelProto()
+    small.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
+    kept = [(entry.key, entry.value) for entry in small.metadata_props if entry.key == MARK]
+    for field in ("metadata_props", "doc_string", "producer_version", "domain", "functions"):
+        small.ClearField(field)
+    onnx.helper.set_model_props(small, dict(kept))
+    small.producer_name = "searchkit"
+    for graph in graphs(small.graph):
+        _scrub(graph)
+        passes.drop_defaults(small, graph)
+    passes.count_up(small.graph)
+    _merge_twins(small.graph)
+    _merge_transposed(small.graph)
+    _shorten_names(small)
+    small.graph.name = "g"
+    used = {node.domain for graph in graphs(small.graph) for node in graph.node}
+    imports = [entry for entry in small.opset_import if entry.domain in used]
+    del small.opset_import[:]
+    small.opset_import.extend(imports)
+    return small
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from graphs(attribute.g)
+            for inner in attribute.graphs:
+                yield from graphs(inner)
+
+
+def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    for part in graphs(graph):
+        yield from part.initializer
+        for sparse in part.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        for node in part.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.TENSOR:
+                    yield attribute.t
+                yield from attribute.tensors
+
+
+def _scrub(graph: onnx.GraphProto) -> None:
+    del graph.value_info[:]
+    graph.ClearField("metadata_props")
+    graph.ClearField("doc_string")
+    for value in [*graph.input, *graph.output]:
+        value.ClearField("metadata_props")
+        value.ClearField("doc_string")
+    for tensor in graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+    for node in graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+        node.ClearField("name")
+        for attribute in node.attribute:
+            attribute.ClearField("doc_string")
+
+
+def _merge_twins(graph: onnx.GraphProto) -> None:
+    outputs = {value.name for value in graph.output}
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    twins: dict[str, str] = {}
+    kept = []
+    for tensor in graph.initializer:
+        key = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
+        if tensor.name in outputs or key not in first or not tensor.raw_data:
+            first.setdefault(key, tensor.name)
+            kept.append(tensor)
+        else:
+            twins[tensor.name] = first[key]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    for part in graphs(graph):
+        for node in part.node:
+            for position, name in enumerate(node.input):
+                node.input[position] = twins.get(name, name)
+
+
+def _merge_transposed(graph: onnx.GraphProto) -> None:
+    """A matrix that is another one transposed (an embedding that is the last layer too) is stored once. ONNX Runtime
+    transposes it when it opens the file."""
+    outputs = {value.name for value in graph.output}
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    kept, nodes = [], []
+    for tensor in graph.initializer:
+        if len(tensor.dims) != 2 or len(tensor.raw_data) < NODE_BYTES or min(tensor.dims) == 1:
+            kept.append(tensor)
+            continue
+        turned = np.ascontiguousarray(numpy_helper.to_array(tensor).T)
+        key = (tensor.data_type, turned.shape, turned.tobytes())
+        if key in first and tensor.name not in outputs:
+            nodes.append(onnx.helper.make_node("Transpose", [first[key]], [tensor.name], perm=[1, 0]))
+        else:
+            first[(tensor.data_type, tuple(tensor.dims), tensor.raw_data)] = tensor.name
+            kept.append(tensor)
+    if nodes:
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+        nodes += graph.node
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _shorten_names(model: onnx.ModelProto) -> None:
+    ports = {value.name for value in [*model.graph.input, *model.graph.output]}
+    used: Counter[str] = Counter()
+    for graph in graphs(model.graph):
+        used.update(tensor.name for tensor in graph.initializer)
+        used.update(value.name for value in [*graph.input, *graph.output])
+        for node in graph.node:
+            used.update([*node.input, *node.output])
+    fresh = ("".join(letters) for n in range(1, 5) for letters in product(string.ascii_letters, repeat=n))
+    unused = (name for name in fresh if name not in ports)
+    # The most used get the shortest; ties by order of appearance, which Counter keeps: the bytes stay deterministic.
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    marked = {name for name in initializers if name.startswith(("preprocessor.", PREPROCESSOR))}
+    short = {
+        name: (PREPROCESSOR if name in marked else "") + next(unused)
+        for name, _ in used.most_common()
+        if name and name not in ports
+    }
+    for graph in graphs(model.graph):
+        for named in [*graph.initializer, *graph.input, *graph.output]:
+            named.name = short.get(named.name, named.name)
+        for node in graph.node:
+            node.input[:] = [short.get(name, name) for name in node.input]
+            node.output[:] = [short.get(name, name) for name in node.output]

@@ -1,0 +1,153 @@
+"""Numbers in words: every one with its unit, its interval and no more digits than it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from searchkit.core.serialization import JSON
+
+SHARES = (
+    "accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "false_alarm_rate", "subset_accuracy",
+    "label_accuracy", "exact_match",
+)  # fmt: skip
+"""Metrics that are shares of 1, shown in per cent and their differences in points."""
+
+NAMES = {
+    "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²",
+    "mse_to_clean": "MSE to the clean input", "mse_of_input": "MSE of the noisy input", "elbo": "ELBO, nats",
+    "bleu": "BLEU", "chrf": "chrF",
+    "frechet": "Fréchet distance", "real_frechet": "Fréchet distance of real pictures of train",
+}  # fmt: skip
+
+MEANINGS = {
+    "frechet": "The Fréchet distance tells how far all drawn pictures together are from all real ones, in features of "
+    "a small classifier that was trained on train: 0 is no difference, 1 or more is one picture drawn for all; what as "
+    "many real pictures of train have is as near as can be expected. Precision is the share of the drawn that lie "
+    "among the real, recall the share of the real that lie among the drawn. The features are not Inception’s, so that "
+    "no published FID compares.",
+}
+"""Of metrics that need more than their name."""
+
+MINUS = "\N{MINUS SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+COSTS = {
+    "size_bytes": "file size",
+    "latency_ms": "latency (ms, batch 1, one thread)",
+    "params": "parameters",
+    "macs": "multiply-accumulates",
+}
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`digits` significant ones, thousands parted, a true minus."""
+    if not math.isfinite(value):
+        return "not finite"
+    if value == 0:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    if abs(value) >= 1e7 or abs(value) < 1e-4:
+        return f"{value:.{digits - 1}e}".replace("-", MINUS)
+    return f"{round(value, places):,.{max(0, places)}f}".replace("-", MINUS)
+
+
+def count(value: float) -> str:
+    return f"{round(value):,}"
+
+
+def size(n_bytes: float) -> str:
+    """Decimal kilobytes and megabytes, as limits are given."""
+    if n_bytes < 1000:
+        return f"{round(n_bytes)} B"
+    if n_bytes < 1e6:
+        return f"{n_bytes / 1e3:.1f} KB"
+    return f"{n_bytes / 1e6:.2f} MB"
+
+
+def short(value: float) -> str:
+    """A count on an axis: 12k, 3.4M."""
+    for unit, word in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g}{word}"
+    return f"{value:.3g}".replace("-", MINUS)
+
+
+def cost(name: str, value: float) -> str:
+    if name == "size_bytes":
+        return size(value)
+    return f"{number(value)} ms" if name == "latency_ms" else short(value)
+
+
+def metric_name(name: str) -> str:
+    return NAMES.get(name, name.replace("_", " "))
+
+
+def metric(name: str, value: float) -> str:
+    return f"{100 * value:.1f} %" if name in SHARES else number(value, 4)
+
+
+def bounds(name: str, low: float, high: float) -> str:
+    """The interval alone: [95.1, 98.5]."""
+    if name in SHARES:
+        return f"[{100 * low:.1f}, {100 * high:.1f}]".replace("-", MINUS)
+    return f"[{number(low, 4)}, {number(high, 4)}]"
+
+
+def signed(name: str, value: float) -> str:
+    """A difference: +0.3 points, −1.20."""
+    if name in SHARES:
+        text = f"{100 * value:+.1f} points" if abs(value) >= 0.0005 else "0.0 points"
+        return text.replace("-", MINUS)
+    return ("+" if value > 0 else "") + number(value)
+
+
+def interval(name: str, found: Mapping[str, JSON]) -> str:
+    return f"{metric(name, found['value'])} {bounds(name, found['low'], found['high'])}"
+
+
+def ends(name: str, found: Mapping[str, JSON]) -> str:
+    """The interval of a difference, which needs fewer digits than its minuend."""
+    if name in SHARES:
+        return bounds(name, found["low"], found["high"])
+    return f"[{number(found['low'])}, {number(found['high'])}]"
+
+
+def difference(name: str, found: Mapping[str, JSON]) -> str:
+    return f"{signed(name, found['value'])} {ends(name, found)}"
+
+
+def comparison(found: Mapping[str, JSON]) -> str:
+    if found["indistinguishable"]:
+        return "not distinguishable from"
+    return "better than" if found["better"] else "worse than"
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
+def smaller(before: float, after: float) -> str:
+    if before == after:
+        return "the same size"
+    return f"{before / after:.1f}{TIMES} smaller" if after < before else f"{after / before:.1f}{TIMES} larger"
+
+
+def latency(found: Mapping[str, JSON]) -> str:
+    """The ratio to fp32 with its interval, in words; no difference is said where there is none."""
+    ratio, low, high = found["ratio"], found["low"], found["high"]
+    if found["verdict"] == "no difference":
+        return f"no measurable difference in latency ({ratio:.2f}{TIMES} [{low:.2f}, {high:.2f}])"
+    if ratio < 1:
+        return f"{1 / ratio:.1f}{TIMES} faster [{1 / high:.1f}, {1 / low:.1f}]"
+    return f"{ratio:.1f}{TIMES} slower [{low:.1f}, {high:.1f}]"
+
+
+def seconds(value: float) -> str:
+    if value < 120:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -1,0 +1,52 @@
+"""Write the report of a run: one dict of plain data, drawn as HTML, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from searchkit.core.errors import BadInput
+from searchkit.core.serialization import JSON
+from searchkit.report import html, markdown
+from searchkit.report.data import gather
+from searchkit.run import Run
+
+
+def write(run: Run, evidence: Mapping[str, JSON] | None, folder: Path) -> dict[str, Path]:
+    """report.html, report.md and report.json in `folder`, by kind. Raises BadInput where it cannot be written."""
+    found = gather(run, evidence)
+    texts = {
+        "html": html.render(found),
+        "md": markdown.render(found),
+        "json": json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    paths = {kind: folder / f"report.{kind}" for kind in texts}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, text in texts.items():
+            _write(paths[kind], text)
+    except OSError as error:
+        raise BadInput(
+            f"Cannot write the report to {folder}: {error.strerror}; give a --reports folder that can be."
+        ) from error
+    return paths
+
+
+def verdict(run: Run, evidence: Mapping[str, JSON] | None) -> str:
+    """What the report says in its first sentence."""
+    return str(gather(run, evidence)["verdict"])
+
+
+def _write(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

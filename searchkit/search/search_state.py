@@ -1,0 +1,77 @@
+"""What is found out once about a search and kept with the run: what it is for, and the profile of its space. A resumed
+search reads it back, so that it decides as the first did.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+
+from searchkit.context import Context
+from searchkit.core.serialization import JSON, digest, freeze
+from searchkit.core.space import Space
+from searchkit.search.cost_model import CostModel
+from searchkit.search.feasibility import profile_space
+from searchkit.search.results import FILE
+from searchkit.search.sampler import Directions
+from searchkit.search.settings import SearchSettings
+from searchkit.search.storage import without_password
+
+
+class SearchRecord:
+    """This search's entry in search.json, written when it first starts."""
+
+    def __init__(self, space: Space, ctx: Context, settings: SearchSettings) -> None:
+        self.space, self.ctx, self.settings = space, ctx, settings
+        goal = ctx.task.goal
+        self.directions: Directions = (goal.direction, *(("minimize",) if settings.cost else ()))
+        self.about: dict[str, JSON] = (ctx.run.read_json(FILE) or {}).get(space.name, {})
+        if not self.about:
+            self._note(
+                goal=goal.metric,
+                direction=goal.direction,
+                directions=list(self.directions),
+                cost=settings.cost,
+                study=f"{ctx.run.path.name}:{space.name}",
+                url=without_password(settings.storage) if settings.storage else None,
+                owner=uuid.uuid4().hex[:12] if settings.storage else "",
+                settings={**freeze(settings), "budget": _without_inf(freeze(settings.budget)), "storage": None},
+            )
+
+    @property
+    def owner(self) -> str:
+        """ "" where this coordinator is alone, else who it is among those that share the study."""
+        return str(self.about["owner"])
+
+    @property
+    def study(self) -> str:
+        return str(self.about["study"])
+
+    @property
+    def facts(self) -> str:
+        """What must be the same for two searches to share a study."""
+        task, budget = self.ctx.task, self.settings.budget
+        shape = [budget.epochs, budget.rungs, budget.eta]
+        return digest(task.name, freeze(task.spec), self.space.name, task.goal.metric, self.settings.cost, shape)
+
+    def profile(self, book: CostModel) -> None:
+        """Profile the space against the limits, once. Raises NothingFeasible."""
+        if "profile" in self.about:
+            return
+        rows = profile_space(self.space, self.ctx, book, epochs=self.settings.budget.epochs)
+        self._note(profile=rows)
+        for row in rows:
+            costs = ", ".join(f"{name} {value:,.4g}" for name, value in row["cost"].items())
+            breaks = "; breaks " + ", ".join(row["breaches"]) if row["breaches"] else ""
+            self.ctx.echo(f"{row['which']} candidate: {costs}{breaks}")
+
+    def _note(self, **entries: JSON) -> None:
+        everything = self.ctx.run.read_json(FILE) or {}
+        self.about |= entries
+        everything[self.space.name] = self.about
+        self.ctx.run.write_json(FILE, everything)
+
+
+def _without_inf(plain: dict[str, JSON]) -> dict[str, JSON]:
+    """Endless is null in JSON."""
+    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in plain.items()}

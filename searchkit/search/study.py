@@ -1,0 +1,127 @@
+"""The study as a ledger: every trial enters it whole, and leaves RUNNING in one last step.
+
+Optuna's study on SQLite (or another database by URL), written by the coordinator alone. A trial is added in one
+transaction with its parameters, architecture and seed, so a kill leaves it in the study or not at all; what a finished
+trial needs is written before its state, so a kill in between is repaired by writing it again. Asking is not done here:
+see `sampler`, which asks a copy in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from searchkit.core.errors import BadInput
+from searchkit.core.serialization import JSON
+from searchkit.search.sampler import Candidate, Directions
+from searchkit.search.storage import open_storage, without_password
+
+REJECTED, FAILED, TRAINED, UNTOLD, CUT_OFF = "rejected", "failed", "trained", "running", "cut off"
+
+
+class TrialStore:
+    """The trials of one search. owner: "" where this coordinator is alone, else who it is among several."""
+
+    def __init__(self, url: str, name: str, directions: Directions, *, owner: str = "", facts: str = "") -> None:
+        self.storage = open_storage(url)
+        self.owner = owner
+        try:
+            self.study = optuna.create_study(
+                storage=self.storage, study_name=name, directions=list(directions), load_if_exists=True
+            )
+        except optuna.exceptions.StorageInternalError as error:
+            raise BadInput(
+                f"The study at {without_password(url)} cannot be read: {str(error).splitlines()[0]}."
+            ) from error
+        wanted = [StudyDirection[d.upper()] for d in directions]
+        known = self.study.user_attrs.get("facts", facts)
+        if self.study.directions != wanted or known != facts:
+            raise BadInput(
+                f"The study '{name}' at {without_password(url)} was made for another task, objective or budget; "
+                "resume with the same settings, or give the run another name."
+            )
+        if "facts" not in self.study.user_attrs:
+            self.study.set_user_attr("facts", facts)
+
+    def trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def unfinished(self) -> list[FrozenTrial]:
+        """This coordinator's trials that a kill left RUNNING."""
+        return [t for t in self.trials() if t.state == TrialState.RUNNING and t.user_attrs.get("owner") == self.owner]
+
+    def start(self, candidate: Candidate, facts: Mapping[str, JSON]) -> FrozenTrial:
+        """Add a RUNNING trial, in one transaction."""
+        return self._add(candidate, {**facts, "status": UNTOLD}, state=TrialState.RUNNING)
+
+    def reject(self, candidate: Candidate, facts: Mapping[str, JSON], breaches: Mapping[str, float]) -> FrozenTrial:
+        """Add an infeasible trial with the amounts of its breaches, in one transaction. It is never trained."""
+        told = {**facts, "status": REJECTED, "rejected": dict(breaches)}
+        return self._add(
+            candidate, told, state=TrialState.COMPLETE, values=self._worst(facts), constraints=dict(breaches)
+        )
+
+    def finish(self, trial: FrozenTrial, values: Sequence[float], facts: Mapping[str, JSON]) -> None:
+        """Tell a trained trial its values. Repeating it after a kill changes nothing."""
+        self._close(trial, {**facts, "status": TRAINED}, TrialState.COMPLETE, values)
+
+    def fail(self, trial: FrozenTrial, kind: str, reason: str) -> None:
+        """Tell a trial that training could not finish: infeasible by one whole unit, for a bare FAIL carries no signal
+        and the sampler would propose the same again (optuna#2864)."""
+        told = create_trial(
+            state=TrialState.COMPLETE, values=[0.0] * len(self.study.directions), constraints={kind: 1.0}
+        )
+        for key, value in told.system_attrs.items():
+            self.storage.set_trial_system_attr(trial._trial_id, key, value)
+        facts = {"failure": kind, "reason": reason, "status": FAILED}
+        self._close(trial, facts, TrialState.COMPLETE, self._worst(trial.user_attrs))
+
+    def abandon(self, trial: FrozenTrial, reason: str) -> None:
+        """Close a trial that the end of the time cut off. Its candidate is not to blame: it breaks no constraint, and
+        the trial does not count."""
+        self._close(trial, {"reason": reason, "status": CUT_OFF}, TrialState.FAIL, None)
+
+    def _add(
+        self,
+        candidate: Candidate,
+        facts: Mapping[str, JSON],
+        *,
+        state: TrialState,
+        values: Sequence[float] | None = None,
+        constraints: Mapping[str, float] | None = None,
+    ) -> FrozenTrial:
+        trial = create_trial(
+            state=state,
+            values=values,
+            params=candidate.params,
+            distributions=candidate.distributions,
+            user_attrs={**facts, "owner": self.owner, "way": candidate.way},
+            system_attrs=dict(candidate.system_attrs),
+            constraints=dict(constraints) if constraints else None,
+        )
+        try:
+            trial_id = self.storage.create_new_trial(self.study._study_id, trial)
+        except ValueError as error:  # e.g. one name with two sets of choices
+            raise BadInput(f"The space's parameters do not fit together: {error}") from error
+        return self.storage.get_trial(trial_id)
+
+    def _close(
+        self, trial: FrozenTrial, facts: Mapping[str, JSON], state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        for key, value in facts.items():
+            self.storage.set_trial_user_attr(trial._trial_id, key, value)
+        self.storage.set_trial_state_values(trial._trial_id, state, values)
+
+    def _worst(self, facts: Mapping[str, JSON]) -> list[float]:
+        """The goal at its worst and the cost as it is, for a trial whose constraints are broken: no sampler orders
+        infeasible trials by value, but all of them want one."""
+        signs = [1.0 if d == StudyDirection.MINIMIZE else -1.0 for d in self.study.directions]
+        cost = facts.get("cost", {}).get(facts.get("minimized"))
+        return [sign * WORST for sign in signs[:1]] + [WORST if cost is None else float(cost) for _ in signs[1:]]
+
+
+WORST = 1e12
+"""Stands for the worst value: a database takes no NaN, and infinity breaks importances and drawings."""

@@ -1,0 +1,137 @@
+"""Apply a recipe: each stage reads its parent from the run and writes a child there.
+
+A child's id is the digest of its lineage, so what another recipe has done already is found on disk and not done again.
+Two promises are checked for every stage, whichever it is: its child is whole on disk under the promised id, and the
+parent's file is untouched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from searchkit.context import Context
+from searchkit.core.artifact import Artifact, Stage
+from searchkit.core.deadline import Deadline
+from searchkit.core.errors import GateFailed, Inapplicable
+from searchkit.core.interrupt import raise_if_interrupted
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """A stage that trains says how many epochs of plain training its work is like."""
+
+    @property
+    def planned_epochs(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class StageBudget:
+    """seconds_per_epoch: of plain training of the network that the pipeline starts from, one thread."""
+
+    seconds_per_epoch: float = 0.0
+
+    def plan(self, stages: Sequence[Stage], seconds: float) -> tuple[float, list[float]]:
+        """The share of the planned epochs that fits into `seconds`, and each stage's share of the time. A time budget
+        that leaves more is used: training on is the surest use of it."""
+        epochs = [s.planned_epochs if isinstance(s, Trains) else 0.0 for s in stages]
+        wanted = sum(epochs) * self.seconds_per_epoch
+        fixed = FIXED_SECONDS * len(stages)
+        room = max(0.0, seconds - fixed)
+        scale = 1.0 if wanted <= 0 or math.isinf(room) else min(MOST_SCALE, room / wanted)
+        return scale, [scale * e * self.seconds_per_epoch + FIXED_SECONDS for e in epochs]
+
+
+@runtime_checkable
+class Ships(Protocol):
+    """A stage whose work is more than its artifact: outside of it, other lines write in the same place."""
+
+    def stands(self, id: str, ctx: Context) -> bool:
+        """Whether what is there is of the artifact `id`."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """In the place of the stage that is named: a recipe goes without it, for this reason."""
+
+    stage: str
+    reason: str
+
+    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+        raise Inapplicable(self.reason)
+
+
+SKIPPED = "skipped.json"
+"""The id that a stage would have had, to its name, its parent's id and the reason why it was left out; latest last."""
+
+MOST_SCALE = 3.0
+"""How much longer than planned a stage trains at most where there is time."""
+
+LEAST_SCALE = 0.1
+"""A stage that could train for less than this share of what it planned would do harm: it is left out."""
+
+FIXED_SECONDS = 10.0
+"""What a stage takes apart from training: an export of 1–4 s, its parity on val, the measurement of candidates."""
+
+
+def apply(
+    stages: Sequence[Stage], artifact: Artifact, ctx: Context, *, pace: StageBudget | None = None
+) -> list[Artifact]:
+    """The line of artifacts that the stages make of `artifact`, in order. What is on disk already is not made again.
+
+    The deadline of the context is shared out by what each stage would train. Raises what a stage raises, and GateFailed
+    where a stage breaks a promise.
+    """
+    pace = pace or StageBudget()
+    line: list[Artifact] = []
+    for index, stage in enumerate(stages):
+        raise_if_interrupted()
+        name, draft = type(stage).__name__, ctx.child(artifact, stage)
+        if ctx.run.has(draft.id) and (not isinstance(stage, Ships) or stage.stands(draft.id, ctx)):
+            ctx.echo(f"{name}: already done ({draft.id})")
+            artifact = ctx.run.load(draft.id)
+            line.append(artifact)
+            continue
+        left = ctx.deadline.left()
+        if isinstance(stage, LeftOut):
+            _leave_out(stage.stage, draft, stage.reason, ctx)
+            continue
+        scale, seconds = pace.plan([s for s in stages[index:] if not isinstance(s, LeftOut)], left)
+        if scale < LEAST_SCALE and isinstance(stage, Trains):
+            _leave_out(name, draft, f"the time budget leaves {left:.0f} s for what is left of the line", ctx)
+            continue
+        share = Deadline.after(min(left, left * seconds[0] / sum(seconds)) if left < float("inf") else left)
+        before = ctx.run.load(artifact.id)
+        ctx.echo(f"{name}: started" + (f", with {scale:.0%} of its epochs" if scale != 1 else ""))
+        try:
+            child = stage(artifact, replace(ctx, deadline=share, epoch_scale=scale))
+        except Inapplicable as reason:
+            _leave_out(name, draft, str(reason), ctx)
+            continue
+        if child.id != draft.id or not ctx.run.has(child.id):
+            raise GateFailed(f"The stage {name} did not write the artifact {draft.id} that it promised.")
+        if ctx.run.load(artifact.id) != before:
+            raise GateFailed(f"The stage {name} changed its parent {artifact.id}; a stage only writes its child.")
+        ctx.echo(f"{name}: {_summary(child, ctx)}")
+        line.append(child)
+        artifact = child
+    return line
+
+
+def _leave_out(name: str, draft: Artifact, reason: str, ctx: Context) -> None:
+    """Said, and kept for the report: no stage is missing without a word."""
+    ctx.echo(f"{name}: left out: {reason}")
+    before = {id: row for id, row in (ctx.run.read_json(SKIPPED) or {}).items() if id != draft.id}
+    row = {"stage": name, "parent": draft.parent, "reason": reason}
+    ctx.run.write_json(SKIPPED, {**before, draft.id: row})
+
+
+def _summary(artifact: Artifact, ctx: Context) -> str:
+    metric = ctx.task.goal.metric
+    parts = [f"val {metric} {artifact.metrics[metric]:.4g}"]
+    if "params" in artifact.metrics:
+        parts.append(f"{artifact.metrics['params']:,.0f} parameters")
+    parts.append(f"{artifact.metrics['size_bytes'] / 1000:.1f} KB")
+    return ", ".join(parts)

@@ -1,0 +1,29 @@
+"""What a bundle has beside its model, or in place of its run.py: scripts of this folder, and the tokenizer as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from searchkit.data.dataset import Dataset
+
+FOLDER = Path(__file__).parent
+
+SHARED = {"tokenizer.py": FOLDER.parent / "data" / "tokenizer.py", "decoding.py": FOLDER / "text" / "decoding.py"}
+"""Modules that bundles carry as they are: they import the standard library and numpy alone."""
+
+
+def script(name: str) -> str:
+    """One that is written for bundles alone."""
+    return (FOLDER / "bundle" / name).read_text(encoding="utf-8")
+
+
+def for_text(data: Dataset, run: str, *beside: str) -> dict[str, str]:
+    """Files for a bundle that takes text (see `HasBundleFiles`): the tokenizer, the code that applies it, a run.py that
+    takes text, and the SHARED modules that it imports."""
+    modules = {name: SHARED[name].read_text(encoding="utf-8") for name in ("tokenizer.py", *beside)}
+    return {
+        "tokenizer.json": json.dumps(data.tokenizer, ensure_ascii=False) + "\n",
+        "run.py": script(run),
+        **modules,
+    }

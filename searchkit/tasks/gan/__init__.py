@@ -1,0 +1,1 @@
+"""Generative adversarial training: critics, cycle consistency, and how generated sets are scored."""

@@ -1,0 +1,233 @@
+"""The critic that a generator is trained against (Goodfellow et al. 2014, arXiv:1406.2661): the task's own business.
+
+It is the loss of the generator, and learns each time that it is asked for one. The objectives: "minimax", its
+non-saturating form; "wasserstein", with the gradient penalty of Gulrajani et al. 2017, arXiv:1704.00028; and
+"least-squares" (Mao et al. 2017, arXiv:1611.04076). All it draws comes from torch's generator, which the loop seeds for
+each epoch, and all it is goes into the state of the training, which so goes on bit for bit from the end of any epoch.
+
+Few pictures are soon known by heart, so the critic sees all of them shifted, the drawn ones too (Zhao et al. 2020,
+arXiv:2006.10738). Not to be confused with a classifier: it is thrown away when the generator is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from searchkit.core.errors import BadInput
+from searchkit.core.training import Batch, Training, TrainState
+
+PENALTY = 10.0
+"""Of the gradient's norm, as published."""
+
+CRITIC_STEPS = {"minimax": 1, "wasserstein": 3, "least-squares": 1}
+"""Of the critic for each of the generator. Gulrajani et al. take 5; 3 with twice the rate cost less time."""
+
+OBJECTIVES = tuple(CRITIC_STEPS)
+
+UNITS = 32
+"""Of the critic's first layer; each that halves the picture has twice as many, up to 128."""
+
+RATE = 2.0
+"""Times the generator's learning rate (two time-scales: Heusel et al. 2017, arXiv:1706.08500)."""
+
+WARM_STEPS = 40
+"""Of a new critic alone: the generator may be a trained one, and should not follow a critic that knows nothing."""
+
+PREFIX = "critic."
+
+
+class Critic(nn.Module):
+    """(B, C, H, W) -> (B, 1). Strided convolutions without batch norm (the gradient penalty is of single examples);
+    spectral norm (Miyato et al. 2018, arXiv:1802.05957) where no penalty bounds the slope; at the end it sees how much
+    the batch varies (Karras et al. 2018, arXiv:1710.10196, section 3)."""
+
+    def __init__(self, channels: int, height: int, width: int, *, is_bounded: bool, units: int) -> None:
+        super().__init__()
+
+        def bounded(layer: nn.Module) -> nn.Module:
+            return spectral_norm(layer) if is_bounded else layer
+
+        layers: list[nn.Module] = [bounded(nn.Conv2d(channels, units, 3, 1, 1)), nn.LeakyReLU(0.2)]
+        while max(height, width) > 4:
+            layers += [bounded(nn.Conv2d(units, min(128, 2 * units), 4, 2, 1)), nn.LeakyReLU(0.2)]
+            height, width, units = height // 2, width // 2, min(128, 2 * units)
+            if min(height, width) < 2:
+                break
+        self.body = nn.Sequential(*layers)
+        self.last = bounded(nn.Conv2d(units + 1, units, 3, 1, 1))
+        self.head = bounded(nn.Linear(units * height * width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        varies = (y.var(0, correction=0) + 1e-8).sqrt().mean()
+        y = torch.cat([y, varies.expand(len(y), 1, *y.shape[2:])], 1)
+        out: Tensor = self.head(F.leaky_relu(self.last(y), 0.2).flatten(1))
+        return out
+
+
+@dataclass(frozen=True)
+class RealSource:
+    """What the critic learns from. raw: (n, …), the pictures of train as they are stored, which `scale` takes to
+    (B, C, H, W), around [-1, 1]. inputs: so many inputs of the generator, drawn anew by torch's generator."""
+
+    raw: Tensor
+    scale: Callable[[Tensor], Tensor]
+    inputs: Callable[[int], Tensor]
+
+    def real(self, n: int) -> Tensor:
+        """So many pictures, drawn anew."""
+        return self.scale(self.raw[torch.randint(len(self.raw), (n,), device=self.raw.device)])
+
+
+class Adversary:
+    """As a `FitPlan.loss`: (generator, batch) -> scalar. Raises BadInput on an objective that there is not."""
+
+    def __init__(
+        self, training: Training, rival: RealSource, *, seed: int, prefix: str = PREFIX, units: int | None = None
+    ) -> None:
+        """prefix: of what the state of the training has of it. units: of the critic's first layer; None is UNITS."""
+        self.prefix = prefix
+        self.objective = training.objective or OBJECTIVES[0]
+        if self.objective not in OBJECTIVES:
+            raise BadInput(
+                f"No objective named '{self.objective}' for generation; the objectives are {', '.join(OBJECTIVES)}."
+            )
+        self.rival, self.batch_size = rival, training.batch_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            _, channels, height, width = rival.scale(rival.raw[:1]).shape
+            bounded = self.objective != "wasserstein"
+            self.critic = Critic(channels, height, width, is_bounded=bounded, units=units or UNITS)
+        self.critic.to(rival.raw.device)
+        self.optimizer = torch.optim.Adam(
+            self.critic.parameters(), lr=RATE * training.lr, betas=(min(0.5, training.momentum), 0.99)
+        )
+
+    def __call__(self, generator: nn.Module, batch: Batch) -> Tensor:
+        for _ in range(CRITIC_STEPS[self.objective]):
+            self.learn_(generator)
+        return self.generator_loss(generator(*batch.inputs))
+
+    def generator_loss(self, drawn: Tensor) -> Tensor:
+        """The generator's loss, a scalar: how little the critic takes what was drawn, (B, C, H, W), for real."""
+        self.critic.requires_grad_(False)
+        value = self._ask(drawn)
+        self.critic.requires_grad_(True)
+        match self.objective:
+            case "minimax":
+                return F.softplus(-value).mean()
+            case "wasserstein":
+                return -value.mean()
+        return 0.5 * (value - 1.0).square().mean()
+
+    def warm_up_(self, generator: nn.Module) -> None:
+        """The critic alone, against the generator as it stands."""
+        generator.train()
+        for _ in range(WARM_STEPS):
+            self.learn_(generator)
+
+    def learn_(self, generator: nn.Module) -> None:
+        """One step of the critic, on pictures and inputs of its own."""
+        with torch.no_grad():
+            drawn = generator(self.rival.inputs(self.batch_size))
+        self.critic_step(drawn)
+
+    def critic_step(self, drawn: Tensor) -> None:
+        """One step of the critic, on pictures of its own and these."""
+        real = self.rival.real(len(drawn))
+        with torch.autocast(real.device.type, enabled=False):
+            loss = self._loss(real, drawn.detach().float().contiguous())
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+
+    def _loss(self, real: Tensor, drawn: Tensor) -> Tensor:
+        of_real, of_drawn = self._ask(real), self._ask(drawn)
+        match self.objective:
+            case "minimax":
+                return F.softplus(-of_real).mean() + F.softplus(of_drawn).mean()
+            case "wasserstein":
+                return of_drawn.mean() - of_real.mean() + PENALTY * self._steepness(real, drawn)
+        return 0.5 * ((of_real - 1.0).square().mean() + of_drawn.square().mean())
+
+    def _ask(self, pictures: Tensor) -> Tensor:
+        with torch.autocast(pictures.device.type, enabled=False):
+            value: Tensor = self.critic(shifted(pictures.float().contiguous()))
+        return value
+
+    def _steepness(self, real: Tensor, drawn: Tensor) -> Tensor:
+        """(|gradient| − 1)², the mean over points between pairs of real and drawn."""
+        share = torch.rand(len(real), 1, 1, 1, device=real.device)
+        between = (share * real + (1.0 - share) * drawn).requires_grad_(True)
+        (slope,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)
+        steepness: Tensor = (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1.0).square().mean()
+        return steepness
+
+    # ── the state of a training ─────────────────────────────────────────────────────────────────────────────────────
+
+    def capture(self) -> dict[str, Tensor]:
+        """Everything that the critic is, by name."""
+        return captured(self.critic, self.optimizer, self.prefix)
+
+    def restore_(self, state: TrainState) -> None:
+        restore_(self.critic, self.optimizer, self.prefix, state)
+
+
+def captured(net: nn.Module, optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """A network that learns beside the one that is trained, and its optimizer, as tensors of a state."""
+    found = {f"weights.{name}": value for name, value in net.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        found |= {f"optimizer.{index}.{name}": value for name, value in slots.items()}
+    return {prefix + name: value.detach().cpu().clone() for name, value in found.items()}
+
+
+def restore_(net: nn.Module, optimizer: torch.optim.Optimizer, prefix: str, state: TrainState) -> None:
+    """The inverse of `captured`, in place."""
+    known = {name.removeprefix(prefix): v for name, v in state.tensors.items() if name.startswith(prefix)}
+    net.load_state_dict({k[8:]: v for k, v in known.items() if k.startswith("weights.")})
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in known.items():
+        if name.startswith("optimizer."):
+            _, index, slot = name.split(".", 2)
+            slots.setdefault(int(index), {})[slot] = value.clone()
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def shifted(x_BCHW: Tensor) -> Tensor:
+    """Each picture moved by up to an eighth of its side both ways; its edge is repeated where it moved away."""
+    n, _, height, width = x_BCHW.shape
+    for axis, side in ((2, height), (3, width)):
+        reach = max(1, side // 8)
+        move = torch.randint(-reach, reach + 1, (n, 1), device=x_BCHW.device)
+        index = (torch.arange(side, device=x_BCHW.device) + move).clamp(0, side - 1)
+        shape = (n, 1, side, 1) if axis == 2 else (n, 1, 1, side)
+        x_BCHW = x_BCHW.gather(axis, index.view(shape).expand_as(x_BCHW))
+    return x_BCHW
+
+
+def energy_distance(drawn: Tensor, real: Tensor) -> Tensor:
+    """2 E|x − y| − E|x − x'| − E|y − y'| of two batches, unbiased, distances as root mean squares over values: 0 where
+    both have one distribution (Székely & Rizzo 2013; for generators: Bellemare et al. 2017, arXiv:1705.10743). A loss
+    without a critic: what a batch alone can tell. (B, …) each."""
+    x, y = drawn.flatten(1), real.flatten(1)
+    return 2.0 * _apart(x, y).mean() - _within(x) - _within(y)
+
+
+def _within(x: Tensor) -> Tensor:
+    """The mean distance of two different rows; 0 where there is one."""
+    n = len(x)
+    others = 1.0 - torch.eye(n, device=x.device)
+    return (_apart(x, x) * others).sum() / max(1, n * (n - 1))
+
+
+def _apart(x: Tensor, y: Tensor) -> Tensor:
+    """(n, m) root mean square differences; their gradient is finite at 0 too."""
+    squares = x.square().sum(1)[:, None] + y.square().sum(1) - 2.0 * x @ y.T
+    return (squares.clamp(min=0.0) / x.shape[1] + 1e-8).sqrt()

@@ -1,0 +1,357 @@
+"""Pictures made of noise: data in which example i is a vector of fixed noise and, not its truth, a real picture.
+
+The generator is the network that is searched, compressed and shipped. What it is trained against (`adversary`) and
+judged in (`perception`, `frechet`) is the task's own. The noise of every split is drawn once, by the split's seed, and
+kept with the data: two generators are compared on the same noise, against the same pictures, in pairs. Training draws
+noise anew for each batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from searchkit.core.data_spec import Arrays, Split, TensorSpec
+from searchkit.core.errors import BadInput
+from searchkit.core.goal import Evaluation, Goal, Predict
+from searchkit.core.serialization import JSON, derive_seed
+from searchkit.core.task import Task
+from searchkit.core.training import FitPlan, TrainState
+from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.source import Source
+from searchkit.data.splits import split_rows
+from searchkit.data.targets import read_classes
+from searchkit.tasks.arrays import ArrayTask
+from searchkit.tasks.gan.adversary import Adversary, RealSource, energy_distance
+from searchkit.tasks.gan.cycle import Cycle
+from searchkit.tasks.gan.frechet import potentials, precision_and_recall
+from searchkit.tasks.gan.perception import Perception, features, train
+from searchkit.tasks.modalities.image import ScaleImage, UnscaleImage, channel_order, digits
+from searchkit.tasks.prepare import arranged, guess_kind, make_task, require_rows
+from searchkit.tasks.protocols import Modality, ProblemSpec
+
+EMBEDDED = {"digits-generation": "draw 8x8 digits from noise: like 1,797 grey images of 64 values (scikit-learn)"}
+
+FITTED = 10_000
+"""Training pictures that a normal distribution is fitted to at most."""
+
+NOISE = (16, 64)
+"""How many numbers a picture is made of: a quarter of its pixels, within these bounds."""
+
+
+# ── Noise as a modality, a picture as the answer ─────────────────────────────────────────────────────────────────────
+
+
+class AsItIs(nn.Module):
+    def forward(self, noise: Tensor) -> Tensor:
+        return noise
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Numbers from the unit Gaussian: the only input of a generator."""
+
+    augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=dict)
+    corrupts: frozenset[str] = frozenset()
+    form = "noise"
+
+    def arrange(self, found: RawDataset) -> Arrays:
+        raise BadInput(f"Noise is made, not read; give pictures in {found.where} and ask for --kind generation.")
+
+    def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
+        return (TensorSpec("noise", data.inputs["noise"].shape[1:]),)
+
+    def preprocessor(self, data: Dataset) -> nn.Module:
+        return AsItIs()
+
+    def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
+        raise BadInput("Noise cannot be rebuilt; ask for --kind generation of pictures.")
+
+    def vocabulary(self, data: Dataset) -> int:
+        return 0
+
+
+MODALITIES = {"noise": Noise()}
+
+
+@dataclass(frozen=True, eq=False)
+class GenerateImage:
+    """A picture of noise. scale: raw pictures to (B, C, H, W) in [-1, 1], by the least and largest value of train."""
+
+    raw: TensorSpec
+    scale: ScaleImage
+    n_classes = 0
+    goal = Goal("frechet", "minimize")
+
+    @property
+    def output(self) -> TensorSpec:
+        with torch.no_grad():
+            one = self.scale(torch.zeros(1, *(size or 1 for size in self.raw.shape)))
+        return TensorSpec("sample", tuple(one.shape[1:]))
+
+    @property
+    def answers(self) -> TensorSpec:
+        return TensorSpec("image", self.raw.shape)
+
+    def postprocessor(self) -> nn.Module:
+        return UnscaleImage(self.scale).cpu()
+
+    def encode(self, target: np.ndarray) -> np.ndarray:
+        return target
+
+    def encode_soft(self, target: Tensor, smoothing: float) -> Tensor:
+        scaled: Tensor = self.scale.to(target.device)(target)
+        return scaled
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return energy_distance(output.float(), target)
+
+    def aux_loss_weight(self, loss: Tensor, output: Tensor) -> float:
+        return 1.0
+
+    def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Of what both draw of the same noise."""
+        return F.mse_loss(student.float(), teacher.float())
+
+    def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
+        raise AssertionError("all pictures together are judged: see GenerationTask.evaluate")
+
+
+def generate_image(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> GenerateImage:
+    seen = data.target_of("train")
+    return GenerateImage(TensorSpec("image", seen.shape[1:]), bounds(seen, data.where))
+
+
+def bounds(pictures: np.ndarray, where: str) -> ScaleImage:
+    """From the values of these, (n, …), to [-1, 1]. Raises BadInput where they are all the same."""
+    least, largest = float(pictures.min()), float(pictures.max())
+    if least == largest:
+        raise BadInput(f"Every value of the train pictures of {where} is {least:g}; there is nothing to draw.")
+    axes = channel_order(pictures.shape[1:])
+    channels = {"HW": 1, "CHW": pictures.shape[1], "HWC": pictures.shape[-1]}[axes]
+    middle, half = np.full(channels, (largest + least) / 2), np.full(channels, (largest - least) / 2)
+    return ScaleImage(axes, middle, half)
+
+
+# ── The task ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class GenerationTask(ArrayTask):
+    """Implements `types.Task`. classes: (n,) int64 of the pictures, for the features they are judged in; or None.
+    learned: the weights of those features where they are known, as another process does."""
+
+    module = "generation"
+
+    def __init__(self, data: Dataset, classes: np.ndarray | None, learned: Arrays | None = None) -> None:
+        super().__init__(data)
+        assert isinstance(self._kind, GenerateImage)
+        self._scale_pictures: ScaleImage = self._kind.scale
+        self.classes: np.ndarray | None = classes
+        self._learned: Arrays | None = learned
+        self._real: dict[Split, np.ndarray] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the noise, the pictures, the splits and the classes."""
+        classes = b"" if self.classes is None else self.classes.tobytes()
+        return sha256(self.data.fingerprint().encode() + classes).hexdigest()[:16]
+
+    @cached_property
+    def perception(self) -> Perception:
+        if self._learned is not None:
+            n_classes = len(self._learned["head.bias"])
+            net = Perception(*self._shape, n_classes=n_classes)
+            net.load_state_dict({name: torch.from_numpy(value) for name, value in self._learned.items()})
+            return net.eval().requires_grad_(False)
+        if self.fingerprint not in _PERCEPTIONS:
+            chosen = None if self.classes is None else self.classes[self.real_rows("train")]
+            _PERCEPTIONS.clear()  # the last one is enough for one run; tests load each data set again and again
+            _PERCEPTIONS[self.fingerprint] = train(self._pictures("train"), chosen)
+        return _PERCEPTIONS[self.fingerprint]
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        channels, height, width = (size or 1 for size in self.spec.outputs[0].shape)
+        return channels, height, width
+
+    def real_rows(self, split: Split) -> np.ndarray:
+        """Of the pictures that those drawn should be like."""
+        return self.data.rows[split]
+
+    def real(self, split: Split) -> np.ndarray:
+        """(n, …) as they are stored."""
+        return self.data.target_of(split)
+
+    def _pictures(self, split: Split) -> Tensor:
+        """(n, C, H, W) in [-1, 1]."""
+        return self._kind.encode_soft(torch.from_numpy(self.real(split)), 0.0)
+
+    def _features(self, split: Split) -> np.ndarray:
+        if split not in self._real:
+            self._real[split] = features(self.perception, self._pictures(split))
+        return self._real[split]
+
+    def _augment(
+        self, inputs: tuple[Tensor, ...], names: tuple[str, ...], generator: Generator
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        (noise,) = inputs
+        fresh = torch.randn(noise.shape, generator=generator, device=noise.device)
+        return (fresh,), fresh
+
+    def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
+        """Against a critic, where the plan brings no loss of its own (a teacher). The state holds the critic too."""
+        from searchkit import train as training
+
+        if plan.loss is not None:
+            return training.fit(model, self, plan, state)
+        adversary = self._adversary(plan)
+        if state.epoch:
+            adversary.restore_(state)
+        else:
+            torch.manual_seed(derive_seed(plan.seed, "warm"))
+            adversary.warm_up_(model.to(plan.device))
+        after = training.fit(model, self, replace(plan, loss=adversary), state)
+        after.tensors |= adversary.capture()
+        return after
+
+    def _adversary(self, plan: FitPlan) -> Adversary | Cycle:
+        """What there is to train against, new."""
+        pictures, size = torch.from_numpy(self.real("train")).to(plan.device), self.data.inputs["noise"].shape[1]
+        rival = RealSource(
+            pictures,
+            lambda raw: self._kind.encode_soft(raw, 0.0),
+            lambda n: torch.randn(n, size, device=plan.device),
+        )
+        return Adversary(plan.training, rival, seed=derive_seed(plan.seed, "critic"))
+
+    def evaluate(self, predict: Predict, split: Split) -> Evaluation:
+        """A picture is judged as a screen would show it: within the range of train; what is no number is its least."""
+        answers = predict(self.raw(split))[self.answers[0].name]
+        drawn = features(self.perception, self.shown(answers))
+        chosen = _spread(len(self.real_rows(split)), len(drawn))  # all of them in order, where there are as many
+        real = self._features(split)[chosen]
+        scores = potentials(drawn, real)
+        precision, recall = precision_and_recall(drawn, real)
+        metrics = {
+            self.goal.metric: self.goal.value(scores),
+            "precision": precision,
+            "recall": recall,
+            "real_frechet": self._floor(split),
+        }
+        return Evaluation(metrics, scores, answers, self.real(split)[chosen])
+
+    @torch.no_grad()
+    def shown(self, answers: np.ndarray) -> Tensor:
+        """(n, C, H, W) within [-1, 1]."""
+        scaled: Tensor = self._scale_pictures.cpu()(torch.from_numpy(answers))
+        return scaled.nan_to_num(nan=-1.0).clamp(-1.0, 1.0)
+
+    def baselines(self) -> dict[str, Predict]:
+        """See `HasBaselines`: without a network, a normal distribution along the principal axes of the training
+        pictures, one for each number of the noise."""
+        (name, noise), port = next(iter(self.data.inputs.items())), self.answers[0]
+        pictures = self.real("train")
+        shape = pictures.shape[1:]
+        rows = pictures[_spread(len(pictures), min(len(pictures), FITTED))].reshape(-1, math.prod(shape))
+        mean = rows.mean(axis=0, dtype=np.float64)
+        _, scales, axes = np.linalg.svd(rows - mean, full_matrices=False)
+        steps = (scales[:, None] * axes / math.sqrt(len(rows) - 1))[: noise.shape[1]]
+
+        def drawn(inputs: Arrays) -> Arrays:
+            answers = mean + inputs[name][:, : len(steps)] @ steps
+            return {port.name: answers.reshape(-1, *shape).astype(np.float32)}
+
+        return {"a normal distribution": drawn}
+
+    def _floor(self, split: Split) -> float:
+        """What as many real pictures, of train, have for their distance to those of the split."""
+        real, train = self._features(split), self._features("train")
+        floor: float = self.goal.value(potentials(train[_spread(len(train), len(real))], real))
+        return floor
+
+    def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        words, arrays = self.data.pack()
+        if self.classes is not None:
+            arrays["classes"] = self.classes
+        learned = {f"perception.{name}": value.numpy() for name, value in self.perception.state_dict().items()}
+        return {**words, "module": self.module}, arrays | learned
+
+
+def _spread(n: int, wanted: int) -> np.ndarray:
+    """So many of n indices, evenly spread."""
+    return np.linspace(0, n - 1, wanted).astype(int)
+
+
+_PERCEPTIONS: dict[str, Perception] = {}
+"""By fingerprint: the features of one data set take seconds to learn."""
+
+
+def unpack(config: Mapping[str, JSON], arrays: Arrays) -> GenerationTask:
+    return GenerationTask(*unpacked(config, arrays))
+
+
+def unpacked(config: Mapping[str, JSON], arrays: Arrays) -> tuple[Dataset, np.ndarray | None, Arrays]:
+    """What `pack` of a GenerationTask was given: data, classes and the weights of the features."""
+    learned = {name.removeprefix("perception."): v for name, v in arrays.items() if name.startswith("perception.")}
+    kept = {name: v for name, v in arrays.items() if not name.startswith("perception.") and name != "classes"}
+    return Dataset.unpack(config, kept), arrays.get("classes"), learned
+
+
+def classes_of(found: RawDataset) -> np.ndarray | None:
+    """Of the pictures, where they have a target that tells a few kinds apart; to be drawn they need none."""
+    if found.target is None or guess_kind(found) != "classification":
+        return None
+    if not 2 <= len(np.unique(found.target)) <= len(found.target) // 2:
+        return None
+    return read_classes(found, "classification").target
+
+
+def generation(found: RawDataset, source: Source) -> GenerationTask:
+    """Raises BadInput."""
+    inputs = arranged(found, source)[1]
+    if list(inputs) != ["image"]:
+        raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --kind generation takes images.")
+    pictures = inputs["image"]
+    classes = classes_of(found)
+    rows = split_rows(len(found.x), classes, given=found.given, seed=source.split_seed)
+    require_rows(rows, found)
+    if classes is not None and len(np.unique(classes[rows["train"]])) < 2:
+        classes = None
+    size = int(np.clip(np.prod(pictures.shape[1:3]) // 4, *NOISE))
+    data = Dataset(
+        name=found.name,
+        modality="noise",
+        kind="generation",
+        inputs={"noise": draw_noise(rows, len(pictures), size, seed=source.split_seed)},
+        target=pictures,
+        rows=rows,
+        where=found.where,
+        split_seed=source.split_seed,
+    )
+    return GenerationTask(data, classes)
+
+
+PROBLEMS = {"generation": ProblemSpec(generate_image, whole=generation)}
+
+
+def draw_noise(rows: Mapping[str, np.ndarray], n: int, size: int, *, seed: int) -> np.ndarray:
+    """(n, size) float32. In each split the mean is 0 and the deviation 1, exactly as in the distribution, so that a
+    generator is not judged by the luck of a draw."""
+    noise = np.zeros((n, size), dtype=np.float32)
+    for split, chosen in rows.items():
+        drawn = np.random.default_rng(derive_seed("noise", split, seed)).standard_normal((len(chosen), size))
+        noise[chosen] = (drawn - drawn.mean()) / drawn.std()
+    return noise
+
+
+def load(source: Source) -> Task:
+    found = digits("digits-generation")
+    return make_task(replace(found, kind="generation"), source)

@@ -1,0 +1,1 @@
+"""One module a form of input: how raw arrays become what a network takes."""

@@ -1,0 +1,133 @@
+"""The example itself as the target: squared error on the scaled input; answered and scored on the raw scale.
+
+A network with a divergence of its own (a VAE, Kingma & Welling 2014, arXiv:1312.6114) says it in nats an example. It
+weighs as in the ELBO of a Gaussian decoder whose one variance is the best for the batch (Rybkin et al. 2021,
+arXiv:2006.13202): D/2 log MSE + KL over D values has, times 2 MSE / D, the gradient of MSE + (2 MSE / D) KL, MSE in the
+factor held still. The bound itself is reported in nats an example (`elbo`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from searchkit.core.data_spec import TensorSpec
+from searchkit.core.errors import BadInput
+from searchkit.core.goal import Evaluation, Goal
+from searchkit.core.network import Variational
+from searchkit.core.task import Task
+from searchkit.data.dataset import Dataset
+from searchkit.data.source import Source
+from searchkit.tasks.prepare import make_task
+from searchkit.tasks.protocols import Modality, ProblemSpec
+
+EMBEDDED = {
+    "digits-reconstruction": "rebuild the 8x8 digits: 1,797 images of 64 values from 0 to 16 (scikit-learn)",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Rebuild:
+    """raw, model: the ports of the example before and after the preprocessor. restore: from the one to the other."""
+
+    raw: TensorSpec
+    model: TensorSpec
+    restore: nn.Module
+    n_classes = 0
+    goal = Goal("mse", "minimize")
+
+    @property
+    def output(self) -> TensorSpec:
+        return TensorSpec("reconstruction", self.model.shape)
+
+    @property
+    def answers(self) -> TensorSpec:
+        return TensorSpec("reconstruction", self.raw.shape)
+
+    def postprocessor(self) -> nn.Module:
+        return self.restore
+
+    def encode(self, target: np.ndarray) -> np.ndarray:
+        raise AssertionError("a reconstruction has no target but its input")
+
+    def encode_soft(self, target: Tensor, smoothing: float) -> Tensor:
+        return target
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(output.float(), target)
+
+    def aux_loss_weight(self, loss: Tensor, output: Tensor) -> Tensor:
+        return loss.detach() * (2 / math.prod(output.shape[1:]))
+
+    def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        return F.mse_loss(student.float(), teacher.float())
+
+    def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
+        values, targets = answers.astype(np.float64), truth.astype(np.float64)
+        scores = ((values - targets) ** 2).reshape(len(values), -1).mean(axis=1)
+        return Evaluation({"mse": self.goal.value(scores)}, scores, answers, truth)
+
+
+def rebuild(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Rebuild:
+    if "lengths" in data.inputs:
+        raise BadInput(
+            f"{data.where} has examples of different lengths, which cannot be reconstructed; cut them to one length."
+        )
+    return Rebuild(modality.ports(data)[0], spec_input, modality.restore(data, preprocessor))
+
+
+DRAWS = 16
+"""Of the code of each example. The mean over so many draws, and over hundreds of examples, is within a nat of that over
+more (see the test)."""
+
+
+@torch.no_grad()
+def elbo(net: Variational, train: Tensor, x: Tensor, restore: nn.Module, *, seed: int = 0) -> np.ndarray | None:
+    """(n,) the evidence lower bound of log p(x) in nats, an example each; None where the network draws nothing.
+
+    E log p(x | code) - KL(q(code | x) || p(code)) with a Gaussian decoder of one variance, which is the mean squared
+    error of drawn reconstructions of `train`, on the network's scale. The density is that of the raw values: of whole
+    numbers it is their log probability (spread evenly over a unit each), and -ELBO / (D log 2) their bits a value.
+    train, x: (n, ...) on the network's scale. restore: to the raw scale."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        before = _drawn(net, train, 1)
+        found = _drawn(net, x, DRAWS)
+    if before is None or found is None:
+        return None
+    n_values = math.prod(x.shape[1:])
+    variance = float(before[0].mean()) / n_values
+    unit = restore(torch.ones_like(x[:1])) - restore(torch.zeros_like(x[:1]))  # raw values in a unit of the network's
+    squared, nats = found
+    likelihood = squared / (2 * variance) + n_values / 2 * math.log(2 * math.pi * variance) + float(unit.log().sum())
+    return np.asarray(-(likelihood + nats).numpy())
+
+
+def _drawn(net: Variational, x: Tensor, draws: int) -> tuple[Tensor, Tensor] | None:
+    """(n,) float64 squared errors, the mean over draws, and (n,) float64 nats of divergence."""
+    errors, nats = [], []
+    for part in torch.split(x, 512):
+        total = torch.zeros(len(part), dtype=torch.float64)
+        for _ in range(draws):
+            drawn = net.draw(part)
+            if drawn is None:
+                return None
+            total += (drawn[0] - part).double().square().flatten(1).sum(1)
+            divergence = drawn[1].double()
+        errors.append(total / draws)
+        nats.append(divergence)
+    return torch.cat(errors), torch.cat(nats)
+
+
+PROBLEMS = {"reconstruction": ProblemSpec(rebuild)}
+
+
+def load(source: Source) -> Task:
+    from searchkit.tasks.modalities.image import digits
+
+    return make_task(digits("digits-reconstruction", labelled=source.kind == "anomaly"), source)

@@ -1,0 +1,88 @@
+"""Numbers: squared error on targets standardised by the training rows; answered and scored in the target's own unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from searchkit.core.data_spec import TensorSpec
+from searchkit.core.goal import Evaluation, Goal
+from searchkit.data.dataset import Dataset
+from searchkit.data.targets import read_values
+from searchkit.tasks.metrics import r2
+from searchkit.tasks.protocols import Modality, ProblemSpec
+
+
+class Rescale(nn.Module):
+    """x * scale + shift, each (n_targets,)."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: np.ndarray, shift: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        self.register_buffer("shift", torch.tensor(shift, dtype=torch.float32))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values * self.scale + self.shift
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """mean, std: (n_targets,) of the training rows."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    n_classes = 0
+    goal = Goal("rmse", "minimize", root=True)
+
+    @property
+    def output(self) -> TensorSpec:
+        return TensorSpec("values", self.mean.shape)
+
+    @property
+    def answers(self) -> TensorSpec:
+        return TensorSpec("values", self.mean.shape)
+
+    def postprocessor(self) -> nn.Module:
+        return Rescale(self.std, self.mean)
+
+    def encode(self, target: np.ndarray) -> np.ndarray:
+        return np.asarray((target - self.mean) / self.std, dtype=np.float32)
+
+    def encode_soft(self, target: Tensor, smoothing: float) -> Tensor:
+        return target
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(output.float(), target)
+
+    def aux_loss_weight(self, loss: Tensor, output: Tensor) -> float:
+        return 1.0
+
+    def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        return F.mse_loss(student.float(), teacher.float())
+
+    def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
+        """The score of an example is its squared error, averaged over targets; of different units the mean is a mix."""
+        values, targets = answers.astype(np.float64), truth.astype(np.float64)
+        scores = ((values - targets) ** 2).mean(axis=1)
+        metrics = {
+            "rmse": self.goal.value(scores),
+            "mae": float(np.abs(values - targets).mean()),
+            "r2": r2(targets, values),
+        }
+        return Evaluation(metrics, scores, values, targets)
+
+
+def values(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Values:
+    train = data.target_of("train").astype(np.float64)
+    std = train.std(axis=0)
+    return Values(train.mean(axis=0), np.where(std > 0, std, 1.0))
+
+
+PROBLEMS = {"regression": ProblemSpec(values, read=read_values)}

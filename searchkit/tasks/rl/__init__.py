@@ -1,0 +1,1 @@
+"""Reinforcement learning: environments, replay, and agents scored by whole episodes."""

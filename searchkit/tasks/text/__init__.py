@@ -1,0 +1,1 @@
+"""Text tasks: language modeling, masked pre-training, and exact or free sequence-to-sequence."""

@@ -1,0 +1,160 @@
+"""What comes next: at each step of a window of text the token after it, in nats a character.
+
+A text is one stream, cut into windows without overlap: each token but the first of a part is predicted once. Training
+moves the cuts by a new offset every epoch, so that no step is always the first of its window. Per character, so that
+characters and byte pairs are measured by the same rod: a window's score is its nats over the mean number of characters
+of a window, and the mean of the scores is all nats over all characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from searchkit.core.data_spec import Arrays, Split, TensorSpec
+from searchkit.core.errors import BadInput
+from searchkit.core.goal import Evaluation, Goal, Predict
+from searchkit.core.serialization import JSON
+from searchkit.core.training import Batch, Training
+from searchkit.data.dataset import Dataset, RawDataset, Target
+from searchkit.data.targets import given_target
+from searchkit.data.tokenizer import Tokenizer
+from searchkit.tasks.arrays import ArrayTask
+from searchkit.tasks.bundle_files import for_text
+from searchkit.tasks.protocols import Modality, ProblemSpec
+
+WINDOWS_AT_ONCE = 64
+"""Of an evaluation: an answer has a number for each token that there is, at each step."""
+
+WORST = 100.0
+"""Nats that an answer counts which is no number."""
+
+
+class LogSoftmax(nn.Module):
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits.log_softmax(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class NextToken:
+    """steps: of a window. characters: (n_classes,), how many each token stands for."""
+
+    steps: int
+    n_classes: int
+    characters: np.ndarray
+    goal = Goal("nats_per_character", "minimize")
+
+    @property
+    def output(self) -> TensorSpec:
+        return TensorSpec("logits", (self.steps, self.n_classes))
+
+    @property
+    def answers(self) -> TensorSpec:
+        return TensorSpec("log_probabilities", (None, self.n_classes))
+
+    def postprocessor(self) -> nn.Module:
+        return LogSoftmax()
+
+    def encode(self, target: np.ndarray) -> np.ndarray:
+        return target
+
+    def encode_soft(self, target: Tensor, smoothing: float) -> Tensor:
+        """(B, L) tokens, or (B, L, n_classes) where something is to be smoothed."""
+        if not smoothing:
+            return target
+        return F.one_hot(target, self.n_classes).float() * (1 - smoothing) + smoothing / self.n_classes
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output.flatten(0, 1).float(), target.flatten(0, 1))
+
+    def aux_loss_weight(self, loss: Tensor, output: Tensor) -> float:
+        return 1.0
+
+    def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """The divergence of the softened distributions of each step (Hinton et al. 2015, arXiv:1503.02531)."""
+        wanted = F.log_softmax(teacher.flatten(0, 1).float() / temperature, -1)
+        given = F.log_softmax(student.flatten(0, 1).float() / temperature, -1)
+        return F.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
+
+    def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
+        return self.judge_nats(*self.nats(answers, truth), truth)
+
+    def nats(self, answers: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) nats of each window, and the most likely token of each step, (n, L). truth: (n, L)."""
+        given = np.take_along_axis(answers, truth[..., None], 2)[..., 0].astype(np.float64)
+        nats = -np.where(np.isfinite(given), given, -WORST).sum(1)
+        return nats, answers.argmax(2)
+
+    def judge_nats(self, nats: np.ndarray, decisions: np.ndarray, truth: np.ndarray) -> Evaluation:
+        scores = nats / self.characters[truth].sum(1).mean()
+        metrics = {"nats_per_character": self.goal.value(scores), "accuracy": float(np.mean(decisions == truth))}
+        return Evaluation(metrics, scores, decisions, truth)
+
+
+def next_token(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> NextToken:
+    assert data.tokenizer is not None and spec_input.shape[0] is not None
+    characters = np.array(Tokenizer(data.tokenizer).characters())
+    return NextToken(spec_input.shape[0], modality.vocabulary(data), characters)
+
+
+class LanguageTask(ArrayTask):
+    """An ArrayTask whose training rows are cut anew from their stream every epoch, and which keeps no more answers than
+    it judges at once."""
+
+    def _train(self, training: Training, seed: int, device: str) -> Iterator[Batch]:
+        self._require_possible(training)
+        generator = torch.Generator(device).manual_seed(seed)
+        stream, steps = self._stream(device), self.spec.inputs[0].shape[0]
+        assert steps is not None
+        offset = int(torch.randint(steps, (), generator=generator, device=device))
+        n_windows = (len(stream) - 1 - offset) // steps
+        order = torch.randperm(n_windows, generator=generator, device=device)
+        within = torch.arange(steps, device=device)
+        for windows in torch.split(order, training.batch_size):
+            at = offset + windows[:, None] * steps + within
+            inputs = self._augment((stream[at],), training.augment, generator)[0]
+            yield Batch(inputs, self._kind.encode_soft(stream[at + 1], training.label_smoothing))
+
+    def _stream(self, device: str) -> Tensor:
+        """The training text as one row of tokens."""
+        (tokens,), target, _ = self._resident("train", device)
+        assert target is not None
+        return torch.cat([tokens.flatten(), target[-1, -1:]])
+
+    def evaluate(self, predict: Predict, split: Split) -> Evaluation:
+        kind, raw, truth = self._kind, self.raw(split), self.data.target_of(split)
+        assert isinstance(kind, NextToken)
+        parts = []
+        for start in range(0, len(truth), WINDOWS_AT_ONCE):
+            rows = slice(start, start + WINDOWS_AT_ONCE)
+            answers = predict({name: values[rows] for name, values in raw.items()})[self.answers[0].name]
+            parts.append(kind.nats(answers, truth[rows]))
+        nats, decisions = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return kind.judge_nats(nats, decisions, truth)
+
+    def bundle_files(self) -> dict[str, str]:
+        """See `HasBundleFiles`."""
+        return for_text(self.data, "run_language.py")
+
+    def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        words, arrays = super().pack()
+        return {**words, "module": "language"}, arrays
+
+
+def read_tokens(found: RawDataset, kind: str) -> Target:
+    """(n, L) int64, the token after each. Raises BadInput."""
+    if found.tokenizer is None:
+        raise BadInput(f"{found.where} is no text, which {kind} needs; give a text file, or leave out --kind.")
+    return Target(given_target(found, kind).astype(np.int64))
+
+
+PROBLEMS = {"language": ProblemSpec(next_token, read=read_tokens, task=LanguageTask)}
+
+
+def unpack(config: Mapping[str, JSON], arrays: Arrays) -> LanguageTask:
+    return LanguageTask(Dataset.unpack(config, arrays))

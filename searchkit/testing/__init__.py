@@ -1,0 +1,1 @@
+"""The conformance suites that families and tasks must pass."""
