@@ -137,7 +137,8 @@ class Context:
 
     def export(self, net: nn.Module, path: Path) -> dict[str, float]:
         """Write `net` as one ONNX file and compare the two on every example of val; a resumable file must also go on
-        from its memory as if it had not stopped. Raises GateFailed."""
+        from its memory as if it had not stopped. Raises GateFailed.
+        """
         from searchkit.core import batching
         from searchkit.onnx import io as onnx_io
         from searchkit.onnx.parity import parity, resumption

@@ -47,7 +47,8 @@ class Run:
     @classmethod
     def create(cls, root: Path, name: str, config: Mapping[str, JSON], *, splits: Arrays | None = None) -> Run:
         """splits: row indices by split, kept with the run. Raises BadInput where a run of this name exists or the
-        folder cannot be written."""
+        folder cannot be written.
+        """
         if not name or name != Path(name).name or name.startswith("."):
             raise BadInput(f"'{name}' is not a name for a run; it is one folder's name, such as cnn-digits-1.")
         path = root / name

@@ -83,7 +83,8 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
 def pretrain_(model: nn.Module, task: Task, plan: FitPlan, deadline: float) -> list[dict[str, Any]]:
     """`training.pretrain_epochs` of telling what was hidden of the inputs, before the first epoch (BERT: Devlin et al.
     2019, arXiv:1810.04805); in place, on a schedule of its own, from the seed alone. What the network needs for it ends
-    with it. The learning curve; [] where none are asked for, or task or network offer nothing of the kind."""
+    with it. The learning curve; [] where none are asked for, or task or network offer nothing of the kind.
+    """
     training = replace(plan.training, epochs=plan.training.pretrain_epochs, augment=())
     if not training.epochs or not isinstance(task, SelfSupervised) or not isinstance(model, HasMaskedHead):
         return []
@@ -143,7 +144,8 @@ def validation(model: nn.Module, task: Task, device: str) -> float:
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     """Weight decay is for matrices and kernels only: decaying biases and norm scales helps nothing (He et al. 2018,
-    arXiv:1812.01187, section 3.1)."""
+    arXiv:1812.01187, section 3.1).
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
@@ -252,7 +254,8 @@ def _step_(model: nn.Module, task: Task, plan: FitPlan, optimizer: torch.optim.O
 
 class _Average:
     """An exponential moving average of weights and running statistics, with the decay warmed up so that early epochs
-    are not held back by the random start: min(decay, (1 + t) / (10 + t)), as in tf.train.ExponentialMovingAverage."""
+    are not held back by the random start: min(decay, (1 + t) / (10 + t)), as in tf.train.ExponentialMovingAverage.
+    """
 
     def __init__(self, model: nn.Module, decay: float, state: TrainState) -> None:
         self.decay = decay

@@ -165,7 +165,8 @@ def discard_unbegun(run: Run) -> None:
 
 def extend(run: Run, budget: Budget, words: list[str]) -> RunConfig:
     """Store a raised budget, and the words of the command that raised it: of a flag given twice the last one counts, so
-    the stored command is still the one that makes this run."""
+    the stored command is still the one that makes this run.
+    """
     before = RunConfig.parse(run.config["question"])
     question = replace(before, budget=budget)
     change = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "words": words, "budget_before": before.plain()["budget"]}
@@ -250,7 +251,8 @@ def settings_of(question: RunConfig) -> SearchSettings:
 
 def search(ctx: Context, question: RunConfig, progress: Progress, *, spent: float = 0.0) -> Artifact:
     """Run (or finish) the search; the winner: the front's best in the metric, the cheaper of equals. spent: seconds of
-    the time budget that were gone when this began: the search's share is of the whole."""
+    the time budget that were gone when this began: the search's share is of the whole.
+    """
     from searchkit.search.coordinator import search
     from searchkit.search.results import winners
 
@@ -287,7 +289,8 @@ def compress(winner: Artifact, ctx: Context, question: RunConfig) -> list[Artifa
 
 def bundle_trial(ctx: Context, trial: Artifact, to: Path) -> None:
     """The bundle of any trial in fp32, in the new folder `to`. It is made in a run of its own that lasts as long as
-    this, so that what the run shipped, its evidence and its report stay as they are; nothing is scored on test."""
+    this, so that what the run shipped, its evidence and its report stay as they are; nothing is scored on test.
+    """
     from searchkit.stages.pipeline import apply
 
     with tempfile.TemporaryDirectory() as folder:
@@ -308,7 +311,8 @@ def prove(
 ) -> tuple[str, dict[str, Path]]:
     """Score the line on test, finish the bundle, write the report: the verdict and the report's files.
 
-    question, command: what asked for this line; the run's own where they are None."""
+    question, command: what asked for this line; the run's own where they are None.
+    """
     from searchkit.evaluation import evidence
     from searchkit.report.write import verdict, write
     from searchkit.stages.export import finish_bundle

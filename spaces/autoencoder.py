@@ -26,7 +26,8 @@ from searchkit.nn.blocks.layers import activation, features, initialise_
 @dataclass(frozen=True)
 class Arch:
     """kind: dense or conv. widths: units, or channels, of the encoder from the input on; the decoder mirrors them.
-    code: numbers in the middle."""
+    code: numbers in the middle.
+    """
 
     widths: tuple[int, ...]
     code: int
@@ -69,7 +70,8 @@ class Autoencoder(nn.Module):
 
     def aux_loss(self) -> Tensor:
         """The divergence in nats an example, the mean over the batch of the last forward pass; 0 where the code is not
-        variational or was not drawn."""
+        variational or was not drawn.
+        """
         divergence, self._divergence = self._divergence, None
         return next(self.parameters()).new_zeros(()) if divergence is None else divergence
 

@@ -29,7 +29,8 @@ from searchkit.nn.blocks.layers import (
 class Arch:
     """depths: blocks of each stage. widths: channels of each stage. block: plain, residual, separable, mbconv.
     downsample: max, avg or stride. head: "global" average, or "flatten" after one more halving. hidden: units of the
-    fully connected layers before the answer. padding "valid" lets the stages' kernels shrink the picture."""
+    fully connected layers before the answer. padding "valid" lets the stages' kernels shrink the picture.
+    """
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]

@@ -39,7 +39,8 @@ class Arch:
     frame longer than 1, or a pooling stem, sees more. frame, hop: steps that the stem joins into one, and from one to
     the next. stem_pool: of the stem's steps, one in so many is left, the maximum around it. downsample: stride or max,
     between stages. pooling: mean, max or last step. apart, direct, level: of a forecast,
-    see `searchkit.nn.blocks.forecaster`."""
+    see `searchkit.nn.blocks.forecaster`.
+    """
 
     depths: tuple[int, ...] = (1, 1, 1)
     widths: tuple[int, ...] = (32, 48, 64)
@@ -60,7 +61,8 @@ class Arch:
 
 class Conv(nn.Module):
     """Convolution, batch norm, ReLU where `active`: (B, C, L) -> (B, D, ceil(L / stride)). keep: (B, 1, L), 1 at the
-    steps of the row and 0 after its end, or None."""
+    steps of the row and 0 after its end, or None.
+    """
 
     def __init__(
         self,
@@ -116,7 +118,8 @@ class Block(nn.Module):
 
 class Downsample(nn.Module):
     """Of each `every` steps one is left, the maximum around it: (B, C, L) -> (B, C, ceil(L / every)). x is never
-    negative, so that the zeros after a row's end count as little as nothing there does."""
+    negative, so that the zeros after a row's end count as little as nothing there does.
+    """
 
     def __init__(self, every: int) -> None:
         super().__init__()

@@ -24,7 +24,8 @@ class Arch:
     """depths: blocks of each stage. widths: channels of each stage. block: plain, residual, r2plus1d (residual, of
     (2+1)D convolutions). downsample: max, avg or stride. head: "global" average, or "flatten" after one more halving.
     hidden: units of the fully connected layers before the answer. padding "valid" lets the kernels shrink the volume,
-    the stem's too."""
+    the stem's too.
+    """
 
     depths: tuple[int, ...]
     widths: tuple[int, ...]

@@ -25,7 +25,8 @@ from searchkit.nn.blocks.layers import activation, initialise_
 class Arch:
     """widths: channels at the picture's own size and after each halving. blocks: residual, at the smallest size.
     kernel: of the first and the last convolution. enlarge: transposed or nearest. skip: what each halving was made of
-    is added where its size comes back (Ronneberger et al. 2015, arXiv:1505.04597, who concatenate)."""
+    is added where its size comes back (Ronneberger et al. 2015, arXiv:1505.04597, who concatenate).
+    """
 
     widths: tuple[int, ...]
     blocks: int = 2

@@ -27,7 +27,8 @@ BACKUPS = ("double", "max", "sarsa")
 class Arch:
     """widths: units of each hidden layer; () is a table, or a linear function of the observation. duelling: the last
     hidden layer stands twice, for the value of the state and for what each action gains. backup: how the state after an
-    action is valued."""
+    action is valued.
+    """
 
     widths: tuple[int, ...] = (64, 64)
     activation: str = "relu"

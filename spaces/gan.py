@@ -28,7 +28,8 @@ from searchkit.nn.blocks.layers import activation, initialise_
 @dataclass(frozen=True)
 class Arch:
     """kind: dcgan or style. widths: channels from the first map on; each is followed by a doubling. kernel: of the
-    convolutions after the first. batch_norm: of dcgan. style: units of the style, and of the layers that map to it."""
+    convolutions after the first. batch_norm: of dcgan. style: units of the style, and of the layers that map to it.
+    """
 
     widths: tuple[int, ...]
     kind: str = "dcgan"
@@ -152,7 +153,8 @@ def _dcgan(arch: Arch, spec: DataSpec) -> nn.Module:
 
 def _n_products(layer: nn.ConvTranspose2d) -> float:
     """That one value of the output is a sum of: the first layer's kernel meets one value, the others' stride of 2 takes
-    a quarter of the kernel to each."""
+    a quarter of the kernel to each.
+    """
     return layer.in_channels * (1.0 if layer.stride == (1, 1) else math.prod(layer.kernel_size) / 4)
 
 

@@ -36,7 +36,8 @@ class Arch:
     neighbours, mean or max. heads: of gat; the width is shared out among them. head: linear, or conv: one more
     convolution gives the answers, as in the papers, for nodes. answer_heads: of that one, whose mean is taken. pooling:
     of the nodes of a graph, mean, sum or max. jump: the answer reads every layer. dropout: of each layer's input; for
-    gat of the attention too. input_dropout: of the features."""
+    gat of the attention too. input_dropout: of the features.
+    """
 
     conv: str = "gcn"
     width: int = 32
@@ -55,7 +56,8 @@ class Arch:
 
 class Sage(nn.Module):
     """A matrix for the node, another for the mean of its neighbours, or for the largest of each channel of theirs
-    after a layer of their own: (N, C) -> (N, D)."""
+    after a layer of their own: (N, C) -> (N, D).
+    """
 
     def __init__(self, inputs: int, outputs: int, *, aggregate: str) -> None:
         super().__init__()
@@ -76,7 +78,8 @@ class Sage(nn.Module):
 
 class GINConv(nn.Module):
     """A perceptron of two layers over the sum of a node and its neighbours: (N, C) -> (N, D). The first matrix goes
-    before the sum, which is the same and costs less where it is the narrower."""
+    before the sum, which is the same and costs less where it is the narrower.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, width: int) -> None:
         super().__init__()
@@ -93,7 +96,8 @@ class GINConv(nn.Module):
 
 class GraphNet(nn.Module):
     """For nodes: features (N, C), edges (2, E), the nodes that are asked for (Q,) -> (Q, outputs). For graphs: features
-    and edges of all of them, how many nodes and edges each has, (G,) -> (G, outputs)."""
+    and edges of all of them, how many nodes and edges each has, (G,) -> (G, outputs).
+    """
 
     def __init__(
         self,
@@ -152,7 +156,8 @@ def accepts(spec: DataSpec) -> str | None:
 def sample(trial: Trial, spec: DataSpec) -> Arch:
     """The orders are meant: what stands in the middle is tried first. For nodes with few labels that is what Kipf &
     Welling found to generalise: convolutions that answer themselves, much dropout, no batch norm. For whole graphs it
-    is GIN with sums, which tells more of them apart (Xu et al. 2019): nodes without features have all the same mean."""
+    is GIN with sums, which tells more of them apart (Xu et al. 2019): nodes without features have all the same mean.
+    """
     nodes = asks_for_nodes(spec)
     conv = trial.suggest_categorical("conv", ["sage", "gat", "gcn", "gin"] if nodes else ["gat", "sage", "gin", "gcn"])
     head = trial.suggest_categorical("head", ["conv", "linear"]) if nodes else "linear"

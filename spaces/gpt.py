@@ -26,7 +26,8 @@ from searchkit.nn.blocks.layers import activation
 @dataclass(frozen=True)
 class Arch:
     """width: channels of a step. ffn: the feed-forward net's width over it. positions: learned or sinusoidal. tied:
-    whether the embedding's rows are the last layer too."""
+    whether the embedding's rows are the last layer too.
+    """
 
     width: int = 64
     heads: int = 4
@@ -89,7 +90,8 @@ class Decoder(nn.Module):
 
     def resume(self, tokens_BL: Tensor, past_BPM: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the steps that follow P others, and the memory of each, (B, L, M). P + L is at most what the
-        positions are for."""
+        positions are for.
+        """
         steps_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device) + past_BPM.shape[1]
         x_BLD = self.positions(self.embedding(tokens_BL), steps_L)
         memories, blocks = [], self._parts()

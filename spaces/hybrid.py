@@ -47,7 +47,8 @@ class Arch:
 
     width: channels of a step, as the sequence gets it. sequence: simple, lstm, gru, peephole or transformer. layers: of
     the sequence. hidden: units of a recurrent layer in one direction. pooling: last, mean or attention over a
-    recurrence's steps; a transformer has the mean. heads: of a transformer."""
+    recurrence's steps; a transformer has the mean. heads: of a transformer.
+    """
 
     kind: str = "steps"
     widths: tuple[int, ...] = (16, 32)
@@ -71,7 +72,8 @@ class Arch:
 
 class Reader(nn.Module):
     """Data to (B, C, L) or (B, C, L, W) with the steps third: tokens by embedding, a planar series with its channels as
-    W, pictures and clips as they are. What stands after a row's end becomes 0."""
+    W, pictures and clips as they are. What stands after a row's end becomes 0.
+    """
 
     def __init__(self, spec: DataSpec, width: int, *, planar: bool) -> None:
         super().__init__()
@@ -103,7 +105,8 @@ def _every(lengths_B: Tensor | None, hop: int) -> Tensor | None:
 class StepConvolutions(nn.Module):
     """(B, C, L) or (B, C, L, W), and lengths (B,) where they vary -> (B, L', D), and the lengths of the new steps.
 
-    strides: of the steps, a stage each. fold: a convolution over all that is left beside them."""
+    strides: of the steps, a stage each. fold: a convolution over all that is left beside them.
+    """
 
     def __init__(self, stages: Sequence[nn.Module], strides: Sequence[int], fold: nn.Module) -> None:
         super().__init__()
@@ -123,7 +126,8 @@ class FrameConvolutions(nn.Module):
     """A clip (B, C, T, H, W), or the windows of (B, C, L) or (B, C, L, W) -> (B, T, D), and how many of T are valid.
 
     window: its steps; 0 where the data is a clip, which has frames. Window i is centred on step i·hop, hop half a
-    window, and the row's outside counts as zeros. fold: a convolution over all that the stages leave of a frame."""
+    window, and the row's outside counts as zeros. fold: a convolution over all that the stages leave of a frame.
+    """
 
     def __init__(self, stages: Sequence[nn.Module], fold: nn.Module, *, window: int) -> None:
         super().__init__()
@@ -150,7 +154,8 @@ class FrameConvolutions(nn.Module):
 class PlainSteps(nn.Module):
     """(B, C, L) or (B, C, L, W), and lengths -> (B, L', D): every `hop`-th step as it is, seen with its neighbours.
 
-    inputs: the numbers of a step."""
+    inputs: the numbers of a step.
+    """
 
     def __init__(self, inputs: int, width: int, *, kernel: int, hop: int) -> None:
         super().__init__()
@@ -212,7 +217,8 @@ class Hybrid(nn.Module):
     """Data of the reader's kinds, and lengths (B,) where they vary -> (B, outputs).
 
     beside: None, or what the sequence reads while the convolutions answer by the mean of their own steps. In training
-    rows are as long as the longest of the batch."""
+    rows are as long as the longest of the batch.
+    """
 
     def __init__(
         self,
@@ -262,7 +268,8 @@ def _is_clip(spec: DataSpec) -> bool:
 
 def _axes(spec: DataSpec, arch: Arch) -> tuple[int, int | None, tuple[int, ...]]:
     """Of what the reader gives: channels, steps, and the sizes beside them. Raises Infeasible where the kind or planar
-    is not for the data."""
+    is not for the data.
+    """
     if _is_clip(spec) and arch.kind != "frames":
         raise Infeasible(f"a clip has frames, and kind {arch.kind} takes none")
     if arch.planar and spec.modality != "series":
@@ -308,7 +315,8 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
 
 def _stages(arch: Arch, channels: int, axes: int, *, step_stride: int) -> tuple[list[nn.Module], list[int]]:
     """Convolution, batch norm and ReLU, `depth` times a stage; and what each does to the first axis. Stages after the
-    first go by `step_stride` there, and halve the others."""
+    first go by `step_stride` there, and halve the others.
+    """
     blocks: list[nn.Module] = []
     strides: list[int] = []
     for stage, width in enumerate(arch.widths):

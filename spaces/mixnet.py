@@ -34,7 +34,8 @@ class Arch:
     """depths: blocks of each stage. widths: channels of each stage; each stage after the first halves the picture.
     kernels: the sizes that a block mixes; those above twice the picture's size see only its outside and are left out.
     expansion: of a block's channels while they are filtered. head_width: channels of a last 1×1 convolution; 0 has
-    none."""
+    none.
+    """
 
     depths: tuple[int, ...] = (1, 2)
     widths: tuple[int, ...] = (16, 24)

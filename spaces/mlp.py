@@ -20,7 +20,8 @@ from searchkit.nn.blocks.layers import activation, features, initialise_, initia
 @dataclass(frozen=True)
 class Arch:
     """widths: units of each hidden layer; () is the perceptron. apart, direct, level: of a forecast, see
-    `searchkit.nn.blocks.forecaster`."""
+    `searchkit.nn.blocks.forecaster`.
+    """
 
     widths: tuple[int, ...] = ()
     activation: str = "relu"

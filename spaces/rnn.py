@@ -25,7 +25,8 @@ from searchkit.nn.sequence import AttentionPool, pool
 class Arch:
     """kind: simple, lstm, gru or peephole. hidden: units of a layer in one direction. pooling: last, mean or attention.
     frame, hop: steps that the stem joins into one, and from one to the next. stem_width: channels of a joined step.
-    apart, direct, level: of a forecast, see `searchkit.nn.blocks.forecaster`."""
+    apart, direct, level: of a forecast, see `searchkit.nn.blocks.forecaster`.
+    """
 
     kind: str = "gru"
     hidden: int = 64

@@ -34,7 +34,8 @@ class Arch:
     the encoder and of the decoder each. tied: whether the answers' embedding is the last layer too.
 
     Of a transformer: ffn, the feed-forward net's width over `width`; positions, learned or sinusoidal; activation. Of a
-    gru: score, dot or additive, how a state and what it looks at are compared."""
+    gru: score, dot or additive, how a state and what it looks at are compared.
+    """
 
     kind: str = "transformer"
     width: int = 64
@@ -50,7 +51,8 @@ class Arch:
 
 class DecoderBlock(nn.Module):
     """Each over its norm and added to x: attention to the steps before, to the memory, and a feed-forward net. x (B, T,
-    D), memory (B, S, D) -> (B, T, D)."""
+    D), memory (B, S, D) -> (B, T, D).
+    """
 
     def __init__(self, width: int, *, heads: int, ffn: int, nonlinearity: str, dropout: float) -> None:
         super().__init__()
@@ -111,7 +113,8 @@ class Transformer(nn.Module):
 class Recurrence(nn.Module):
     """As Transformer. The mean of what the encoder saw is added to each step of the answer: the decoder's states start
     at zero, and this is what they know before they have looked. What they find is added to them, so that all of it has
-    the channels of the answers' embedding, which may be the last layer too."""
+    the channels of the answers' embedding, which may be the last layer too.
+    """
 
     def __init__(self, arch: Arch, spec: DataSpec) -> None:
         super().__init__()

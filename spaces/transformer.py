@@ -36,7 +36,8 @@ class Arch:
     absolute, or one of the DISTANCES. pooling: mean, token (a class token), or both (the mean and the maximum). frame,
     hop: steps that the stem joins into one, and from one to the next. embedded: numbers of a token before that; 0 is
     the width. input_dropout: of those, and of what the answer is read from. apart, direct, level: of a forecast, see
-    `searchkit.nn.blocks.forecaster`."""
+    `searchkit.nn.blocks.forecaster`.
+    """
 
     width: int = 64
     heads: int = 4
@@ -57,7 +58,8 @@ class Arch:
 
 class Encoder(nn.Module):
     """(B, C, L) numbers or (B, L) tokens, and lengths (B,) where they vary -> (B, outputs). positions: None where
-    attention tells them."""
+    attention tells them.
+    """
 
     def __init__(
         self,
@@ -106,7 +108,8 @@ class Encoder(nn.Module):
 
 class Restorer(nn.Module):
     """Which token stood at each hidden step, by the embedding's own rows: (n hidden, vocabulary) logits (BERT: Devlin
-    et al. 2019, arXiv:1810.04805). Pre-training alone has it."""
+    et al. 2019, arXiv:1810.04805). Pre-training alone has it.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

@@ -30,7 +30,8 @@ FEWEST_PATCHES, MOST_PATCHES = 4, 100
 @dataclass(frozen=True)
 class Arch:
     """patch: the side of a patch in pixels. stem: patches, or convolutions. width: channels of a step. ffn: the
-    feed-forward net's width over it. positions: learned or sinusoidal. pooling: mean, or token (a class token)."""
+    feed-forward net's width over it. positions: learned or sinusoidal. pooling: mean, or token (a class token).
+    """
 
     patch: int = 2
     stem: str = "convolutions"

@@ -307,7 +307,8 @@ def free_name(runs: Path, space: str, task: str) -> str:
 
 def answer(run: Run, task: Task | None, more: Raise | None, reports: Path, console: Console, as_json: bool) -> None:
     """Do what the run's question asks and is not done yet; then say what came of it. A run that is resumed (more) loads
-    its own task."""
+    its own task.
+    """
     from searchkit import workflow
     from searchkit.cli import flags
     from searchkit.core.errors import NothingFeasible
@@ -707,7 +708,8 @@ def searchkit(
 
 def watch_for_crashes(run: Run | None = None) -> None:
     """A bug of ours, or a full disk: the traceback goes to a log, in the run where there is one; one sentence to the
-    screen."""
+    screen.
+    """
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         told = time.strftime("%Y-%m-%dT%H:%M:%S") + "\n" + "".join(traceback.format_exception(kind, error, trace))

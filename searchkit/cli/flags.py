@@ -147,7 +147,8 @@ def budget(given: Mapping[str, JSON], default: Budget) -> Budget:
 
 def raised(given: Mapping[str, JSON], before: Budget) -> Budget:
     """The budget of a run that goes on, with what --trials and --time-budget add to it. Raises BadInput where they
-    would take away: what is spent cannot be had back."""
+    would take away: what is spent cannot be had back.
+    """
     trials, text = given["trials"], given["time_budget"]
     if trials is not None and trials < before.trials:
         raise BadInput(f"--trials {trials} is below the run's own {before.trials}; --resume can only raise it.")

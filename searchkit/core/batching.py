@@ -26,7 +26,8 @@ Rows: TypeAlias = "slice | np.ndarray | Tensor"
 
 def count(ports: Sequence[TensorSpec], values: Mapping[str, Any]) -> int | None:
     """How many examples there are; None where nothing tells, for no port has an entry an example. Raises BadInput where
-    the ports disagree, or a counted one has not as many entries as its counts say."""
+    the ports disagree, or a counted one has not as many entries as its counts say.
+    """
     found = {p.name: int(values[p.name].shape[p.axis]) for p in ports if p.batched and p.counted_by is None}
     if not found:
         return None
@@ -87,7 +88,8 @@ def keys(ports: Sequence[TensorSpec], values: Mapping[str, np.ndarray]) -> list[
 
 def sizes(port: TensorSpec, found: tuple[int, ...]) -> tuple[int | None, ...]:
     """The `shape` of a port of which there is an array of shape `found`: of what all examples share, None is kept for
-    the axes that vary in `port`; of what each has, the sizes are those found, for all examples here have them."""
+    the axes that vary in `port`; of what each has, the sizes are those found, for all examples here have them.
+    """
     if port.batched:
         return found[: port.axis] + found[port.axis + 1 :]
     if len(found) != len(port.shape):

@@ -22,7 +22,8 @@ class Goal:
     chance makes 25 points and a good player 475. A tolerated drop is a share of it. most: a value that it cannot
     exceed, though scores of single examples may.
     unit: (K,), what an answer's entries along its first axis are measured in: an error is divided by it before anything
-    else, so that channels of different units weigh alike. () where answers are measured in their own unit."""
+    else, so that channels of different units weigh alike. () where answers are measured in their own unit.
+    """
 
     metric: str
     direction: Literal["maximize", "minimize"]
@@ -53,7 +54,8 @@ class Goal:
 @dataclass(frozen=True, slots=True)
 class Tolerance:
     """How much worse is still as good. max_drop: of a metric that is maximized, a share of its span (.005 is half a
-    point of accuracy). max_rise: of an error, relative (.02 is 2 % of it)."""
+    point of accuracy). max_rise: of an error, relative (.02 is 2 % of it).
+    """
 
     goal: Goal
     max_drop: float = 0.005
@@ -67,7 +69,8 @@ class Tolerance:
 
     def admits(self, value: float, reference: float, *, error: float = 0.0) -> bool:
         """error: the standard error of the difference. A smaller one passes too, for the examples cannot tell it from
-        none."""
+        none.
+        """
         slack = 1e-9  # half a point is half a point in floating point too
         if abs(value - reference) <= error:
             return True

@@ -33,7 +33,8 @@ _heard: threading.Event | None = None
 def interruptible(sentence: str) -> Iterator[None]:
     """Ctrl-C inside raises KeyboardInterrupt, which leaves the block as Interrupted with this sentence. Where Python
     dropped it, it is raised at the next `raise_if_interrupted`, or at the end. Outside the main thread nothing
-    changes."""
+    changes.
+    """
     global _heard
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -14,17 +14,20 @@ class HasMaskedHead(Protocol):
 
     def restorer(self) -> nn.Module:
         """A module over the network's own weights, and others that end with the pre-training: (B, L) bool, where tokens
-        are hidden, and the network's inputs -> (n hidden, vocabulary) logits, row by row."""
+        are hidden, and the network's inputs -> (n hidden, vocabulary) logits, row by row.
+        """
 
 
 @runtime_checkable
 class HasBootstrapValue(Protocol):
     """A network of action values that says by itself what the state after an action is worth, which its own values are
-    learnt from. Without it the largest of the target's values is."""
+    learnt from. Without it the largest of the target's values is.
+    """
 
     def bootstrap(self, own_BA: Tensor, target_BA: Tensor, action_B: Tensor) -> Tensor:
         """(B,) from the values of the state after: the network's own and those of its older copy, the target; and the
-        action, int64, that was taken there."""
+        action, int64, that was taken there.
+        """
 
 
 @runtime_checkable
@@ -40,7 +43,8 @@ class Variational(Protocol):
 
     def draw(self, *inputs: Tensor) -> tuple[Tensor, Tensor] | None:
         """A drawn answer, and of each example the divergence of what it was drawn from to its prior, (B,) nats. None
-        where this network draws nothing."""
+        where this network draws nothing.
+        """
 
 
 @runtime_checkable
@@ -49,7 +53,8 @@ class HasKVCache(Protocol):
     the exported graph gives it one step at a time. Its first input has the steps on its second axis.
 
     The exported file then takes `past`, (B, P, memory), the memories of the P ≥ 0 steps before, and gives `memory`,
-    (B, L, memory), those of its own steps: with no past it computes what `forward` does."""
+    (B, L, memory), those of its own steps: with no past it computes what `forward` does.
+    """
 
     @property
     def memory(self) -> int:

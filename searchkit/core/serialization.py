@@ -39,7 +39,8 @@ def freeze(value: Any) -> JSON:
 def thaw(kind: type[T], plain: JSON) -> T:
     """The inverse of `freeze` for a dataclass whose fields are plain values or tuples of them.
 
-    Raises BadInput where `plain` has a field that `kind` lacks, or lacks one that has no default."""
+    Raises BadInput where `plain` has a field that `kind` lacks, or lacks one that has no default.
+    """
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(plain) - known)
     if unknown:

@@ -29,7 +29,8 @@ class Trial(Protocol):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Hard limits on what is shipped; None does not limit. `size_bytes` is the size of the exported file as the recipe
-    would ship it, `latency_ms` the median at batch 1 on one thread."""
+    would ship it, `latency_ms` the median at batch 1 on one thread.
+    """
 
     size_bytes: int | None = None
     latency_ms: float | None = None
@@ -58,7 +59,8 @@ class Budget:
 
     def rung_epochs(self, steps_an_epoch: int) -> tuple[int, ...]:
         """The epochs at which trials are compared. A rung of fewer than `least_rung_steps` compares noise: it is left
-        out, so that a small data set has fewer rungs than a large one."""
+        out, so that a small data set has fewer rungs than a large one.
+        """
         epochs = sorted({max(1, round(self.epochs / self.eta**k)) for k in range(self.rungs)})
         return tuple(e for e in epochs if e * steps_an_epoch >= self.least_rung_steps or e == epochs[-1])
 

@@ -32,7 +32,8 @@ class Task(Protocol):
 
     def preprocessor(self) -> nn.Module:
         """Raw inputs (as tensors, in order) to model inputs: scaling, encoding. Exported as the head of the graph.
-        Returns a Tensor, or a tuple of them where the spec has several inputs."""
+        Returns a Tensor, or a tuple of them where the spec has several inputs.
+        """
 
     def postprocessor(self) -> nn.Module:
         """Model output to answers: softmax, sigmoid, or back to the target's unit. Exported as the graph's tail."""
@@ -72,7 +73,8 @@ class HasBundleFiles(Protocol):
 
     def bundle_files(self) -> dict[str, str]:
         """Files of the bundle, name to text, beside those that every bundle has, or in place of its run.py. Scripts
-        import numpy, onnxruntime and each other alone."""
+        import numpy, onnxruntime and each other alone.
+        """
 
 
 @runtime_checkable
@@ -89,7 +91,8 @@ class Calibrated(Protocol):
 
     def calibrate(self, predict: Predict) -> dict[str, JSON]:
         """What the bundle's manifest says of the shipped file beside, from val alone. Of a threshold: "output", the
-        answer that it is for; "threshold"; "above" and "below", what an example is; "quantile" and "of", of what."""
+        answer that it is for; "threshold"; "above" and "below", what an example is; "quantile" and "of", of what.
+        """
 
 
 @runtime_checkable
@@ -103,7 +106,8 @@ class ComparesOutput(Protocol):
 @runtime_checkable
 class Grouped(Protocol):
     """A task with examples that hang together (windows that share steps, recordings of one speaker), so that they do
-    not count for as many as they are."""
+    not count for as many as they are.
+    """
 
     def groups(self, split: Split) -> np.ndarray | None:
         """(n,) whole numbers: examples with the same number are resampled together. None: each is by itself."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """inputs: as `DataSpec.inputs`, in order, on the device. target: what the task's loss wants, e.g. (B, n_classes)
-    soft labels, (B, n_targets) standardised values, or the clean input."""
+    soft labels, (B, n_targets) standardised values, or the clean input.
+    """
 
     inputs: tuple[Tensor, ...]
     target: Tensor

@@ -22,7 +22,8 @@ def learn(
 ) -> dict[str, JSON]:
     """A tokenizer as plain JSON. size: tokens at most, number 0 among them; None for the characters alone.
 
-    Raises BadInput where the characters alone are more than `size`."""
+    Raises BadInput where the characters alone are more than `size`.
+    """
     texts = [prefix + (text.lower() if lowercase else text) for text in texts]
     alphabet = sorted({character for text in texts for character in text})
     tokens = ["", *alphabet]
@@ -43,7 +44,8 @@ def learn(
 
 def learn_words(texts: Iterable[str], *, size: int, steps: int) -> dict[str, JSON]:
     """A tokenizer as plain JSON: the most frequent words, folded to lower case. size: tokens at most, number 0 among
-    them. A word that stands once is left out, so that the network learns from train what an unknown word is like."""
+    them. A word that stands once is left out, so that the network learns from train what an unknown word is like.
+    """
     counts = Counter(word for text in texts for word in WORDS.findall(text.lower()))
     common = sorted((word for word, n in counts.items() if n > 1), key=lambda word: (-counts[word], word))
     tokens = ["", *common[: size - 1]]
@@ -52,7 +54,8 @@ def learn_words(texts: Iterable[str], *, size: int, steps: int) -> dict[str, JSO
 
 def _merges(counts: dict[tuple[int, ...], int], first: int, size: int) -> list[list[int]]:
     """The pairs to merge, most frequent first (ties: the smaller numbers), until there are `size` tokens or none stands
-    twice. counts: pieces as token numbers, with how often each stands. first: the number of the first new token."""
+    twice. counts: pieces as token numbers, with how often each stands. first: the number of the first new token.
+    """
     pieces, weights = [list(piece) for piece in counts], list(counts.values())
     totals: Counter[tuple[int, int]] = Counter()
     holders: defaultdict[tuple[int, int], set[int]] = defaultdict(set)

@@ -35,7 +35,8 @@ class RawDataset:
     """Examples as they were found. x: (n, …). target: (n,) of any type, (n, n_targets), or None. more: what else
     belongs to the examples, by the name of its port. given: rows by split where the source says which they are; where
     it does so of train, rows that it names nowhere are in no split. where: the words that an error names it by.
-    modality: None to be guessed."""
+    modality: None to be guessed.
+    """
 
     name: str
     x: np.ndarray
@@ -141,7 +142,8 @@ class Target:
 
 def standard_dtype(values: np.ndarray, where: str) -> np.ndarray:
     """uint8 and int16 as they are, every other number as float32. Raises BadInput on what is not a finite number; the
-    table loaders, where NaN is a missing value, do their own check."""
+    table loaders, where NaN is a missing value, do their own check.
+    """
     if values.dtype.kind not in "biuf":
         raise BadInput(f"The examples of {where} are of type {values.dtype}; they must be numbers.")
     if values.dtype in (np.uint8, np.int16):

@@ -12,7 +12,8 @@ from searchkit.data.dataset import RawDataset
 
 def undirected(edges: np.ndarray, n_nodes: int, where: str) -> np.ndarray:
     """(2, E) int64, each edge both ways, once, without loops, in order. edges: (2, E), (E, 2) where it is not. Raises
-    BadInput."""
+    BadInput.
+    """
     if edges.ndim != 2 or 2 not in edges.shape or edges.dtype.kind not in "iu":
         raise BadInput(
             f"The edges of {where} have shape {edges.shape} and type {edges.dtype}; they must be (n_edges, 2) or "
@@ -42,7 +43,8 @@ def node_graph(
     labels: tuple[str, ...] = (),
 ) -> RawDataset:
     """One graph. nodes: (N, features). edges: as `undirected`. target: (N,) or (N, n_targets). given: nodes by split.
-    Raises BadInput."""
+    Raises BadInput.
+    """
     if nodes.ndim != 2 or 0 in nodes.shape:
         raise BadInput(f"The features of {where} have shape {nodes.shape}; they must be (n_nodes, n_features).")
     if len(target) != len(nodes):
@@ -62,7 +64,8 @@ def many_graphs(
     labels: tuple[str, ...] = (),
 ) -> RawDataset:
     """A graph an example. graphs: (nodes (N, features), edges as `undirected`, numbered within the graph) of each.
-    Raises BadInput."""
+    Raises BadInput.
+    """
     if len(target) != len(graphs):
         raise BadInput(f"{where} has {len(graphs):,} graphs and {len(target):,} labels; give one label for each graph.")
     joined = []

@@ -15,7 +15,8 @@ def stacked(rows: Sequence[np.ndarray], steps: int | None, where: str) -> tuple[
     """rows: (C, steps of the row) each. Gives (n, C, L) and (n,) int64 lengths; None where all rows are of one length.
 
     steps: L; a longer row loses its end, a shorter one gains zeros, and there are no lengths. Raises BadInput where the
-    array would not fit in memory."""
+    array would not fit in memory.
+    """
     lengths = np.array([row.shape[1] for row in rows], dtype=np.int64)
     longest = int(lengths.max()) if steps is None else steps
     channels, dtype = rows[0].shape[0], rows[0].dtype

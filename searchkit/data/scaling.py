@@ -12,7 +12,8 @@ def channel_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(C,) mean and (C,) standard deviation over the given rows; 1 where a channel is constant.
 
-    valid: (n, L) bool for x (n, C, L), the steps that are no padding."""
+    valid: (n, L) bool for x (n, C, L), the steps that are no padding.
+    """
     blocks = [rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)]
 
     def total(shift: np.ndarray | float, power: int) -> np.ndarray:

@@ -19,7 +19,8 @@ def split_rows(
     n: int, strata: np.ndarray | None, *, given: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, np.ndarray]:
     """Ascending row indices by split. strata: (n,) int, what to keep the shares of. given: rows that are kept as they
-    are; the rest is shared out among the splits that are not given, and in none where all are."""
+    are; the rest is shared out among the splits that are not given, and in none where all are.
+    """
     rows = {split: np.sort(chosen).astype(np.int64) for split, chosen in given.items()}
     rest = np.setdiff1d(np.arange(n), np.concatenate([*rows.values(), np.empty(0, np.int64)]))
     if "train" in rows and {"val", "test"} - set(rows):  # what is missing is held out from the given training rows
@@ -48,7 +49,8 @@ def _take(rows: np.ndarray, strata: np.ndarray | None, share: float, *, seed: in
 
 def rows_named(files: Sequence[Path], pattern: str, where: str) -> np.ndarray:
     """The rows whose file has a name like `pattern`, with the wildcards of a shell. Raises BadInput where none has, or
-    all have."""
+    all have.
+    """
     rows = np.array([row for row, file in enumerate(files) if fnmatchcase(file.name, pattern)], dtype=np.int64)
     if len(rows) in (0, len(files)):
         raise BadInput(

@@ -42,7 +42,8 @@ def summarise(data: Dataset, ports: tuple[TensorSpec, ...], *, examples: Dataset
 
 def duplicates(data: Dataset, ports: tuple[TensorSpec, ...]) -> tuple[int, int]:
     """Rows whose inputs repeat those of an earlier row of the same split, and test rows whose inputs stand in train or
-    val too. Targets are not compared."""
+    val too. Targets are not compared.
+    """
     keys = batching.keys(ports, data.inputs)
     seen = {split: {keys[row] for row in rows} for split, rows in data.rows.items()}
     repeated = sum(len(rows) - len(seen[split]) for split, rows in data.rows.items())

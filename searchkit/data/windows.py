@@ -11,7 +11,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 @dataclass(frozen=True)
 class Cut:
     """How examples are cut from the stream. targets: the channels that are forecast. ends: the rows at which train, val
-    and test end. times: what was found of them, in words."""
+    and test end. times: what was found of them, in words.
+    """
 
     window: int
     horizon: int

@@ -50,7 +50,8 @@ def collect(
     call for the same files reads them. Latencies are measured anew when the set of files changes, all in one
     interleaved session: a ratio between two sessions means nothing.
 
-    asked: "recipe", "wish" and "command" of this line, for the report; the run's own question where it is None."""
+    asked: "recipe", "wish" and "command" of this line, for the report; the run's own question where it is None.
+    """
     from searchkit.onnx import measure  # torch: the statistics above do without it
 
     run, goal, asked = ctx.run, ctx.task.goal, dict(freeze(asked or {}))
@@ -166,7 +167,8 @@ def errors(
 
     One class an example: "confusion", rows the truth. Several labels: "labels", counts by label. values: "points",
     (truth, predicted) of each target, thinned evenly. forecast: "by_step", the mean squared error of each step to come,
-    by name, of the file and of what stands beside it. The others: "histogram" of the scores, and its "edges"."""
+    by name, of the file and of what stands beside it. The others: "histogram" of the scores, and its "edges".
+    """
     truth, given = evaluation.targets, evaluation.decisions
     if kind == "classes" and truth.ndim == 1:
         size = int(max(truth.max(), given.max())) + 1
@@ -190,7 +192,8 @@ def errors(
 
 def pictures(task: Task, fp32: Evaluation, shipped: Evaluation) -> JSON:
     """What a reader sees where the answers are pictures, as plain data: "shape" (n, height, width, channels) and by
-    name of the row its bytes in base64, evenly chosen from test. None where the answers are something else."""
+    name of the row its bytes in base64, evenly chosen from test. None where the answers are something else.
+    """
     main = task.inputs[0]
     if main.name != "image" and task.answers[0].name != "image" or fp32.decisions.ndim < 3:
         return None
@@ -231,7 +234,8 @@ def _by_step(evaluation: Evaluation) -> list[float]:
 
 def _score(ctx: Context, artifact: Artifact, sha256: str) -> Evaluation:
     """The artifact's file on test; from the run's folder evidence/ where this very file has been scored before and the
-    answers are whole."""
+    answers are whole.
+    """
     from searchkit.onnx.predictor import OnnxPredictor
 
     kept = _kept(ctx.run, artifact.id, sha256)

@@ -37,7 +37,8 @@ _CHUNK = 4_000_000  # resampled scores held at once: 32 MB
 @dataclass(frozen=True, slots=True)
 class Interval:
     """An estimate and its 95 % interval, over n examples. method: wilson, bca, percentile or bonett-price; "of groups"
-    is added where whole groups of examples were resampled."""
+    is added where whole groups of examples were resampled.
+    """
 
     value: float
     low: float
@@ -49,7 +50,8 @@ class Interval:
 @dataclass(frozen=True, slots=True)
 class Difference:
     """`a` less `b` on the same examples. indistinguishable: the interval holds 0. better: whether `a` is the
-    better in the goal's direction; None where the interval does not say."""
+    better in the goal's direction; None where the interval does not say.
+    """
 
     value: float
     low: float
@@ -62,7 +64,8 @@ class Difference:
 
 def metric_interval(goal: Goal, scores: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None) -> Interval:
     """The goal's value over `scores` (n,) and its interval: Wilson for a mean of zeros and ones, else BCa. groups: (n,)
-    whole numbers, examples with the same one are resampled together."""
+    whole numbers, examples with the same one are resampled together.
+    """
     scores = _checked(scores)
     value = goal.value(scores)
     if not goal.root and groups is None and is_binary(scores):
@@ -88,7 +91,8 @@ def paired_difference(
     goal: Goal, a: np.ndarray, b: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None
 ) -> Difference:
     """goal.value(a) − goal.value(b), where a[i] and b[i], (n,) each, are the scores of two models on example i. groups:
-    as in `metric_interval`."""
+    as in `metric_interval`.
+    """
     a, b = _checked(a), _checked(b)
     if a.shape != b.shape:
         raise ValueError(f"pairs need one score an example from each: {a.shape} against {b.shape}")
@@ -140,7 +144,8 @@ def _totals(scores: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _bootstrap_means(scores: np.ndarray, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
     """Means of RESAMPLES resamples with replacement, of whole groups where there are any. (n,) gives (RESAMPLES,);
-    (n, k) resamples rows: (RESAMPLES, k)."""
+    (n, k) resamples rows: (RESAMPLES, k).
+    """
     rng, n = np.random.default_rng(seed), len(scores)
     if groups is not None:
         sums, sizes = _totals(scores, groups)
@@ -170,7 +175,8 @@ def _bca(scores: np.ndarray, seed: int, groups: np.ndarray | None = None) -> tup
     """Percentiles of the bootstrap means, moved for their bias and for the skewness of the scores (Efron 1987).
 
     For a mean the jackknife's acceleration is Σd³ / 6(Σd²)^1.5 with d the deviations, of groups their sums. sqrt is
-    monotone and BCa respects such maps, so the interval of a root mean is the root of this one."""
+    monotone and BCa respects such maps, so the interval of a root mean is the root of this one.
+    """
     deviations = scores - scores.mean()
     if groups is not None:
         deviations = _totals(deviations, groups)[0]
@@ -229,7 +235,8 @@ def agreement(
     mean square over the split: by less than what is wrong with b anyhow. generation: as reconstruction, the error of
     b's answer being its distance to the nearest of all targets. values, forecast: as reconstruction, each difference in
     the unit of b's error on its own target, or step. groups: as in `metric_interval`; where all examples are alike in
-    this, Wilson's interval of as many as there are groups."""
+    this, Wilson's interval of as many as there are groups.
+    """
     a, b = np.asarray(decisions_a), np.asarray(decisions_b)
     if a.shape != b.shape:
         raise ValueError(f"decisions over the same examples have one shape: {a.shape} against {b.shape}")

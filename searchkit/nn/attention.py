@@ -31,7 +31,8 @@ class RelativePositionBias(nn.Module):
     arXiv:1803.02155, equation 4). "disentangled", the query's product with the distance's key and the key's with the
     distance's query, the heads' own (DeBERTa: He et al., 2021, arXiv:2006.03654, equation 4). There these are one table
     of embedded distances, times a matrix a layer. The products are constants once trained, and where a table has no
-    more rows than columns they can be any, so that here they are the parameters: (heads, K, R)."""
+    more rows than columns they can be any, so that here they are the parameters: (heads, K, R).
+    """
 
     def __init__(self, heads: int, head_width: int, *, kind: str) -> None:
         super().__init__()
@@ -81,7 +82,8 @@ def _chosen(by_distance_BNLR: Tensor, index_LS: Tensor) -> Tensor:
 class Attention(Structured):
     """Multi-head self-attention: (B, L, D) -> (B, L, D). Vaswani et al., 2017. Heads are cut whole; the width of a head
     stays, so that the scale of its scores does. causal: a step attends to itself and to those before it. distances: a
-    kind of Distances, or "" for scores of the content alone."""
+    kind of Distances, or "" for scores of the content alone.
+    """
 
     def __init__(
         self, width: int, *, heads: int, dropout: float = 0.0, causal: bool = False, distances: str = ""
@@ -141,7 +143,8 @@ class Attention(Structured):
     def resume(self, x: Tensor, past_BPM: Tensor) -> tuple[Tensor, Tensor]:
         """The steps x that follow P others, causally: (B, L, D), and their own memory, (B, L, M).
 
-        past_BPM: the memories of the steps before, P ≥ 0 of them."""
+        past_BPM: the memories of the steps before, P ≥ 0 of them.
+        """
         assert self.causal, "what later steps change cannot be gone on from"
         memory_BLM = torch.cat([self.k(x), self.v(x)], 2)
         k, v = torch.cat([past_BPM, memory_BLM], 1).chunk(2, 2)
@@ -180,7 +183,8 @@ class CrossAttention(Attention):
     """Multi-head attention of one row's steps to those of another: x (B, T, D), memory (B, S, D) -> (B, T, D).
 
     score: "dot", the scaled product (Vaswani et al., 2017), or "additive", a layer of tanh units over query and key
-    (Bahdanau et al., 2015, arXiv:1409.0473). Both rows have the same channels, which are cut from both at once."""
+    (Bahdanau et al., 2015, arXiv:1409.0473). Both rows have the same channels, which are cut from both at once.
+    """
 
     def __init__(self, width: int, *, heads: int, dropout: float = 0.0, score: str = "dot") -> None:
         super().__init__(width, heads=heads, dropout=dropout)
@@ -277,7 +281,8 @@ def _sinusoids(length: int, width: int) -> Tensor:
 
 class TiedOutput(Structured):
     """From a step to one number a token by the embedding's own rows: (B, L, D) -> (B, L, V). Press and Wolf, 2017,
-    arXiv:1608.05859. It has no tensor of its own: where the embedding loses a channel, it has lost it too."""
+    arXiv:1608.05859. It has no tensor of its own: where the embedding loses a channel, it has lost it too.
+    """
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()

@@ -16,7 +16,8 @@ class MixedDepthwise(Structured):
 
     Each size has a run of consecutive channels, all as wide as multiples of four allow, which is what ONNX Runtime's
     quick depthwise kernels take; of any number where there are too few channels for that. Cutting a channel narrows the
-    run that it lies in. A size whose last channel went keeps a weight of no elements and computes nothing."""
+    run that it lies in. A size whose last channel went keeps a weight of no elements and computes nothing.
+    """
 
     coupled = True
 

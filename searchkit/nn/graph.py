@@ -47,7 +47,8 @@ def owners(counts_G: Tensor, total: int) -> Tensor:
 
 def disjoint(edges: Tensor, n_nodes_G: Tensor, n_edges_G: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Many graphs as one. edges (2, E) number the nodes of each graph from 0; n: nodes in all. Returns the edges by the
-    nodes of the whole, and (N,) the graph of each node."""
+    nodes of the whole, and (N,) the graph of each node.
+    """
     first_G = n_nodes_G.cumsum(0) - n_nodes_G
     return edges + first_G[owners(n_edges_G, edges.shape[1])], owners(n_nodes_G, n)
 
@@ -65,7 +66,8 @@ def neighbours_sum(x_NC: Tensor, edges: Tensor) -> Tensor:
 
 def pool_nodes(x_NC: Tensor, graph_N: Tensor, n_nodes_G: Tensor, how: str) -> Tensor:
     """(G, C): sum, mean or max over the nodes of each graph; 0 for a graph of none, and at least 0 for max, whose
-    values come from a ReLU."""
+    values come from a ReLU.
+    """
     n = n_nodes_G.shape[0]
     if how == "max":
         return segment_max(x_NC, graph_N, x_NC.new_zeros((n, x_NC.shape[1])))
@@ -79,7 +81,8 @@ def pool_nodes(x_NC: Tensor, graph_N: Tensor, n_nodes_G: Tensor, how: str) -> Te
 class GraphConvolution(Structured):
     """The sum of a node and its neighbours, each divided by the roots of both degrees, times a matrix: (N, C) ->
     (N, D). Kipf and Welling, 2017, arXiv:1609.02907, equation 2; the loops are added here. The bias comes after the
-    sum, which is why this is no nn.Linear."""
+    sum, which is why this is no nn.Linear.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -118,7 +121,8 @@ class GraphAttention(Structured):
 
     Heads are cut whole. Side by side they are the outputs, and K channels in a row go together; where their mean is
     taken they are inner units, and the outputs are channels that all heads have. Softmax without a sort: each score
-    less the largest of its node."""
+    less the largest of its node.
+    """
 
     def __init__(
         self, inputs: int, head_width: int, *, heads: int, mean: bool = False, dropout: float = 0.0, slope: float = 0.2

@@ -25,7 +25,8 @@ class Part:
 
     Unit u of n stands at b·n·run + u·run + r for every b < blocks and r < run: an LSTM's unit lies in four gate blocks,
     an attention head is a run of rows. first: where the units of a side are shared out to several tensors, the number
-    of the first one that lies in this tensor (whose own numbers start at 0); None where all of them lie here."""
+    of the first one that lies in this tensor (whose own numbers start at 0); None where all of them lie here.
+    """
 
     owner: nn.Module
     name: str
@@ -99,7 +100,8 @@ class _Surrogate(torch.autograd.Function):
     """One autograd node from x to zeros of `shape`: a tracer that walks the graph sees one step, whatever is inside.
 
     `anchor`, a parameter, gives the node a place in the graph even where x is an input of the network. `other`: a
-    second tensor that the module reads, whose channels are cut with those of x."""
+    second tensor that the module reads, whose channels are cut with those of x.
+    """
 
     @staticmethod
     def forward(

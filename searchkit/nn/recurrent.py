@@ -46,7 +46,8 @@ class Recurrent(Structured):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Xavier input weights, an orthogonal recurrent matrix a gate (Saxe et al., 2014), a forget bias of 1 for LSTMs
-        (Jozefowicz et al., 2015)."""
+        (Jozefowicz et al., 2015).
+        """
         hidden = self.out_channels
         for block in torch.split(self.weight_ih[0], hidden):
             nn.init.xavier_uniform_(block)
@@ -147,7 +148,8 @@ def _recurrent_shape(
 
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """For `torch.onnx.export(dynamo=True, custom_translation_table=…)`: a Recurrent becomes one RNN, GRU or LSTM node,
-    so that the number of steps may vary; its weights are initializers as they stand."""
+    so that the number of steps may vary; its weights are initializers as they stand.
+    """
     from onnxscript import opset20  # at export only: half a second
 
     op: Any = opset20

@@ -17,7 +17,8 @@ def valid_steps(x_BLC: Tensor, lengths_B: Tensor) -> Tensor:
 
 def trim(x: Tensor, lengths_B: Tensor | None) -> Tensor:
     """(B, …, L) -> (B, …, L') with no more steps than the longest row has. For training: what stands behind them costs
-    time and changes nothing. In an exported graph the number of steps must not depend on a value."""
+    time and changes nothing. In an exported graph the number of steps must not depend on a value.
+    """
     return x if lengths_B is None else x[..., : int(lengths_B.max())]
 
 
@@ -33,7 +34,8 @@ def reverse(x_BLC: Tensor, lengths_B: Tensor | None) -> Tensor:
 def pool(x_BLD: Tensor, lengths_B: Tensor | None, how: str) -> Tensor:
     """(B, L, D) -> (B, D) over the valid steps; how: first, last, mean or max. A row has at least one valid step.
 
-    The last state of the reversed direction of a bidirectional network stands first."""
+    The last state of the reversed direction of a bidirectional network stands first.
+    """
     if how == "first":
         return x_BLD[:, 0]
     if lengths_B is None:

@@ -34,7 +34,8 @@ _NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm)
 def parts(module: nn.Module, side: str) -> tuple[Part, ...]:
     """The tensor slices that the units of a side ("in", "out", "inner") of a module own; () where it owns none.
 
-    Norms, PReLU and depthwise convolutions are coupled: "in" and "out" are the same units."""
+    Norms, PReLU and depthwise convolutions are coupled: "in" and "out" are the same units.
+    """
     if isinstance(module, Structured):
         return module.parts(side)  # type: ignore[arg-type]
     if isinstance(module, _ConvNd):
@@ -64,7 +65,8 @@ def _depthwise(module: nn.Module) -> bool:
 
 def _within(module: nn.Module, side: str, drop: Sequence[int]) -> list[int]:
     """A grouped convolution stores only the channels of one group along the axis that it groups. The same positions go
-    in every group (`_units` ties them together), so the first group tells which."""
+    in every group (`_units` ties them together), so the first group tells which.
+    """
     grouped = "out" if isinstance(module, _ConvTransposeNd) else "in"
     if not isinstance(module, _ConvNd) or _depthwise(module) or module.groups == 1 or side != grouped:
         return sorted(set(drop))
@@ -138,7 +140,8 @@ def mask_edits_(module: nn.Module, edits: Iterable[JSON]) -> None:
     """Zero what the edits would cut, in place, so that the network computes what the cut one does: rows, biases,
     columns and scales become 0. Exact unless a LayerNorm or GroupNorm takes its mean over the units that went.
 
-    The edits must all count in the indices of `module` as it stands: those of one round of pruning."""
+    The edits must all count in the indices of `module` as it stands: those of one round of pruning.
+    """
     for edit in edits:
         target, side, drop = _target(module, edit)
         if isinstance(target, Part):
@@ -177,7 +180,8 @@ def _parameter(module: nn.Module, path: str, axis: int) -> Part:
 @dataclass(frozen=True, slots=True)
 class Member:
     """One side of one module in a group. indices[u]: what unit u of the group is there. side "axis<k>" is axis k of a
-    parameter that stands by itself."""
+    parameter that stands by itself.
+    """
 
     name: str
     side: str
@@ -201,7 +205,8 @@ def prunable_groups(
 
     example: inputs of at least 2 rows. protected: modules whose output is not to be cut; the network's outputs never
     are. A group is kept only when the network still runs, and keeps its output shapes, with one of its units cut: what
-    tracing got wrong is left whole and named, not broken."""
+    tracing got wrong is left whole and named, not broken.
+    """
     shapes = [tuple(y.shape) for y in _outputs(copy.deepcopy(module).eval(), example)]
     groups, refused = [], []
     for group in (*_traced(module, example, frozenset(protected)), *_inner(module)):
@@ -264,7 +269,8 @@ class _Coupled(_Sides):
 
 def _traced(module: nn.Module, example: Sequence[Tensor], protected: frozenset[str]) -> list[Group]:
     """The groups of torch-pruning's graph, read off a copy in training mode, so that heads that only training reads (a
-    VAE's variance) are in it."""
+    VAE's variance) are in it.
+    """
     net = copy.deepcopy(module).requires_grad_(True)
     names = {m: name for name, m in net.named_modules()}
     structured = {type(m): _Coupled() if m.coupled else _Sides() for m in net.modules() if isinstance(m, Structured)}
@@ -305,7 +311,8 @@ def _forward(net: nn.Module) -> Callable[[nn.Module, Any], list[Tensor]]:
 
 def _coarsest(graph: Any, found: Any) -> Any:
     """The same group seen from its member with the fewest indices, if that sees all of it. Where a Linear feeds a
-    picture, sixteen of its rows are one channel; seen from the rows, only the first one's tie to it is kept."""
+    picture, sixteen of its rows are one channel; seen from the rows, only the first one's tie to it is kept.
+    """
     root, coarse = found[0], min(found, key=lambda item: len(item.idxs))
     if len(coarse.idxs) == len(root.idxs) or coarse.dep.target.module is root.dep.target.module:
         return found
@@ -343,7 +350,8 @@ def _group(graph: Any, found: Any, names: dict[nn.Module, str]) -> Group:
 def _units(size: int, tied: Iterable[tuple[int, int, Sequence[tuple[int, int]]]]) -> list[int]:
     """The unit of each root index. Two root indices are one unit where they meet in a module: at the same index (a
     flattened channel), at the same place of two groups of a grouped convolution or GroupNorm, `width` apart, or in the
-    same `run` of channels in a row (a head)."""
+    same `run` of channels in a row (a head).
+    """
     parent = list(range(size))
 
     def find(i: int) -> int:

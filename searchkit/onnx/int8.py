@@ -48,7 +48,8 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     `target`.
 
     batches: raw inputs, read one at a time, so that memory does not grow with their number. The graph before the first
-    and after the last weighted operator, which scales features and answers, stays fp32."""
+    and after the last weighted operator, which scales features and answers, stays fp32.
+    """
     model = _named(onnx_io.load(source))
     _finite(model)
     excluded = [*_outside(model), *_joining_the_past(model), *_with_infinities(model), *_by_stacks(model)]
@@ -75,7 +76,8 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
 
 def dynamic(source: Path, target: Path) -> int:
     """Quantize matrix products and LSTMs, their activations call by call (U8), and store the weights of what has no
-    such kernel worth having (convolutions: 5–18× slower; GRU: none) in int8 too. The bytes of `target`."""
+    such kernel worth having (convolutions: 5–18× slower; GRU: none) in int8 too. The bytes of `target`.
+    """
     model = _named(onnx_io.load(source))
     raw = _quantized(
         lambda folder: ort_quantize_dynamic(
@@ -95,14 +97,16 @@ def dynamic(source: Path, target: Path) -> int:
 
 def _by_vectors(model: onnx.ModelProto) -> list[str]:
     """Names of the products with a vector (the scores of attention pooling): the quantizer gives a vector a scale for
-    each of its numbers, and then multiplies them with an output that has no such axis."""
+    each of its numbers, and then multiplies them with an output that has no such axis.
+    """
     vectors = {w.name for w in model.graph.initializer if len(w.dims) == 1}
     return [n.name for n in model.graph.node if n.op_type == "MatMul" and vectors.intersection(n.input)]
 
 
 def _by_stacks(model: onnx.ModelProto) -> list[str]:
     """Names of the products with a stack of matrices, one a head: ONNX Runtime 1.31 takes one scale for all of it, or
-    fails when it runs."""
+    fails when it runs.
+    """
     stacks = {w.name for w in model.graph.initializer if len(w.dims) > 2}
     return [n.name for n in model.graph.node if n.op_type == "MatMul" and stacks.intersection(n.input)]
 
@@ -143,7 +147,8 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _outside(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes that no weighted operator of the network feeds, or that feed none, those themselves left out.
-    A preprocessor's own products (a spectrogram's bands) are not the network's: 8 bits do not hold a power's range."""
+    A preprocessor's own products (a spectrogram's bands) are not the network's: 8 bits do not hold a power's range.
+    """
     nodes = list(model.graph.node)
     works = {node.name for node in nodes if node.op_type in WEIGHTED} - _of_preprocessor(model)
     after: set[str] = set()
@@ -169,7 +174,8 @@ def _of_preprocessor(model: onnx.ModelProto) -> set[str]:
 
 def _joining_the_past(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes that join what earlier calls left behind to what this one has. Calibration begins without a
-    past and sees no range of it; after the join it has that of what is joined to it."""
+    past and sees no range of it; after the join it has that of what is joined to it.
+    """
     past = {onnx_io.PAST}.intersection(value.name for value in model.graph.input)
     joining = []
     for node in model.graph.node:
@@ -184,7 +190,8 @@ def _joining_the_past(model: onnx.ModelProto) -> list[str]:
 
 def _finite(model: onnx.ModelProto) -> None:
     """Infinite constants become the largest finite number, which masks as well: the quantizer takes the range of every
-    tensor, of those that it is to leave alone too, and fails where one has no end."""
+    tensor, of those that it is to leave alone too, and fails where one has no end.
+    """
     most = np.finfo(np.float32).max
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
@@ -201,7 +208,8 @@ _CARRIES = (
 def _with_infinities(model: onnx.ModelProto) -> list[str]:
     """Names of the nodes that read a number that stands for infinity: a mask's, up to the softmax or maximum in which
     it vanishes. In 8 bits, a range that holds it has one value for all other numbers: the attention of a masked softmax
-    is then the mean of the steps that it sees."""
+    is then the mean of the steps that it sees.
+    """
     carried = {
         tensor.name
         for tensor in model.graph.initializer
@@ -221,7 +229,8 @@ _INFINITE = 1e30
 
 def _drop_zero_points(model: onnx.ModelProto) -> None:
     """A symmetric tensor's zero points are all 0, which is what leaving them out means. Not those of a Gemm: ONNX
-    Runtime 1.31 then leaves it in fp32 (measured: 1.64 for 1.37 of the latency)."""
+    Runtime 1.31 then leaves it in fp32 (measured: 1.64 for 1.37 of the latency).
+    """
     values = {tensor.name: tensor for tensor in model.graph.initializer}
     of_gemm = {name for node in model.graph.node if node.op_type == "Gemm" for name in node.input}
     for node in model.graph.node:
@@ -233,7 +242,8 @@ def _drop_zero_points(model: onnx.ModelProto) -> None:
 
 def _float_biases(model: onnx.ModelProto, *, but_of: set[str]) -> None:
     """Biases as 4 bytes instead of 4 and a scale of 4: ONNX Runtime makes them int32 itself when it opens the file, for
-    operators whose result is quantized. but_of: results of operators where it is not."""
+    operators whose result is quantized. but_of: results of operators where it is not.
+    """
     values = {tensor.name: tensor for tensor in model.graph.initializer}
     kept = {name for node in model.graph.node if but_of.intersection(node.output) for name in node.input}
     for node in [node for node in model.graph.node if node.op_type == "DequantizeLinear"]:
@@ -247,7 +257,8 @@ def _float_biases(model: onnx.ModelProto, *, but_of: set[str]) -> None:
 
 def _float_tail(model: onnx.ModelProto) -> set[str]:
     """Let the last matrix product give floats: 8 bits of a regression's range would be the answer's own error. Returns
-    the names of the results that are float now."""
+    the names of the results that are float now.
+    """
     makers = {name: node for node in model.graph.node for name in node.output}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
@@ -297,7 +308,8 @@ def _drop_unused(model: onnx.ModelProto) -> None:
 class Arithmetic:
     """Where the multiply-accumulates of a file happen once ONNX Runtime has optimized it.
 
-    int8_share: of the MACs, 0 to 1. fp32: weighted operators that stayed fp32, with their number."""
+    int8_share: of the MACs, 0 to 1. fp32: weighted operators that stayed fp32, with their number.
+    """
 
     int8_share: float
     fp32: dict[str, int]

@@ -49,7 +49,8 @@ def load(path: Path) -> onnx.ModelProto:
     """The model of a file that passes the checker and holds all of its data.
 
     Raises BadInput where the file is missing, is no ONNX model, or keeps data outside itself (a way to read any file of
-    the machine: CVE-2024-27318, CVE-2025-51480)."""
+    the machine: CVE-2024-27318, CVE-2025-51480).
+    """
     if not path.is_file():
         raise BadInput(f"No file at {path}; give the path of an ONNX model.")
     try:
@@ -136,7 +137,8 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
 
 def ports(opened: ort.InferenceSession) -> tuple[TensorSpec, ...]:
     """The inputs of a file, and how examples lie in them, from the names of its axes: see `_name_axes`. In a file of
-    another maker, an input is batched where its first axis is called batch."""
+    another maker, an input is batched where its first axis is called batch.
+    """
     counters = {value.name for value in opened.get_inputs() if value.shape == ["batch"]}
     found = []
     for value in opened.get_inputs():
@@ -187,7 +189,8 @@ def export(
 
     example: by port name, at least one example; only shapes and dtypes matter. The axis of the examples is dynamic, and
     so is every axis that a port leaves None. A HasKVCache module is exported with its past and its memory. What the
-    exporter cannot express raises torch.onnx.OnnxExporterError."""
+    exporter cannot express raises torch.onnx.OnnxExporterError.
+    """
     import torch
 
     from searchkit.nn.recurrent import onnx_translations
@@ -255,7 +258,8 @@ def _dynamic_axes(port: TensorSpec) -> dict[int, Any]:
 
 def _name_axes(model: onnx.ModelProto, inputs: tuple[TensorSpec, ...], answers: tuple[TensorSpec, ...]) -> None:
     """Call the dynamic axes by what they are instead of s77: batch, or the name of the input that counts them, so that
-    the file tells how examples lie in it (`ports` reads it); else length. The numbers of axes that are fixed stay."""
+    the file tells how examples lie in it (`ports` reads it); else length. The numbers of axes that are fixed stay.
+    """
     values = {value.name: value for value in [*model.graph.input, *model.graph.output]}
     for port in [*inputs, *answers]:
         dims = values[port.name].type.tensor_type.shape.dim
@@ -294,7 +298,8 @@ def _quick_and_quiet() -> Iterator[None]:
     """Silence what the exporter says of itself, and keep the exporter's own table of translations between calls.
 
     It parses some 500 translations from their source text at each call: .9 of 1.5 s, measured. The table is the same
-    each time, so each call gets a copy of it."""
+    each time, so each call gets a copy of it.
+    """
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     logger = logging.getLogger("torch.onnx")
@@ -334,7 +339,8 @@ def _torchlib() -> dict[Any, list[Any]]:
 def weight_only(source: Path, target: Path) -> int:
     """Store the large weights as int8 with one scale a channel (symmetric, ±127) behind DequantizeLinear: free of data,
     for any operator; of a preprocessor only what int8 holds exactly. Arithmetic stays fp32. The size of `target` in
-    bytes."""
+    bytes.
+    """
     model = load(source)
     graph = model.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}

@@ -50,7 +50,8 @@ def params(module: nn.Module) -> int:
 def macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     """Multiply-accumulates of one forward pass in matrix products and convolutions (torch.utils.flop_counter, halved).
 
-    inputs: one example, batch axis 1, on the module's device. The module keeps its mode."""
+    inputs: one example, batch axis 1, on the module's device. The module keeps its mode.
+    """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -83,7 +84,8 @@ def peak_activation_bytes(path: Path, example: Arrays | None = None) -> int:
 
     A value lives from the node that makes it to the last that reads it; reshapes share their input's memory; weights,
     scratch memory of the operators and reuse in place are left out. example: the first one of it passes; by default
-    zeros, as `draw_inputs` draws them."""
+    zeros, as `draw_inputs` draws them.
+    """
     given = draw_inputs(path, seed=None) if example is None else _first(session(path), example)
     model, values = _traced(path, given)
     sizes = {name: value.nbytes for name, value in values.items()}
@@ -161,7 +163,8 @@ def draw_inputs(path: Path, *, seed: int | None = 0) -> Arrays:
     """One example of the right shapes and types: normal numbers, and ones for whole numbers, which may be lengths,
     tokens or numbers of other entries; zeros and ones where seed is None. Varying axes are 1, but 2 where they are
     counted by another input or all examples share them, so that there is an entry of number 1; and a past is empty.
-    Raises BadInput on a type that cannot be drawn."""
+    Raises BadInput on a type that cannot be drawn.
+    """
     rng = np.random.default_rng(seed)
     drawn = {}
     opened = session(path)
@@ -187,7 +190,8 @@ def draw_inputs(path: Path, *, seed: int | None = 0) -> Arrays:
 class Latency:
     """One file beside the first. p50_ms and p95_ms: milliseconds a call at batch 1 on one thread. ratio: median over
     rounds of (block median of this file / of the first); low, high: its 95 % interval. Below 1 is faster.
-    verdict: "faster", "slower" or "no difference"."""
+    verdict: "faster", "slower" or "no difference".
+    """
 
     p50_ms: float
     p95_ms: float
@@ -222,14 +226,16 @@ def latency(
     """Time the files against the first of them, at batch 1 on one thread.
 
     example: inputs by name; the first of their examples is used. processes: fresh ones, one after the other, for
-    evidence; 0 times in this process (about rounds × files × 4 ms), for decisions within a search or a stage."""
+    evidence; 0 times in this process (about rounds × files × 4 ms), for decisions within a search or a stage.
+    """
     return _compare(paths, [example] * len(paths), processes=processes, rounds=rounds, seed=seed)
 
 
 def bench(paths: Sequence[Path], *, processes: int = 5, rounds: int = 24, seed: int = 0) -> dict[str, Latency]:
     """Time any ONNX files against the first, on random inputs with every varying axis at 1; by path.
 
-    Raises BadInput on a file that is missing, corrupt, or keeps data outside itself, and on one that is named twice."""
+    Raises BadInput on a file that is missing, corrupt, or keeps data outside itself, and on one that is named twice.
+    """
     named = {str(path): path for path in paths}
     if len(named) < len(paths):
         raise BadInput("The same file is named twice; give two different ONNX files.")
@@ -260,7 +266,8 @@ def _compare(
 
 def interval(ratios: Sequence[np.ndarray], *, seed: int, resamples: int = 2000) -> tuple[float, float]:
     """95 % bootstrap interval of the median ratio. Processes are drawn first, then rounds within each: rounds of one
-    process share its memory layout and are not independent."""
+    process share its memory layout and are not independent.
+    """
     rng = np.random.default_rng(seed)
     table = np.stack(ratios)  # (processes, rounds)
     n, rounds = table.shape
@@ -273,7 +280,8 @@ def interval(ratios: Sequence[np.ndarray], *, seed: int, resamples: int = 2000) 
 
 def time_blocks(files: Sequence[Path], feeds: Sequence[Arrays], *, rounds: int) -> Timings:
     """Time the files in turns, in this process, on the first example of what each is fed: each round has one block of
-    calls of every file, in rotating order."""
+    calls of every file, in rotating order.
+    """
     sessions = [session(path) for path in files]
     inputs = [_first(opened, given) for opened, given in zip(sessions, feeds, strict=True)]
     blocks = np.empty((rounds, len(files)))

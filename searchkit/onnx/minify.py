@@ -31,7 +31,8 @@ NODE_BYTES = 96
 def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same computation in fewer bytes: no metadata, documentation or inferred shapes, short names, no attributes
     that say the default, no twins among the initializers, and none that counts up. Graph inputs and outputs keep their
-    names; marks of our own in the metadata stay."""
+    names; marks of our own in the metadata stay.
+    """
     small = onnx.ModelProto()
     small.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
     kept = [(entry.key, entry.value) for entry in small.metadata_props if entry.key == MARK]
@@ -115,7 +116,8 @@ def _merge_twins(graph: onnx.GraphProto) -> None:
 
 def _merge_transposed(graph: onnx.GraphProto) -> None:
     """A matrix that is another one transposed (an embedding that is the last layer too) is stored once. ONNX Runtime
-    transposes it when it opens the file."""
+    transposes it when it opens the file.
+    """
     outputs = {value.name for value in graph.output}
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     kept, nodes = [], []

@@ -19,7 +19,8 @@ class Parity:
 
     max_abs: the largest difference, in the unit of the answers. max_rel: the same over the largest answer of b.
     argmax: share of examples whose largest answer (over the last axis) is the same; 1 where there is one answer only.
-    worst: index of the example that differs most. agrees: every difference is within the tolerance."""
+    worst: index of the example that differs most. agrees: every difference is within the tolerance.
+    """
 
     max_abs: float
     max_rel: float
@@ -47,7 +48,8 @@ def parity(
 
     Agreement is |a − b| ≤ atol · max(1, rms of b) + rtol · |b| everywhere, all finite: fp32 sums in another order stay
     two orders of magnitude below it (6e-7 on probabilities, over 19 families), a wrong operator three above. Answers
-    in a large unit (diabetes: about 150) get the tolerance in their own scale."""
+    in a large unit (diabetes: about 150) get the tolerance in their own scale.
+    """
     whole: Parity | None = None
     for part in batching.batches(ports, arrays, COMPARED_AT_ONCE) if ports else (arrays,):
         found = _parity(a(part), b(part), atol, rtol)
@@ -80,7 +82,8 @@ def _parity(answers_a: Arrays, answers_b: Arrays, atol: float, rtol: float) -> P
 
 def resumption(path: Path, arrays: Arrays) -> Parity:
     """A resumable file on some rows at once, against the same rows in two calls, the second of which goes on from the
-    memory of the first. The steps are the second axis of every input and of the answers."""
+    memory of the first. The steps are the second axis of every input and of the answers.
+    """
     opened = session(path)
     names = [value.name for value in opened.get_outputs() if value.name != MEMORY]
     half = next(iter(arrays.values())).shape[1] // 2

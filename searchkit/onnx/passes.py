@@ -23,7 +23,8 @@ ALONE = ("Relu", "LeakyRelu", "HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "El
 def before_joins(model: onnx.ModelProto) -> None:
     """A normalization and an activation that alone read a join of convolutions' channels go before it: the one into the
     weights (Jacob et al. 2018, section 3.2, arXiv:1712.05877), the other behind each convolution. Left where it is, a
-    normalization is an operator of its own, fp32 in an int8 file, with four numbers a channel."""
+    normalization is an operator of its own, fp32 in an int8 file, with four numbers a channel.
+    """
     graph = model.graph
     while (found := _join(graph)) is not None:
         join, reader = found
@@ -131,7 +132,8 @@ _COUNTED = 32
 
 def count_up(graph: onnx.GraphProto) -> None:
     """Evenly spaced whole numbers (the steps that a row's length is compared with: of a sound 8 bytes a sample) are
-    made when the file is opened, not stored."""
+    made when the file is opened, not stored.
+    """
     answers = {value.name for value in graph.output}
     made, gone = list[onnx.NodeProto](), set[str]()
     for tensor in list(graph.initializer):
@@ -171,7 +173,8 @@ _PLACES = {
 def join_vectors(model: onnx.ModelProto, *, exact: str) -> None:
     """Store the scales of weights, the biases and the norms' gains of an int8 file in half precision, those of one
     length as one tensor that is cast and split: constants, which ONNX Runtime folds when it opens the file. Vectors
-    after the last operator with weights, in the unit of the answers, stay. exact: so do those whose names begin so."""
+    after the last operator with weights, in the unit of the answers, stay. exact: so do those whose names begin so.
+    """
     graph = model.graph
     if _opset(model) < 18:  # Split has num_outputs from then on
         return
@@ -213,7 +216,8 @@ def held_by_half(scales: np.ndarray) -> np.ndarray:
 
 def _inner_vectors(graph: onnx.GraphProto) -> dict[str, bool]:
     """Names of what is read as scale, bias or gain alone, before the last operator with weights; whether a scale of
-    weights is among what it is."""
+    weights is among what it is.
+    """
     work, places, scales = feeding_work(graph), dict[str, bool](), set()
     for node in graph.node:
         within = bool(work.intersection(node.output))

@@ -23,7 +23,8 @@ from searchkit.onnx.io import session as session
 
 class Deployed(nn.Module):
     """What is exported: preprocessor (raw features to model inputs), network, and answer (logits to probabilities,
-    …)."""
+    …).
+    """
 
     def __init__(self, preprocessor: nn.Module, net: nn.Module, answer: nn.Module) -> None:
         super().__init__()
@@ -102,7 +103,8 @@ class TorchPredictor:
 
 class OnnxPredictor:
     """An exported file as a predictor, on the CPU. A file that can go on from a past is asked from the beginning.
-    Raises BadInput where the file cannot be opened."""
+    Raises BadInput where the file cannot be opened.
+    """
 
     def __init__(self, path: Path, *, threads: int = 1, batch_size: int = 256) -> None:
         self.session = session(path, threads)

@@ -83,7 +83,8 @@ def left_out(run: Run, line: Sequence[Artifact], recipe: str) -> dict[str, str]:
 
 def redacted(value: JSON) -> JSON:
     """Without the passwords of URLs: a report is passed on. What follows a user's name up to the last @ is taken for
-    one, and what is called a password."""
+    one, and what is called a password.
+    """
     if isinstance(value, Mapping):
         return {k: redacted(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -48,7 +48,8 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
     """Search until the budget is used up; every finished trial is an artifact of the run. Resumes what is there.
 
     ctx.deadline is the search's own. Raises BadInput where the space is not for this data, or the time is too short for
-    one trial; NothingFeasible; SearchStopped; Interrupted after Ctrl-C."""
+    one trial; NothingFeasible; SearchStopped; Interrupted after Ctrl-C.
+    """
     reason = space.accepts(ctx.task.spec)
     if reason is not None:
         raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
@@ -186,7 +187,8 @@ class _Search:
 
     def _most_seconds(self, flight: _Flight) -> float:
         """A rung may take five times what the trial's earlier ones lead one to expect: an hour is not a hang for a
-        training that is honestly long."""
+        training that is honestly long.
+        """
         done = self.rung_epochs[flight.job.rung - 1] if flight.job.rung else 0
         expected = flight.seconds / done * (flight.job.until - done) if done else 0.0
         return max(self.settings.hang_seconds, 5.0 * expected)

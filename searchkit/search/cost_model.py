@@ -43,7 +43,8 @@ class CostModel:
         """params, macs, and where wanted size_bytes and latency_ms. Raises Infeasible where the space cannot build it.
 
         A candidate that breaks a limit on parameters or MACs, or whose weights alone are larger than the limit on size,
-        is not exported: its size is then the lower bound that breaks the limit."""
+        is not exported: its size is then the lower bound that breaks the limit.
+        """
         if candidate.arch is None:
             raise Infeasible(candidate.reason)
         key = digest(candidate.plain["arch"])
@@ -118,7 +119,8 @@ class CostModel:
 
 def _make_unlike_(net: nn.Module) -> None:
     """Give every weight a value of its own: a file shares equal tensors, and fresh biases are all zero, so an untrained
-    network would look smaller than it will be."""
+    network would look smaller than it will be.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(0)

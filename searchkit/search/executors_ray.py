@@ -21,7 +21,8 @@ from searchkit.search.jobs import WORKER_ENV, Job, Outcome, TaskPack, run_job, s
 
 class Ray:
     """capacity: jobs at once; on a cluster, Ray's own scheduler places them. Raises BadInput where Ray is not installed
-    or the address may not be used."""
+    or the address may not be used.
+    """
 
     def __init__(self, pack: TaskPack, *, workers: int, address: str | None = None, device: str = "cpu") -> None:
         require_ray(address)
@@ -138,7 +139,8 @@ def require_ray(address: str | None) -> None:
 
 def require_token(address: str | None) -> None:
     """Raises BadInput where `address` is another machine's and Ray's token authentication is off: an open Ray port runs
-    anybody's code."""
+    anybody's code.
+    """
     if address is None or _is_loopback(address) or os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
         return
     raise BadInput(

@@ -20,7 +20,8 @@ def profile_space(space: Space, ctx: Context, book: CostModel, *, epochs: int) -
     """The smallest, middle and largest candidate that 24 draws and a descent find, with their costs and breaches.
 
     Raises NothingFeasible where for some limit even the candidate that is smallest by it breaks it, and BadInput where
-    no draw can be built at all."""
+    no draw can be built at all.
+    """
     drawn = some_candidates(space, ctx, epochs)
     weighed = sorted(
         ((w[0], n, c) for n, c in enumerate(drawn) if (w := book.weigh(c)) is not None), key=lambda row: row[:2]

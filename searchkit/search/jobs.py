@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Job:
     """One rung of one trial. state: `encode_state`, or b"" at the start. ends_at: stop at the first step after this
-    moment, in seconds of the wall clock: a worker may take a while to start."""
+    moment, in seconds of the wall clock: a worker may take a while to start.
+    """
 
     number: int
     rung: int
@@ -55,7 +56,8 @@ class Job:
 @dataclass(frozen=True)
 class Outcome:
     """What became of a job. failure: "" or infeasible, diverged, out-of-memory, crashed, timed-out, lost (the worker
-    died: try again). state and weights: safetensors; scores: (n,) of val."""
+    died: try again). state and weights: safetensors; scores: (n,) of val.
+    """
 
     key: str
     failure: str = ""
@@ -159,7 +161,8 @@ WORKER_ENV = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 def worker_environment(path: list[str]) -> dict[str, str]:
     """The environment of a worker process: this one's without the database's password, one thread, and the same import
-    path, the engine's own folder on it and not the folder where the user stands: files there must shadow nothing."""
+    path, the engine's own folder on it and not the folder where the user stands: files there must shadow nothing.
+    """
     root = str(Path(__file__).resolve().parents[2])
     here = [p for p in path if p and (p == root or Path(p).resolve() != Path.cwd())]
     environment = {name: value for name, value in os.environ.items() if name != "SEARCHKIT_STORAGE"}

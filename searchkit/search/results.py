@@ -35,7 +35,8 @@ def searches(run: Run) -> dict[str, dict[str, JSON]]:
 
 def winners(run: Run) -> list[Artifact]:
     """The trials that no other beats in both the goal and the cost, over every family of the run; best goal first, the
-    cheaper of equals first. With no cost to minimize, the best alone. Empty where no trial finished."""
+    cheaper of equals first. With no cost to minimize, the best alone. Empty where no trial finished.
+    """
     about = next(iter(searches(run).values()))
     sign = -1.0 if about["direction"] == "maximize" else 1.0
     trials = run.trials()
@@ -53,7 +54,8 @@ def winners(run: Run) -> list[Artifact]:
 
 def history(run: Run) -> list[dict[str, JSON]]:
     """Every trial in order: family, number, status (trained, rejected, failed, cut off, running), way, value, cost,
-    rung, epochs, seconds, breaches or reason, params."""
+    rung, epochs, seconds, breaches or reason, params.
+    """
     rows = []
     for family, about in searches(run).items():
         for trial in _trials(run, about):
@@ -87,7 +89,8 @@ def failures(run: Run) -> list[dict[str, JSON]]:
 
 def importances(run: Run) -> dict[str, float]:
     """The share of the goal's variance that each parameter explains (fANOVA: Hutter et al. 2014), largest first; empty
-    where there are fewer than 6 trained trials. Of parameters that every trial has, as fANOVA needs."""
+    where there are fewer than 6 trained trials. Of parameters that every trial has, as fANOVA needs.
+    """
     found: dict[str, float] = {}
     for family, about in searches(run).items():
         trials = feasible(_trials(run, about))
@@ -109,7 +112,8 @@ def importances(run: Run) -> dict[str, float]:
 
 def random_so_far(values: Sequence[float], direction: Literal["maximize", "minimize"]) -> list[float]:
     """The expected best of k draws without replacement from `values`, for k = 1 … n: what trials in random order would
-    have had so far, to hold the search's own best-so-far against."""
+    have had so far, to hold the search's own best-so-far against.
+    """
     ordered = sorted(values, reverse=direction == "maximize")
     n = len(ordered)
     expected = []

@@ -42,7 +42,8 @@ Choose = Callable[[str, BaseDistribution], Any]
 @dataclass(frozen=True)
 class Candidate:
     """A point of the space: what Optuna is told (params, distributions) and what is built and trained. way: how it was
-    chosen. arch is None where the space's own sample raised Infeasible: reason says why."""
+    chosen. arch is None where the space's own sample raised Infeasible: reason says why.
+    """
 
     params: dict[str, Any]
     distributions: dict[str, BaseDistribution]
@@ -103,7 +104,8 @@ def draw(space: Space, spec: DataSpec, choose: Choose, *, epochs: int, way: str)
 def sample_training(draft: Draft, space: Space, spec: DataSpec, *, epochs: int) -> Training:
     """The training's fields that the space leaves open, under the names "train.<field>". A choice of anything but a
     number, a string or a bool goes by its JSON: a database takes no tuples. Augmentations that such data do not have
-    (a family may take pictures and tables) are left out, and pre-training where the inputs alone teach nothing."""
+    (a family may take pictures and tables) are left out, and pre-training where the inputs alone teach nothing.
+    """
     values: dict[str, Any] = {**freeze(space.training.default), "epochs": epochs}
     if not spec.self_taught:
         values["pretrain_epochs"] = 0
@@ -210,7 +212,8 @@ MOST_SEEDS = 8
 @dataclass(frozen=True)
 class Proposer:
     """What a proposal depends on besides the trials. weigh: the parameters of a candidate and whether it may fit the
-    limits, without export or training; None where it cannot be built. limited: whether there are limits at all."""
+    limits, without export or training; None where it cannot be built. limited: whether there are limits at all.
+    """
 
     space: Space
     spec: DataSpec
@@ -262,7 +265,8 @@ class Proposer:
     def _seed_candidate(self, rng: random.Random, index: int) -> Candidate | None:
         """Trained by the space's own default: the middle of the space, or, where limits are set, the largest of 32
         random candidates that may fit; first of those that differ from the middle in numbers alone, which keeps the
-        kinds of layers that the family's author put there, then of all."""
+        kinds of layers that the family's author put there, then of all.
+        """
         training = freeze(self.space.training.default)
         default = {f"train.{k}": json.dumps(v) if isinstance(v, list) else v for k, v in training.items()}
         if not self.limited:
@@ -287,7 +291,8 @@ class Proposer:
 
     def _ask_optuna(self, trials: Sequence[FrozenTrial], seed: int) -> Candidate:
         """Ask a copy of the study in memory: the real one is then given the whole trial at once, and a kill in between
-        leaves nothing half-suggested (a stored trial would be suggested its rest from another place of the stream)."""
+        leaves nothing half-suggested (a stored trial would be suggested its rest from another place of the stream).
+        """
         study = optuna.create_study(directions=list(self.directions), sampler=self._make_sampler(seed))
         study.add_trials(trials)
         asked = study.ask()
@@ -317,7 +322,8 @@ class Proposer:
         """The first unseen leaf of the discretised space in an order shuffled by the seed.
 
         A define-by-run space is a tree whose leaves are found by walking it: every path of up to 20,000 is, in exact
-        order; a larger grid is drawn from at random, without repeats."""
+        order; a larger grid is drawn from at random, without repeats.
+        """
         if self._leaves is not None:
             return next((leaf for leaf in self._leaves if leaf.key not in known), None)
         rng = random.Random(derive_seed(self.seed, "grid"))
@@ -334,7 +340,8 @@ class Proposer:
 
 def grid_leaves(sample: Callable[[Choose], Candidate], *, at_most: int) -> list[Candidate] | None:
     """Every leaf of the tree of choices, as an odometer whose wheels are discovered while it turns; None where there
-    are more than `at_most`."""
+    are more than `at_most`.
+    """
     found: list[Candidate] = []
     path: list[int] = []
     while True:

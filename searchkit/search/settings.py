@@ -25,7 +25,8 @@ class SearchSettings:
     """How to search. minimize: None searches for the metric alone. ship_int8: limits on size and latency are meant for
     a file whose weights are int8. storage: the URL of a study that several coordinators share; None keeps it in the
     run. precision: "auto" times what trains quickest here. plans_epochs: whether few rows may lengthen the
-    trainings, and a time budget change their length. hang_seconds: a rung that takes longer is killed."""
+    trainings, and a time budget change their length. hang_seconds: a rung that takes longer is killed.
+    """
 
     budget: Budget = field(default_factory=Budget)
     sampler: str = "tpe"
@@ -66,7 +67,8 @@ class SearchSettings:
 @dataclass(frozen=True)
 class Status:
     """Where a search stands. best: the goal's value on val of the best trial so far. seconds_left: of the time budget.
-    seconds_to_go: at the pace of the trials so far; None before the first. note: one line worth a look."""
+    seconds_to_go: at the pace of the trials so far; None before the first. note: one line worth a look.
+    """
 
     done: int
     trials: int

@@ -70,7 +70,8 @@ class TrialStore:
 
     def fail(self, trial: FrozenTrial, kind: str, reason: str) -> None:
         """Tell a trial that training could not finish: infeasible by one whole unit, for a bare FAIL carries no signal
-        and the sampler would propose the same again (optuna#2864)."""
+        and the sampler would propose the same again (optuna#2864).
+        """
         told = create_trial(
             state=TrialState.COMPLETE, values=[0.0] * len(self.study.directions), constraints={kind: 1.0}
         )
@@ -81,7 +82,8 @@ class TrialStore:
 
     def abandon(self, trial: FrozenTrial, reason: str) -> None:
         """Close a trial that the end of the time cut off. Its candidate is not to blame: it breaks no constraint, and
-        the trial does not count."""
+        the trial does not count.
+        """
         self._close(trial, {"reason": reason, "status": CUT_OFF}, TrialState.FAIL, None)
 
     def _add(
@@ -117,7 +119,8 @@ class TrialStore:
 
     def _worst(self, facts: Mapping[str, JSON]) -> list[float]:
         """The goal at its worst and the cost as it is, for a trial whose constraints are broken: no sampler orders
-        infeasible trials by value, but all of them want one."""
+        infeasible trials by value, but all of them want one.
+        """
         signs = [1.0 if d == StudyDirection.MINIMIZE else -1.0 for d in self.study.directions]
         cost = facts.get("cost", {}).get(facts.get("minimized"))
         return [sign * WORST for sign in signs[:1]] + [WORST if cost is None else float(cost) for _ in signs[1:]]

@@ -57,7 +57,8 @@ SIEVE = 4.0
 class TimePlan:
     """epochs: of a trial that reaches the last rung. Where time is a limit, most_macs and most_seconds: of a candidate
     and its whole training; trials: about how many the time holds; own_work: seconds of an example that the task's own
-    training takes beside a step of the loss, for a critic or an environment, whatever the candidate."""
+    training takes beside a step of the loss, for a critic or an environment, whatever the candidate.
+    """
 
     precision: str
     channels_last: bool
@@ -164,7 +165,8 @@ def quickest(
     interleaved steps, and its seconds an example: of this thread's own time on a CPU, for workers may share the cores.
 
     The first setting is left only for a gain of 15 %. bf16 is 2 times as fast with AMX and several times slower
-    without."""
+    without.
+    """
     import torch
 
     from searchkit.train import CHANNELS_LAST, channels_last_, make_optimizer

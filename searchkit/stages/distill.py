@@ -41,7 +41,8 @@ class Ensemble(nn.Module):
 class Distill:
     """epochs: for the student and for the control each. ensemble: networks in the teacher at most, 1 for the parent
     alone.
-    student: a trial's number, or None for the parent's own network."""
+    student: a trial's number, or None for the parent's own network.
+    """
 
     epochs: int = 8
     temperature: float = 2.0

@@ -100,7 +100,8 @@ def _prove(source: Artifact, fp32: Path, ctx: Context) -> Parity:
 
 def _describe(draft: Artifact, parent: Artifact, source: Artifact, ctx: Context) -> dict[str, JSON]:
     """The manifest but for what the files themselves tell. parent: has the same file as `draft`, and its scores on val.
-    source: the float network behind both."""
+    source: the float network behind both.
+    """
     goal = ctx.task.goal
     line = [*ctx.run.line(parent), draft]
     return {
@@ -137,7 +138,8 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
     """Write the chosen model's test metric with its interval into the bundle of `run`; all hashes hold afterwards.
 
     found: what `evidence.collect` gives. Does nothing where the run has no bundle (a recipe without Export). Raises
-    BadInput where the bundle's manifest cannot be read."""
+    BadInput where the bundle's manifest cannot be read.
+    """
     _restore(run.bundle)
     if not run.bundle.is_dir():
         return
@@ -181,7 +183,8 @@ def write_bundle(
 
     manifest: see `_describe`; sizes, hashes, versions, session options and the tolerance are added here. golden:
     "input.<port>" and "output.<port>", a few rows each. equipment: as of `HasBundleFiles`. Raises
-    BadInput where the folder cannot be written."""
+    BadInput where the folder cannot be written.
+    """
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
@@ -230,7 +233,8 @@ def _fill(folder: Path, model: Path, fp32: Path, manifest: dict[str, JSON], gold
 
 def _swap(building: Path, directory: Path) -> None:
     """Put the new folder in the old one's place. A kill between the two renames leaves the old one whole beside it,
-    from where `_restore` fetches it back; there is never half a bundle."""
+    from where `_restore` fetches it back; there is never half a bundle.
+    """
     if directory.exists():
         old = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.old."))
         os.rename(directory, old / directory.name)

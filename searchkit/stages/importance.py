@@ -41,7 +41,8 @@ class Ranking:
     their mean, instead of taking the same share of every group. round_to: widths of at least four times this are left
     at a multiple of it, as vector units like them, and narrower ones of a depthwise convolution at one of BLOCK; 1
     rounds nothing. narrow: groups of fewer units (a bottleneck, not heads) are left whole where a quarter of the others
-    is enough: they hold little and carry much."""
+    is enough: they hold little and carry much.
+    """
 
     importance: str = "l2"
     global_ranking: bool = False
@@ -57,7 +58,8 @@ other number: 9×9 over 22 channels take 17 times as long as over 24 (8×8, AVX-
 
 def importance(net: nn.Module, group: Group, ranking: Ranking) -> np.ndarray:
     """(units of the group,) float64 with mean 1: what each unit is worth. "taylor" reads the gradients, which must be
-    there; "bn" takes l2 for a group without a BatchNorm."""
+    there; "bn" takes l2 for a group without a BatchNorm.
+    """
     if ranking.importance == "random":
         seed = derive_seed(ranking.seed, group.members[0].name, len(group))
         return np.random.default_rng(seed).uniform(0.0, 2.0, len(group))
@@ -71,7 +73,8 @@ def importance(net: nn.Module, group: Group, ranking: Ranking) -> np.ndarray:
 
 def _part_scores(net: nn.Module, member: Member, how: str) -> list[np.ndarray]:
     """One score a unit from each matrix that the member cuts. Biases tell little of a unit, and scales count for "bn"
-    only, so that an LSTM's forget bias or a LayerNorm does not drown the weights."""
+    only, so that an LSTM's forget bias or a LayerNorm does not drown the weights.
+    """
     module, found = _module(net, member), []
     if module is None:
         return []
@@ -133,7 +136,8 @@ def grain(net: nn.Module, group: Group) -> int:
 
 def runs(net: nn.Module, group: Group) -> np.ndarray:
     """(units of the group,) the number of the run that each is in. Units that a module shares out to several tensors
-    (to kernels of several sizes) are in one run where each such module has them in one tensor."""
+    (to kernels of several sizes) are in one run where each such module has them in one tensor.
+    """
     found = [np.zeros(len(group), int)]
     for member in group.members:
         module = _module(net, member)
@@ -146,7 +150,8 @@ def runs(net: nn.Module, group: Group) -> np.ndarray:
 def least(scores: np.ndarray, runs: np.ndarray, keep: int, step: Callable[[int], int]) -> list[int]:
     """The units that go so that `keep` stay, least important first. Where there are several runs, each keeps a multiple
     of what its width is cut in, or all; fewer than `keep` may stay where that does not come out even. At least one
-    does. step: what a width is cut in."""
+    does. step: what a width is cut in.
+    """
     order = np.argsort(scores, kind="stable")
     if runs.max() == 0:
         return [int(u) for u in order[: len(scores) - keep]]
@@ -168,7 +173,8 @@ def least(scores: np.ndarray, runs: np.ndarray, keep: int, step: Callable[[int],
 @dataclass(frozen=True)
 class Cuts:
     """What could be cut from a network: the units of each group, with their scores and their runs. grains: what narrow
-    widths are cut in, a group."""
+    widths are cut in, a group.
+    """
 
     net: nn.Module
     groups: tuple[Group, ...]
@@ -214,7 +220,8 @@ class Cuts:
 
     def fit(self, cost: Cost, target: float, *, rounds: int = 12) -> list[int]:
         """The widest widths that `rounds` of bisection find for a cost of at most `target`. Raises Uncuttable where the
-        smallest network costs more."""
+        smallest network costs more.
+        """
         smallest = cost(self.trial(self.widths(0.0)))
         if smallest > target:
             raise Uncuttable(
@@ -230,7 +237,8 @@ class Cuts:
 
 def cuts(net: nn.Module, example: Sequence[Tensor], ranking: Ranking, gradients: Gradients | None = None) -> Cuts:
     """example: inputs of at least 2 rows. gradients: gives a copy of the network that has them; "taylor" needs it.
-    Raises Inapplicable where the network has no inner units, Uncuttable where those that it has cannot be cut."""
+    Raises Inapplicable where the network has no inner units, Uncuttable where those that it has cannot be cut.
+    """
     groups, refused = prunable_groups(net, example)
     if not groups and not refused:
         raise Inapplicable("the network has no inner units to cut")
@@ -258,7 +266,8 @@ def prune_(
 ) -> list[JSON]:
     """One round, in place: cut the least important units until `cost` is at most `target`; the edits that were made.
 
-    As `cuts`, and raises Uncuttable where even the smallest network costs more."""
+    As `cuts`, and raises Uncuttable where even the smallest network costs more.
+    """
     found = cuts(net, example, ranking, gradients).sparing_the_narrow(cost, target)
     kept = found.fit(cost, target)
     made = found.edits(_filled(kept, found, lambda k: cost(found.trial(k)) <= target))
@@ -268,7 +277,8 @@ def prune_(
 
 def _filled(kept: list[int], cuts: Cuts, fits: Callable[[list[int]], bool]) -> list[int]:
     """Give back units while the target allows: rounding makes the cost fall in leaps, which bisection alone overshoots.
-    The group whose next unit is worth most comes first."""
+    The group whose next unit is worth most comes first.
+    """
     kept, scores, open_groups = list(kept), cuts.scores, set(range(len(kept)))
     while open_groups:
         ordered = {g: np.sort(scores[g])[::-1] for g in open_groups if kept[g] < len(scores[g])}

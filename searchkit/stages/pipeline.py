@@ -35,7 +35,8 @@ class StageBudget:
 
     def plan(self, stages: Sequence[Stage], seconds: float) -> tuple[float, list[float]]:
         """The share of the planned epochs that fits into `seconds`, and each stage's share of the time. A time budget
-        that leaves more is used: training on is the surest use of it."""
+        that leaves more is used: training on is the surest use of it.
+        """
         epochs = [s.planned_epochs if isinstance(s, Trains) else 0.0 for s in stages]
         wanted = sum(epochs) * self.seconds_per_epoch
         fixed = FIXED_SECONDS * len(stages)

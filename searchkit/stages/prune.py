@@ -51,7 +51,8 @@ class Prune:
 
     max_drop: None delivers what was asked, or is a failed gate. A number keeps the last step that is as good as the
     parent on val within it (max_rise, for an error), or within what val can tell (`Tolerance.admits_in_pairs`), and
-    where there is none, or the target is out of reach, the stage does not apply."""
+    where there is none, or the target is out of reach, the stage does not apply.
+    """
 
     to: float = 0.5
     by: str = "params"
@@ -216,7 +217,8 @@ def _params(net: nn.Module) -> float:
 
 class _FileSize:
     """Bytes of the exported file by arithmetic after one export, and never fewer than the file has: cutting takes 4
-    bytes a number out of the matrices, leaves the graph as it is, and shortens what else there is."""
+    bytes a number out of the matrices, leaves the graph as it is, and shortens what else there is.
+    """
 
     def __init__(self, net: nn.Module, ctx: Context) -> None:
         self.net, self.ctx, self.rest = net, ctx, math.nan

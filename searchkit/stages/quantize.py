@@ -38,7 +38,8 @@ ROWS_A_BATCH = 32
 @dataclass(frozen=True)
 class Quantize:
     """methods: the candidates. max_drop: of a metric that is maximized, absolute (.005 is half a point of accuracy).
-    max_rise: of an error, relative (.02 is 2 % of it). calibration_rows: train rows that set the ranges of static."""
+    max_rise: of an error, relative (.02 is 2 % of it). calibration_rows: train rows that set the ranges of static.
+    """
 
     methods: tuple[str, ...] = METHODS
     max_drop: float = 0.005
@@ -101,7 +102,8 @@ class Int8Variant:
 
     metric: the goal's. error: the standard error of its difference to that of the fp32 file, in pairs. latency_ratio:
     to the fp32 file, with its interval and verdict. agreement: share of the examples with the decision of the fp32
-    file. int8_share: of the MACs. stayed_fp32: weighted operators that did, by number."""
+    file. int8_share: of the MACs. stayed_fp32: weighted operators that did, by number.
+    """
 
     method: str
     metric: float
@@ -160,7 +162,8 @@ def agreement(
     """Share of examples answered alike: the same classes, or values that differ by no more than the reference errs, as
     in `intervals.agreement`. pooled: one error over all values of an example, which share a unit; else one each.
     by_step: the share of steps instead, each a class; where the target is −1 there is none. paired: whether each
-    example has a truth of its own; else it errs by its distance to the nearest target."""
+    example has a truth of its own; else it errs by its distance to the nearest target.
+    """
     n, decisions = len(reference.decisions), reference.decisions
     if by_step:
         return float(np.mean((own.decisions == decisions)[reference.targets >= 0]))

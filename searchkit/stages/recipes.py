@@ -35,7 +35,8 @@ class CompressionConfig:
     prune_to: as in Prune.to, to be delivered; None prunes to half of the parameters as far as `max_drop` allows, and,
     where hard limits are set, which every candidate meets as it is, not at all. student: a trial's number, None for the
     winner's own network; temperature, teacher_weight (0 to 1, of the teacher's part in the loss) and ensemble: of
-    Distill. max_drop, max_rise: as in Tolerance."""
+    Distill. max_drop, max_rise: as in Tolerance.
+    """
 
     prune_to: float | None = None
     prune_by: str = "params"
@@ -67,7 +68,8 @@ class CompressionConfig:
 
 def make(name: str, wish: CompressionConfig, *, epochs: int, limited: bool) -> tuple[Stage, ...]:
     """The stages of the recipe `name` for a winner that was trained for `epochs`. limited: whether hard limits are set.
-    Raises BadInput on an unknown name."""
+    Raises BadInput on an unknown name.
+    """
     from searchkit.stages.distill import Distill
     from searchkit.stages.export import Export
     from searchkit.stages.promote import Promote

@@ -112,7 +112,8 @@ class ArrayTask:
 
     def _shuffled(self, size: int, generator: Generator, device: str) -> list[Tensor]:
         """The rows of train in batches, in an order drawn by the generator. Where rows differ in length, a batch holds
-        those of like lengths. None has one example, where there are more: batch norm cannot train on it."""
+        those of like lengths. None has one example, where there are more: batch norm cannot train on it.
+        """
         order = torch.randperm(self.n_examples("train"), generator=generator, device=device)
         if (lengths := self._lengths(device)) is None:
             found = list(torch.split(order, size))

@@ -20,7 +20,8 @@ def script(name: str) -> str:
 
 def for_text(data: Dataset, run: str, *beside: str) -> dict[str, str]:
     """Files for a bundle that takes text (see `HasBundleFiles`): the tokenizer, the code that applies it, a run.py that
-    takes text, and the SHARED modules that it imports."""
+    takes text, and the SHARED modules that it imports.
+    """
     modules = {name: SHARED[name].read_text(encoding="utf-8") for name in ("tokenizer.py", *beside)}
     return {
         "tokenizer.json": json.dumps(data.tokenizer, ensure_ascii=False) + "\n",

@@ -9,7 +9,8 @@ def roc_auc(targets: np.ndarray, answers: np.ndarray) -> float:
     """How often an example of a class gets a higher probability of it than one of another class, a tie counting half;
     the mean over the classes of which there are examples and others (one against the rest: Fawcett 2006).
 
-    targets: (n,) class indices. answers: (n, n_classes); what is no number ranks lowest. .5 for a single class."""
+    targets: (n,) class indices. answers: (n, n_classes); what is no number ranks lowest. .5 for a single class.
+    """
     ranked = np.where(np.isfinite(answers), answers.astype(np.float64), -np.inf)
     areas = []
     for k in np.unique(targets):
@@ -29,7 +30,8 @@ def roc_components(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
     An example's share in the area is how much of the other side it stands on the right side of, a tie counting half;
     its distance from the area weighs by how few of its own side there are. positive: (n,) bool. scores: (n,), higher
-    where positive is more likely. .5 each where one side is empty."""
+    where positive is more likely. .5 each where one side is empty.
+    """
     sides = (positive, ~positive)
     if not all(side.any() for side in sides):
         return np.full(len(scores), 0.5)
@@ -63,7 +65,8 @@ def _f1(targets: np.ndarray, decisions: np.ndarray) -> float:
 
 def r2(targets: np.ndarray, values: np.ndarray) -> float:
     """1 less the share of variance left over, averaged over targets; a constant target counts 0, or 1 where it is met.
-    (n, n_targets) each."""
+    (n, n_targets) each.
+    """
     left = ((targets - values) ** 2).sum(axis=0)
     total = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
     shares = np.where(total > 0, 1 - left / np.where(total > 0, total, 1), np.where(left > 0, 0.0, 1.0))

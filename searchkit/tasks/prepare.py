@@ -91,7 +91,8 @@ def choose_modality(found: RawDataset, source: Source) -> str:
 
 def guess_modality(found: RawDataset) -> str:
     """By the number of axes: 2 tabular, 3 a grey picture where uint8 and a series otherwise, 4 a picture, 5 voxels.
-    Voxels of one channel have 4 axes too, and are so by request."""
+    Voxels of one channel have 4 axes too, and are so by request.
+    """
     axes = found.x.ndim
     if axes == 2:
         return "tabular"

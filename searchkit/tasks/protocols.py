@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Modality(Protocol):
     """What is particular to one form of input. A module of this folder offers its own in MODALITIES, by name.
 
-    form: what families are told that they take, `DataSpec.modality`: a spectrogram of a series may be a picture."""
+    form: what families are told that they take, `DataSpec.modality`: a spectrogram of a series may be a picture.
+    """
 
     form: str
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]]  # on model inputs, a batch at a time
@@ -97,7 +98,8 @@ class ProblemSpec:
     make: from the data, their modality, its preprocessor and the model's input. read: the target, out of what was
     found. arrange: what the kind makes of split data. task: its class; None leaves it to the modality. whole: where
     examples are split in a way of their own, this makes all of the task, and read, arrange and task are not looked at.
-    All but `task` raise BadInput."""
+    All but `task` raise BadInput.
+    """
 
     make: Callable[[Dataset, Modality, nn.Module, TensorSpec], Problem]
     read: Callable[[RawDataset, str], Target] = no_target

@@ -39,7 +39,8 @@ OTHERWISE = "otherwise"
 @cache
 def _modules() -> dict[str, str]:
     """The last part of a module's name to its full name, for every module below this folder; scripts that bundles
-    carry are no modules. The last parts are unique, because a packed task names its module by it."""
+    carry are no modules. The last parts are unique, because a packed task names its module by it.
+    """
     found: dict[str, str] = {}
     for file in sorted(FOLDER.rglob("*.py")):
         relative = file.relative_to(FOLDER).with_suffix("")

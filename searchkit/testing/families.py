@@ -79,7 +79,8 @@ def check_sample_is_deterministic(subject: Fixture) -> None:
 
 def check_parameters_keep_their_kind(subject: Fixture) -> None:
     """A parameter offers the same choices, or a number on the same scale, whenever it is asked for: Optuna ends a study
-    in which it does not. The bounds of a number may depend on what was drawn before."""
+    in which it does not. The bounds of a number may depend on what was drawn before.
+    """
     first: dict[str, BaseDistribution] = {}
     for seed in range(100):
         for name, distribution in subject.candidate(seed).distributions.items():
@@ -109,7 +110,8 @@ def check_arch_survives_json(subject: Fixture) -> None:
 
 def check_every_parameter_matters(subject: Fixture) -> None:
     """For each parameter that sample() asks for, each other value changes the network somewhere, or what it learns
-    from."""
+    from.
+    """
     seen: dict[tuple[str, str], bool] = {}
     tried: dict[tuple[str, str], int] = {}
     for candidate, _ in zip(subject.feasible(), range(4 * N_ARCHS), strict=False):

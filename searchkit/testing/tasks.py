@@ -32,7 +32,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 class Linear(nn.Module):
     """The smallest network that fits the spec of a task whose first input has one size, (B, …) -> the spec's output;
     and of a graph, where it sees the node that is asked for, or the sum of the nodes. Of an answer that is a text there
-    are as many steps as of the answer so far."""
+    are as many steps as of the answer so far.
+    """
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -65,7 +66,8 @@ def first_batch(task: Task, training: Training = PLAIN, seed: int = 0) -> Batch:
 
 def check_splits_are_apart(task: Task) -> None:
     """None is empty, their sizes are those of the raw arrays, no row is in two; and the summary counts every example of
-    test that train has too, for data may repeat themselves."""
+    test that train has too, for data may repeat themselves.
+    """
     for split in SPLITS:
         n = task.n_examples(split)
         require(n > 0, f"the {split} split is empty")
@@ -84,7 +86,8 @@ def check_splits_are_apart(task: Task) -> None:
 def check_splits_are_alike(task: Task) -> None:
     """val has the classes of train in their shares, to two examples; of values it has the mean, to half a deviation.
     Where nobody knows the truth, the inputs are compared. Where the input itself is what is learnt, val may have
-    classes beside that train has not: anomalies."""
+    classes beside that train has not: anomalies.
+    """
     train, val = (_targets(task, split) for split in ("train", "val"))
     if train.dtype.kind not in "iub" or train.ndim > 1:
         spread = train.reshape(len(train), -1).astype(np.float64)

@@ -125,7 +125,8 @@ def _present(cell: str) -> str:
 
 def _has_header(rows: list[list[str]]) -> bool:
     """The first line is a header when no cell of it is a number or missing, and it differs from what is below: some
-    column is numeric there, or no cell of it occurs again in its column."""
+    column is numeric there, or no cell of it occurs again in its column.
+    """
     if any(_present(cell) == "" or _number(cell) is not None for cell in rows[0]):
         return False
     below = list(zip(*rows[1:], strict=True))

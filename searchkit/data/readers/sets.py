@@ -1,5 +1,6 @@
 """Two sets of pictures in one archive: a and b, or a_train, b_train, a_test and b_test, with a_val and b_val where
-given. No picture of the one belongs to one of the other."""
+given. No picture of the one belongs to one of the other.
+"""
 
 from __future__ import annotations
 

@@ -167,7 +167,8 @@ def _find_folder(folder: Path, source: Source) -> RawDataset:
 
 def from_text(text: str, name: str, where: str, source: Source, *, later: str | None = None) -> RawDataset:
     """Windows of one length. later: the text of the test split, where it is another one. Raises BadInput on a text that
-    is too short."""
+    is too short.
+    """
     steps = source.window or WINDOW
     cut = len(text) if later is not None else round(len(text) * (1 - TEST_SHARE))
     first = round(cut - len(text) * VAL_SHARE)

@@ -16,7 +16,8 @@ class Block(nn.Module):
     """x + attention(norm(x)), then x + ffn(norm(x)): (B, L, D). Linear weights start by Xavier, biases at 0.
 
     ffn: the feed-forward net's width over `width`. distances: as `Attention` takes them. Raises Infeasible where the
-    heads do not share the width out."""
+    heads do not share the width out.
+    """
 
     def __init__(
         self, width: int, *, heads: int, ffn: int, nonlinearity: str, dropout: float, distances: str = ""

@@ -19,7 +19,8 @@ from searchkit.core.space import Trial
 
 class Forecaster(nn.Module):
     """(B, C, L) -> (B, K, H), the next H steps of the first K channels. net: (B, C, L) -> (B, K·H), or, where `apart`,
-    (B·K, 1, L) -> (B·K, H)."""
+    (B·K, 1, L) -> (B·K, H).
+    """
 
     def __init__(
         self, net: nn.Module, *, shape: tuple[int, int], direct: nn.Linear | None, apart: bool, level: bool

@@ -74,7 +74,8 @@ def n_outputs(spec: DataSpec) -> int:
 
 class SqueezeExcite(nn.Module):
     """Scales each channel by a gate that sees them all, through `inner` units: (B, C, H, W). Hu et al. 2018,
-    arXiv:1709.01507."""
+    arXiv:1709.01507.
+    """
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()

@@ -22,7 +22,8 @@ class Stem(nn.Module):
 
     Frame i is centred on step i·hop, and the row's outside counts as zeros. Tokens are embedded, `embedded` wide; a
     frame of one of them, where that is the width too, is its embedding. dropout: of embedded tokens. In training L is
-    the length of the longest row."""
+    the length of the longest row.
+    """
 
     def __init__(
         self, spec: DataSpec, width: int, *, frame: int, hop: int, embedded: int = 0, dropout: float = 0.0
@@ -71,7 +72,8 @@ def check_stem(spec: DataSpec, frame: int) -> None:
 
 class Layer(nn.Module):
     """One recurrent layer in one direction or both: (B, L, C) -> the steps of each direction, (B, L, H), in the order
-    of time."""
+    of time.
+    """
 
     def __init__(self, inputs: int, hidden: int, *, kind: str, bidirectional: bool) -> None:
         super().__init__()

@@ -45,7 +45,8 @@ PREFIX = "critic."
 class Critic(nn.Module):
     """(B, C, H, W) -> (B, 1). Strided convolutions without batch norm (the gradient penalty is of single examples);
     spectral norm (Miyato et al. 2018, arXiv:1802.05957) where no penalty bounds the slope; at the end it sees how much
-    the batch varies (Karras et al. 2018, arXiv:1710.10196, section 3)."""
+    the batch varies (Karras et al. 2018, arXiv:1710.10196, section 3).
+    """
 
     def __init__(self, channels: int, height: int, width: int, *, is_bounded: bool, units: int) -> None:
         super().__init__()
@@ -74,7 +75,8 @@ class Critic(nn.Module):
 @dataclass(frozen=True)
 class RealSource:
     """What the critic learns from. raw: (n, …), the pictures of train as they are stored, which `scale` takes to
-    (B, C, H, W), around [-1, 1]. inputs: so many inputs of the generator, drawn anew by torch's generator."""
+    (B, C, H, W), around [-1, 1]. inputs: so many inputs of the generator, drawn anew by torch's generator.
+    """
 
     raw: Tensor
     scale: Callable[[Tensor], Tensor]
@@ -215,7 +217,8 @@ def shifted(x_BCHW: Tensor) -> Tensor:
 def energy_distance(drawn: Tensor, real: Tensor) -> Tensor:
     """2 E|x − y| − E|x − x'| − E|y − y'| of two batches, unbiased, distances as root mean squares over values: 0 where
     both have one distribution (Székely & Rizzo 2013; for generators: Bellemare et al. 2017, arXiv:1705.10743). A loss
-    without a critic: what a batch alone can tell. (B, …) each."""
+    without a critic: what a batch alone can tell. (B, …) each.
+    """
     x, y = drawn.flatten(1), real.flatten(1)
     return 2.0 * _apart(x, y).mean() - _within(x) - _within(y)
 

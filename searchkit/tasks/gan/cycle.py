@@ -34,7 +34,8 @@ ROWS = 1024  # scaled at once
 class InverseGenerator(nn.Module):
     """(B, C, H, W), in [-1, 1] -> (B, C, H, W) between `least` and `most`, (1, C, 1, 1): convolutions and residual
     blocks (Johnson et al. 2016, arXiv:1603.08155), without batch norm, at a half or a quarter of a large picture's
-    side."""
+    side.
+    """
 
     least: Tensor
     most: Tensor
@@ -78,7 +79,8 @@ class Cycle:
     sees them, its target as many of the other, in [-1, 1]. Raises BadInput on an objective that there is not.
 
     there: what the network's critic learns from: pictures of the other set, and inputs of the one. here: the same with
-    the sets exchanged, for the way back."""
+    the sets exchanged, for the way back.
+    """
 
     def __init__(self, training: Training, there: RealSource, here: RealSource, *, seed: int) -> None:
         self.there = Adversary(training, there, seed=derive_seed(seed, "there"), prefix=PREFIXES["there"], units=UNITS)
@@ -99,7 +101,8 @@ class Cycle:
 
     def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
         """The way back learns from the same backward pass, which is the caller's: its step is made when it is next
-        asked for anything."""
+        asked for anything.
+        """
         self.settle_()
         (a,), b = batch.inputs, batch.target
         as_b, as_a = network(a), self.back(b)
@@ -123,7 +126,8 @@ class Cycle:
 
     def warm_up_(self, network: nn.Module) -> None:
         """The critics and the way back, against the network as it stands: it may be a trained one, and should follow
-        none that knows nothing."""
+        none that knows nothing.
+        """
         network.train()
         n = self.there.batch_size
         for _ in range(adversary.WARM_STEPS):

@@ -25,7 +25,8 @@ _RANK = 1e-10  # eigenvalues below this share of the largest are none
 
 def potentials(drawn: np.ndarray, real: np.ndarray) -> np.ndarray:
     """(n,) float64, whose mean is the Fréchet distance of the two sets. drawn, real: (n, k) features; the score of
-    example i is the potential of row i of the one and of row i of the other."""
+    example i is the potential of row i of the one and of row i of the other.
+    """
     drawn, real = drawn.astype(np.float64), real.astype(np.float64)
     away, around = drawn - drawn.mean(axis=0), real - real.mean(axis=0)
     shift = drawn.mean(axis=0) - real.mean(axis=0)
@@ -38,7 +39,8 @@ def potentials(drawn: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 def _transport(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The symmetric matrix that takes a centred Gaussian of covariance `source` to one of `target` at the least cost:
-    T^½ (T^½ S T^½)^-½ T^½, the inverse on the range alone."""
+    T^½ (T^½ S T^½)^-½ T^½, the inverse on the range alone.
+    """
     root = _power(target, 0.5)
     return np.asarray(root @ _power(root @ source @ root, -0.5) @ root)
 
@@ -54,7 +56,8 @@ def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
 def precision_and_recall(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     """The share of what was drawn that lies among the real, and of the real that lies among what was drawn; among a set
     is who lies nearer to one of its examples than its third nearest fellow does. Kynkäänniemi et al. 2019,
-    arXiv:1904.06991. (n, k) features each."""
+    arXiv:1904.06991. (n, k) features each.
+    """
     drawn, real = _thinned(drawn), _thinned(real)
     return _share_among(drawn, real), _share_among(real, drawn)
 

@@ -146,7 +146,8 @@ def bounds(pictures: np.ndarray, where: str) -> ScaleImage:
 
 class GenerationTask(ArrayTask):
     """Implements `types.Task`. classes: (n,) int64 of the pictures, for the features they are judged in; or None.
-    learned: the weights of those features where they are known, as another process does."""
+    learned: the weights of those features where they are known, as another process does.
+    """
 
     module = "generation"
 
@@ -256,7 +257,8 @@ class GenerationTask(ArrayTask):
 
     def baselines(self) -> dict[str, Predict]:
         """See `HasBaselines`: without a network, a normal distribution along the principal axes of the training
-        pictures, one for each number of the noise."""
+        pictures, one for each number of the noise.
+        """
         (name, noise), port = next(iter(self.data.inputs.items())), self.answers[0]
         pictures = self.real("train")
         shape = pictures.shape[1:]
@@ -344,7 +346,8 @@ PROBLEMS = {"generation": ProblemSpec(generate_image, whole=generation)}
 
 def draw_noise(rows: Mapping[str, np.ndarray], n: int, size: int, *, seed: int) -> np.ndarray:
     """(n, size) float32. In each split the mean is 0 and the deviation 1, exactly as in the distribution, so that a
-    generator is not judged by the luck of a draw."""
+    generator is not judged by the luck of a draw.
+    """
     noise = np.zeros((n, size), dtype=np.float32)
     for split, chosen in rows.items():
         drawn = np.random.default_rng(derive_seed("noise", split, seed)).standard_normal((len(chosen), size))

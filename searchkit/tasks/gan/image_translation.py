@@ -126,7 +126,8 @@ class ImageTranslationTask(GenerationTask):
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
         """kept_distances: how the distances between the answers go with those between their inputs, from -1 to 1, which
         a way back needs (Benaim & Wolf 2017, arXiv:1706.00826). same_class: the share of answers that are, for the
-        classifier whose features these are, of their input's class."""
+        classifier whose features these are, of their input's class.
+        """
         found = super().evaluate(predict, split)
         shown = self.shown(found.decisions)
         metrics = {**found.metrics, "kept_distances": kept_distances(self.raw(split)["image"], shown.numpy())}
@@ -199,7 +200,8 @@ def by_set(
     rows: Mapping[str, np.ndarray], is_second: np.ndarray, *, is_given: Mapping[str, bool]
 ) -> dict[str, np.ndarray]:
     """The rows of a split by set. val and test have as many of the one as of the other, evenly taken, for they are
-    compared; what is too many is trained on, or where the source says what they are, left out."""
+    compared; what is too many is trained on, or where the source says what they are, left out.
+    """
     first, second = rows["train"][~is_second[rows["train"]]], rows["train"][is_second[rows["train"]]]
     made: dict[str, np.ndarray] = {}
     for split in ("val", "test"):
@@ -231,7 +233,8 @@ def load(source: Source) -> Task:
 
 def bold(pictures: np.ndarray) -> np.ndarray:
     """(n, H, W) uint8 from 0 to 16, thin and light on dark: bold, and dark on light. Each value spreads to its four
-    neighbours, by 0.7 of it at most."""
+    neighbours, by 0.7 of it at most.
+    """
     padded = np.pad(pictures.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
     around = np.stack([padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:]]).max(0)
     return np.asarray(16.0 - np.maximum(pictures, 0.7 * around)).round().astype(np.uint8)

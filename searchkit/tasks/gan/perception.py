@@ -55,7 +55,8 @@ class Perception(nn.Module):
 
 def train(pictures: Tensor, classes: np.ndarray | None) -> Perception:
     """pictures: (n, C, H, W) in [-1, 1], those of train. classes: (n,) int64, or None. In eval mode; its features of
-    `pictures` have a total variance of 1, so that one picture for all has a Fréchet distance of about 1 or more."""
+    `pictures` have a total variance of 1, so that one picture for all has a Fréchet distance of about 1 or more.
+    """
     x, y = (pictures, torch.from_numpy(classes)) if classes is not None else turned(pictures)
     steps = min(STEPS, math.ceil(EPOCHS * len(x) / BATCH))
     with _alone():

@@ -38,7 +38,8 @@ BLOCK_ROWS = 128
 
 def mel_bands(rate: int, window: int) -> np.ndarray:
     """(window / 2 + 1, bands) triangles from 0 to 1, evenly spaced in mel (O'Shaughnessy 1987) from 0 to half the rate:
-    as many as there can be, 40 at most, of which each spans a frequency."""
+    as many as there can be, 40 at most, of which each spans a frequency.
+    """
     mel = 2595 * np.log10(1 + np.arange(window // 2 + 1) * (rate / window) / 700)
     for n_bands in range(MOST_BANDS, 0, -1):
         place = mel / mel[-1] * (n_bands + 1)
@@ -53,7 +54,8 @@ class LogMel(nn.Module):
     lengths in frames. Frame i is centred on sample i·hop; outside of a row is silence.
 
     The DFT of N = R·C samples: with n = C·r + c and k = k1 + R·k2, a sum over r, a turn by c·k1/N, a sum over c. As
-    samples are real, k1 up to R / 2 gives every frequency, some of them twice."""
+    samples are real, k1 up to R / 2 gives every frequency, some of them twice.
+    """
 
     window: Tensor
     over_r: Tensor
@@ -111,7 +113,8 @@ class LogMel(nn.Module):
 
 class LogMelFrontend(nn.Module):
     """Samples to a spectrogram of mean 0 and deviation 1 by band, 0 after a row's end: (B, bands, frames) with the
-    lengths where they vary, or (B, 1, bands, frames) as a picture."""
+    lengths where they vary, or (B, 1, bands, frames) as a picture.
+    """
 
     def __init__(self, spectrogram: LogMel, scaled: ScaleSeries, *, as_picture: bool) -> None:
         super().__init__()

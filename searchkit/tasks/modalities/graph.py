@@ -110,7 +110,8 @@ def load(source: Source) -> Task:
 
 def _karate() -> RawDataset:
     """Zachary 1977, An information flow model for conflict and fission in small groups. A member has no features but
-    who they are: one column each."""
+    who they are: one column each.
+    """
     from networkx import karate_club_graph
 
     club = karate_club_graph()
@@ -121,7 +122,8 @@ def _karate() -> RawDataset:
 
 def _block_model() -> RawDataset:
     """Holland, Laskey & Leinhardt 1983, with features as in Deshpande et al. 2018 (arXiv:1807.09596): neither the
-    features nor the edges alone tell the block well."""
+    features nor the edges alone tell the block well.
+    """
     rng = np.random.default_rng(1983)
     blocks, n, width = 5, 600, 16
     block = np.sort(rng.integers(0, blocks, n))
@@ -137,7 +139,8 @@ SHAPES = ("ring", "tree", "grid", "hub", "clusters")
 
 def _shapes() -> RawDataset:
     """Five kinds of graphs that differ in their structure alone: every node has the one feature 1. A tenth of the
-    edges is noise, so that no rule is without exception."""
+    edges is noise, so that no rule is without exception.
+    """
     rng = np.random.default_rng(736)
     kinds = rng.permutation(np.repeat(np.arange(len(SHAPES)), 120))
     graphs = [_shape(SHAPES[kind], int(rng.integers(8, 21)), rng) for kind in kinds]

@@ -150,7 +150,8 @@ DROPPED = 0.1
 
 def drop(tokens_BL: Tensor, generator: Generator) -> Tensor:
     """A tenth of all tokens become number 0, the unknown one, so that no answer hangs on one word (Iyyer et al. 2015,
-    Deep unordered composition rivals syntactic methods for text classification, section 3.1)."""
+    Deep unordered composition rivals syntactic methods for text classification, section 3.1).
+    """
     keep = torch.rand(tokens_BL.shape, generator=generator, device=tokens_BL.device) >= DROPPED
     return tokens_BL * keep
 
@@ -193,7 +194,8 @@ MODALITIES = {"series": Series(), "tokens": Tokens()}
 @cache
 def _mnist1d() -> tuple[np.ndarray, np.ndarray, int]:
     """Greydanus & Kobak 2020 (arXiv:2011.14439) as published: seed 42, 4,000 for training. The package seeds the global
-    generators, so they are put back."""
+    generators, so they are put back.
+    """
     from mnist1d.data import get_dataset_args, make_dataset
 
     before, numpy_before = random.getstate(), np.random.get_state()

@@ -86,7 +86,8 @@ class DecodeTable(nn.Module):
 
 def _statistics(train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Median, mean and deviation of the columns of (n, d), missing values filled by the median; a column without any
-    value is 0, a constant one has deviation 1."""
+    value is 0, a constant one has deviation 1.
+    """
     median = np.zeros(train.shape[1])
     has_values = ~np.isnan(train).all(axis=0)
     median[has_values] = np.nanmedian(train[:, has_values], axis=0)

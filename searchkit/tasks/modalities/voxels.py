@@ -41,7 +41,8 @@ def channel_order(shape: tuple[int | None, ...]) -> str:
 
 class ScaleVoxels(nn.Module):
     """(B, D, H, W), (B, C, D, H, W) or (B, D, H, W, C) of any number type to (B, C, D, H, W) float32 of mean 0 and
-    deviation 1."""
+    deviation 1.
+    """
 
     mean: Tensor
     std: Tensor
@@ -103,7 +104,8 @@ def shift(x_BCDHW: Tensor, generator: Generator) -> Tensor:
 
 def unpacked(packed: np.ndarray, where: str) -> np.ndarray:
     """(n, bytes) uint8 of `numpy.packbits` to (n, D, D, D) uint8 of 0 and 1. Raises BadInput where the bits are those
-    of no cube."""
+    of no cube.
+    """
     side = round((8 * packed.shape[1]) ** (1 / 3))
     if packed.dtype != np.uint8 or side**3 != 8 * packed.shape[1]:
         raise BadInput(
@@ -169,7 +171,8 @@ def _solids() -> tuple[np.ndarray, np.ndarray]:
     """(n, 12, 12, 12) uint8 intensities and (n,) int64 classes.
 
     Every class has the same distribution of volumes, of places and of contrast, so that no count of voxels tells one
-    from another. Plain arithmetic and square roots only: the bytes are the same on every machine."""
+    from another. Plain arithmetic and square roots only: the bytes are the same on every machine.
+    """
     generator = np.random.default_rng(SEED)
     n = EACH * len(CLASSES)
     target = generator.permutation(np.repeat(np.arange(len(CLASSES)), EACH))
@@ -189,7 +192,8 @@ def _solids() -> tuple[np.ndarray, np.ndarray]:
 
 def _turned(quaternion: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where each voxel is as the solid sees it: three of (n, voxels). quaternion: (n, 4), of any length but 0, gives a
-    rotation that is uniform where it is normal (Shoemake 1992, Uniform random rotations)."""
+    rotation that is uniform where it is normal (Shoemake 1992, Uniform random rotations).
+    """
     a, b, c, d = (quaternion / np.sqrt((quaternion * quaternion).sum(axis=1, keepdims=True))).T[:, :, None]
     steps = np.arange(SIDE) - (SIDE - 1) / 2
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij")).reshape(3, 1, -1)

@@ -82,7 +82,8 @@ class AnomalyTask(ArrayTask):
 
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
         """Decisions: 1 where the score is above the threshold of this very predictor. recall: of the anomalies.
-        false_alarm_rate: of the normal. mse: of the normal examples' reconstructions, on the raw scale."""
+        false_alarm_rate: of the normal. mse: of the normal examples' reconstructions, on the raw scale.
+        """
         raw, truth = self.raw(split), self.data.target_of(split)
         answered = predict(raw)
         scores = answered[SCORE.name].astype(np.float64)
@@ -129,7 +130,8 @@ def unpack(config: Mapping[str, JSON], arrays: Arrays) -> AnomalyTask:
 
 def _threshold(scores: np.ndarray) -> float:
     """The least score that the quantile of them does not exceed: an order statistic, so that the same scores in another
-    order or a larger split give no value in between. What is no number counts as the highest."""
+    order or a larger split give no value in between. What is no number counts as the highest.
+    """
     ranked = np.sort(np.where(np.isfinite(scores), scores, np.finfo(np.float64).max))
     return float(np.quantile(ranked, QUANTILE, method="higher"))
 
@@ -167,7 +169,8 @@ def separate(data: Dataset, found: RawDataset, source: Source) -> Dataset:
     without anomalies in train.
 
     Those of train go to val where the source says which rows are test, else all are shared out between val and test as
-    the normal examples are. Raises BadInput."""
+    the normal examples are. Raises BadInput.
+    """
     classes, labels, rows = data.target, data.labels, data.rows
     assert classes is not None
     chosen = held_out(source.anomaly, labels, found.where)

@@ -35,7 +35,8 @@ class SeasonalNaive:
 @dataclass(frozen=True, eq=False)
 class Ridge:
     """Ridge regression (Hoerl & Kennard 1970) from a window to what follows, both less the window's last value: weights
-    (window + 1, horizon) in float64 that all channels share, the last row for the constant. std: (K,)."""
+    (window + 1, horizon) in float64 that all channels share, the last row for the constant. std: (K,).
+    """
 
     cut: Cut
     std: np.ndarray
@@ -54,7 +55,8 @@ class Ridge:
 
 def best_season(cut: Cut, unit: np.ndarray, seen: np.ndarray, to_come: np.ndarray) -> int:
     """By the error of repeating it over windows, (n, C, window), beside what follows, (n, K, horizon); 1 where none
-    does better than the last step alone. unit: (K,)."""
+    does better than the last step alone. unit: (K,).
+    """
     errors = [
         float(np.square((SeasonalNaive(cut, season)({"series": seen})["forecast"] - to_come) / unit[:, None]).mean())
         for season in range(1, cut.window + 1)
@@ -64,7 +66,8 @@ def best_season(cut: Cut, unit: np.ndarray, seen: np.ndarray, to_come: np.ndarra
 
 def ridge(cut: Cut, unit: np.ndarray, seen: np.ndarray, to_come: np.ndarray, error: Callable[[Ridge], float]) -> Ridge:
     """Fitted to some windows, (n, C, window), and what follows, (n, K, horizon). error: by which the penalty is
-    chosen. unit: (K,)."""
+    chosen. unit: (K,).
+    """
     shown = seen[:, list(cut.targets)].astype(np.float64)
     last = shown[:, :, -1:]
     x = ((shown - last) / unit[:, None]).reshape(-1, cut.window)

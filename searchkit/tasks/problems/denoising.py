@@ -74,7 +74,8 @@ class Noise:
 
 class Corrupt:
     """Clean raw rows to noisy ones, of the same type. `preprocessor`, `restore`: of the clean data, whose scale
-    counts."""
+    counts.
+    """
 
     def __init__(self, data: Dataset, noise: Noise) -> None:
         """data: with clean inputs. Raises BadInput where they cannot be restored."""

@@ -198,7 +198,8 @@ class ForecastTask(ArrayTask):
 
     def baselines(self) -> dict[str, Predict]:
         """See `HasBaselines`: the last step again and again, the last season where there is one that does better on
-        val, and ridge regression from window to horizon."""
+        val, and ridge regression from window to horizon.
+        """
         return dict(self._rivals)
 
     @cached_property

@@ -25,7 +25,8 @@ def mackey_glass(steps: int = STEPS, delay: int = 17, transient: int = 300) -> n
 
     By the method of Runge and Kutta, ten steps to one of time, from 1.2 for all time before; what comes first, a
     transient, is left out. The power is by products, so that the same bits come out everywhere: chaos would make any
-    other one visible."""
+    other one visible.
+    """
     per_step = 10
     dt, lag = 1 / per_step, delay * per_step
     x = [1.2] * (lag + 1)

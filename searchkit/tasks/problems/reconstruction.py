@@ -93,7 +93,8 @@ def elbo(net: Variational, train: Tensor, x: Tensor, restore: nn.Module, *, seed
     E log p(x | code) - KL(q(code | x) || p(code)) with a Gaussian decoder of one variance, which is the mean squared
     error of drawn reconstructions of `train`, on the network's scale. The density is that of the raw values: of whole
     numbers it is their log probability (spread evenly over a unit each), and -ELBO / (D log 2) their bits a value.
-    train, x: (n, ...) on the network's scale. restore: to the raw scale."""
+    train, x: (n, ...) on the network's scale. restore: to the raw scale.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         before = _drawn(net, train, 1)

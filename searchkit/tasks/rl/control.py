@@ -66,7 +66,8 @@ SHARPNESS = 8.0
 class Log:
     """What the wanderer saw. data: its states and those of val and test, by row. actions, values: what was done there,
     and the discounted rewards that followed, (rows,). transitions: those of train, as `replay.Replay` keeps them.
-    unit: of each feature, (features,), what random actions move it by. chance: the mean return of its episodes."""
+    unit: of each feature, (features,), what random actions move it by. chance: the mean return of its episodes.
+    """
 
     data: Dataset
     actions: np.ndarray
@@ -126,7 +127,8 @@ class ControlTask:
 
     def batches(self, split: Split, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
         """States with what was done there and what it was worth. Augmentation, smoothing and mixing have no meaning
-        here and are left out. Raises BadInput on an augmentation."""
+        here and are left out. Raises BadInput on an augmentation.
+        """
         if split == "test":
             raise ValueError("batches gives train and val; test is read by evaluate, for the evidence alone")
         if training.augment:
@@ -149,7 +151,8 @@ class ControlTask:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Huber's, of the values of the actions that were taken. target: (B, 2), the action and its value in the unit
-        of the network."""
+        of the network.
+        """
         output = model(*batch.inputs).float()
         taken = output.gather(1, batch.target[:, :1].long())[:, 0]
         loss = F.smooth_l1_loss(taken, batch.target[:, 1])
@@ -158,7 +161,8 @@ class ControlTask:
     def distillation_loss(self, student: nn.Module, teacher: nn.Module, batch: Batch, *, temperature: float) -> Tensor:
         """The divergence of the softened policies, and the squared difference of the values in the teacher's spread.
         The gain of an action is measured against how far the teacher's gains lie apart, so that temperatures mean the
-        same in every environment."""
+        same in every environment.
+        """
         with torch.no_grad():
             wanted = teacher(*batch.inputs).float()
             gains = wanted - wanted.mean(1, keepdim=True)
@@ -171,7 +175,8 @@ class ControlTask:
 
     def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
         """Learn by playing; the model is left as the best on val of the checks that it came by. The state holds the
-        replayed transitions too. As `train.fit` otherwise, early stopping aside."""
+        replayed transitions too. As `train.fit` otherwise, early stopping aside.
+        """
         from searchkit import train
 
         ends = time.monotonic() + plan.seconds

@@ -26,7 +26,8 @@ class EnvSpec:
     """What there is to know of an environment without playing it.
 
     features: of an observation as a vector; where `n_states` is not 0 it is one of so many states instead, a whole
-    number. Actions count from `first_action`. threshold: the mean return at which its authors call it solved."""
+    number. Actions count from `first_action`. threshold: the mean return at which its authors call it solved.
+    """
 
     id: str
     features: int
@@ -62,7 +63,8 @@ class Environment:
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool]:
         """The observation after `action`, counted from 0; the reward; whether the episode has come to its end; and
-        whether the limit of steps has cut it off, which is no end that an agent could know of."""
+        whether the limit of steps has cut it off, which is no end that an agent could know of.
+        """
         observation, reward, terminated, truncated, _ = self._env.step(action + self.about.first_action)
         self._n_steps += 1
         cut_off = not terminated and (truncated or self._n_steps >= self.about.max_steps)
@@ -139,7 +141,8 @@ Choose = Callable[[np.ndarray], np.ndarray]
 
 def play(environments: Sequence[Environment], seeds: Sequence[int], choose: Choose) -> tuple[np.ndarray, np.ndarray]:
     """An episode of each seed, each in an environment of its own and all at once: `choose` is asked for all that still
-    go on. The returns (n,), sums of rewards in float64, and the steps (n,)."""
+    go on. The returns (n,), sums of rewards in float64, and the steps (n,).
+    """
     returns, steps = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
     seen = [env.reset(seed) for env, seed in zip(environments, seeds, strict=True)]
     going = list(range(len(seeds)))
@@ -178,7 +181,8 @@ class Episode:
 class ExplorationPolicy:
     """Plays without knowing how: for each episode it draws a policy that is linear in the observation, and how often it
     takes a random action instead. So it sees far more than random actions do, which fall over at once: some of its
-    policies keep a pole up (Mania et al. 2018, arXiv:1803.07055, found good ones by such draws alone)."""
+    policies keep a pole up (Mania et al. 2018, arXiv:1803.07055, found good ones by such draws alone).
+    """
 
     def __init__(self, environment: Environment, seed: int) -> None:
         self.environment = environment

@@ -57,7 +57,8 @@ TRAINING_SEEDS = 2**30
 
 class Replay:
     """The last transitions, the newest in the place of the oldest. fields, by name, (capacity, …): observation, action,
-    reward, next, terminal, next_action; the last is the action that was taken in the state after."""
+    reward, next, terminal, next_action; the last is the action that was taken in the state after.
+    """
 
     def __init__(self, log: Arrays) -> None:
         """log: where to begin from, the same fields, at most as many as there is room for."""
@@ -83,7 +84,8 @@ class Replay:
 @dataclass
 class Player:
     """An environment in the middle of an episode. number: of the episode. waiting: the last transition, until the
-    action after it is known."""
+    action after it is known.
+    """
 
     environment: Environment
     index: int
@@ -100,7 +102,8 @@ class Player:
 
     def act(self, action: int, replay: Replay | None) -> None:
         """One step; the transitions that are whole by it go into `replay`. One that the limit of steps cuts off has no
-        action after it, and is no end: it is left out."""
+        action after it, and is no end: it is left out.
+        """
         if self.waiting is not None and replay is not None:
             replay.add(**self.waiting, next_action=action)
         before = self.observation
@@ -125,7 +128,8 @@ class Player:
 
 class Played(Protocol):
     """What there is to know of a task whose episodes are played. log: transitions to begin from, as `Replay` has them.
-    unit: that of the action values."""
+    unit: that of the action values.
+    """
 
     about: EnvSpec
     log: Arrays
@@ -159,7 +163,8 @@ class ReplayTraining:
 
     def batches(self, split: str, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
         """One epoch: as many batches as the log would have, and a round of play whenever the transitions so far have
-        been drawn REPLAYED times. The network has its weights by now: `train.fit` has restored them."""
+        been drawn REPLAYED times. The network has its weights by now: `train.fit` has restored them.
+        """
         if self.target is None:
             self.target = self._begin()
         generator = np.random.default_rng(seed)

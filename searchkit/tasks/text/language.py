@@ -104,7 +104,8 @@ def next_token(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_
 
 class LanguageTask(ArrayTask):
     """An ArrayTask whose training rows are cut anew from their stream every epoch, and which keeps no more answers than
-    it judges at once."""
+    it judges at once.
+    """
 
     def _train(self, training: Training, seed: int, device: str) -> Iterator[Batch]:
         self._require_possible(training)

@@ -45,7 +45,8 @@ def _ngrams(items: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
 
 def bleu_counts(written: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
     """(n, 2 + 2·4) of each sentence: words written and wanted; of each order the n-grams that match, and those that
-    were written."""
+    were written.
+    """
     rows = np.zeros((len(written), 2 + 2 * WORD_ORDERS))
     for row, one, other in zip(rows, map(words, written), map(words, wanted), strict=True):
         row[:2] = len(one), len(other)
@@ -81,7 +82,8 @@ def bleu_interval(counts: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
 
 def chrf(written: str, wanted: str) -> float:
     """Of one sentence, 0 to 100: blanks count for nothing; an order that one of the texts is too short for is left out,
-    as sacreBLEU has it."""
+    as sacreBLEU has it.
+    """
     one, other = ("".join(text.split()) for text in (written, wanted))
     precisions, recalls = [], []
     for order in range(1, CHARACTER_ORDERS + 1):

@@ -95,7 +95,8 @@ class Answer:
     def steps_of(self, answers: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n,) nats of each answer, and the likeliest token of each step, (n, T), −1 where there is none.
 
-        truth: (n, T), −1 after the end."""
+        truth: (n, T), −1 after the end.
+        """
         there = truth >= 0
         given = np.take_along_axis(answers, np.maximum(truth, 0)[..., None], 2)[..., 0].astype(np.float64)
         nats = -(np.where(np.isfinite(given), given, -WORST) * there).sum(1)
