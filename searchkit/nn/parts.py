@@ -96,7 +96,7 @@ def is_tracing() -> bool:
     return _tracing
 
 
-class _Surrogate(torch.autograd.Function):
+class Surrogate(torch.autograd.Function):
     """One autograd node from x to zeros of `shape`: a tracer that walks the graph sees one step, whatever is inside.
 
     `anchor`, a parameter, gives the node a place in the graph even where x is an input of the network. `other`: a
@@ -151,7 +151,7 @@ class Structured(nn.Module):
         return self.stand_in(x, (*x.shape[:-1], self.out_channels))
 
     def stand_in(self, x: Tensor, shape: tuple[int, ...], other: Tensor | None = None) -> Tensor:
-        out: Tensor = _Surrogate.apply(x, next(self.parameters(), None), shape, other)  # type: ignore[no-untyped-call]
+        out: Tensor = Surrogate.apply(x, next(self.parameters(), None), shape, other)  # type: ignore[no-untyped-call]
         return out
 
     def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:

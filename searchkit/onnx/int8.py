@@ -54,6 +54,7 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     _finite(model)
     excluded = [*_outside(model), *_joining_the_past(model), *_with_infinities(model), *_by_stacks(model)]
     opened = onnx_io.session(source)
+    hidden = _hide_grouped_biases(model)
     raw = _quantized(
         lambda folder: ort_quantize_static(
             model,
@@ -64,9 +65,10 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=excluded,
+            nodes_to_exclude=[*excluded, *hidden],
         )
     )
+    _unhide(raw, hidden)
     _float_biases(raw, but_of=_float_tail(raw))
     _drop_zero_points(raw)
     _drop_unused(raw)
@@ -93,6 +95,33 @@ def dynamic(source: Path, target: Path) -> int:
         between = Path(folder) / "dynamic.onnx"
         onnx_io.save(minify.shrink(raw), between)
         return onnx_io.weight_only(between, target)
+
+
+def _hide_grouped_biases(model: onnx.ModelProto) -> list[str]:
+    """Put an Identity before the bias of each transposed convolution of several groups; the names of these nodes.
+
+    The weight of one has an axis for the channels of one group only, so that there are fewer scales than numbers in the
+    bias, which the quantizer multiplies (ONNX Runtime 1.31). It passes over a bias that a node makes. There is no int8
+    kernel for these operators, and `_float_biases` would make the bias floats again.
+    """
+    values = {tensor.name for tensor in model.graph.initializer}
+    hidden = []
+    for node in list(model.graph.node):
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        if node.op_type == "ConvTranspose" and groups > 1 and len(node.input) == 3 and node.input[2] in values:
+            name = f"{node.name}:bias"
+            model.graph.node.insert(0, onnx.helper.make_node("Identity", [node.input[2]], [name], name=name))
+            node.input[2] = name
+            hidden.append(name)
+    return hidden
+
+
+def _unhide(model: onnx.ModelProto, hidden: list[str]) -> None:
+    found = {node.name: node for node in model.graph.node if node.name in hidden}
+    for node in model.graph.node:
+        node.input[:] = [found[name].input[0] if name in found else name for name in node.input]
+    for node in found.values():
+        model.graph.node.remove(node)
 
 
 def _by_vectors(model: onnx.ModelProto) -> list[str]:

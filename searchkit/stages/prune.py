@@ -27,7 +27,7 @@ from searchkit.core.serialization import JSON, derive_seed, thaw
 from searchkit.nn.surgery import apply_edits_
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx import measure
-from searchkit.stages.importance import IMPORTANCES, Cost, Gradients, Ranking, Uncuttable, cuts, prune_
+from searchkit.stages.importance import IMPORTANCES, Cost, Gradients, Ranking, Uncuttable, cuts, listed, prune_
 from searchkit.train import Teacher
 
 COSTS = {"params": "parameters", "size": "bytes of the file", "macs": "MACs", "latency": "ms"}
@@ -35,12 +35,15 @@ COSTS = {"params": "parameters", "size": "bytes of the file", "macs": "MACs", "l
 
 @dataclass(frozen=True)
 class Aim:
-    """What the steps work towards: `cost` from `before` to `target`, in the unit of `by`."""
+    """What the steps work towards: `cost` from `before` to `target`, in the unit of `by`. whole: names of the layers
+    that cannot be cut on the way.
+    """
 
     by: str
     cost: Cost
     before: float
     target: float
+    whole: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ class Prune:
         net, example = copy.deepcopy(parent), ctx.model_inputs(4)
         aim = self._aim(net, artifact, ctx)
         cost, before, target = aim.cost, aim.before, aim.target
+        if aim.whole:
+            ctx.echo(f"Prune: {listed(aim.whole)} stay whole because it cannot follow them through the network")
         edits: list[JSON] = []
         log: list[dict[str, JSON]] = []
         steps: list[dict[str, JSON]] = []
@@ -130,6 +135,8 @@ class Prune:
             "kept_step": kept + 1,
             "layers": layers(parent, net),
         }
+        if aim.whole:
+            notes["whole"] = list(aim.whole)
         return ctx.save(ctx.child(artifact, self, edits=(*artifact.edits, *edits)), net, log=log, notes=notes)
 
     def _keep(self, scores: list[np.ndarray], reference: np.ndarray, ctx: Context) -> int:
@@ -176,8 +183,8 @@ class Prune:
                 )
             kept = found.fit(timed or cost, target, rounds=5 if timed else 1)
             if timed is not None:  # an export a network is too dear for every step: aim at the parameters that it gave
-                return Aim("params", cost, cost(net), cost(found.trial(kept)))
-        return Aim(self.by, cost, before, target)
+                return Aim("params", cost, cost(net), cost(found.trial(kept)), found.whole)
+        return Aim(self.by, cost, before, target, found.whole)
 
     def _gradients(self, artifact: Artifact, ctx: Context) -> Gradients:
         """A copy of the network with the gradients of the task's loss over some batches of train."""

@@ -30,8 +30,10 @@ from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.core.space import Space
 from searchkit.core.space_file import load_space, source_of
 from searchkit.core.task import Task
+from searchkit.nn.surgery import EXACT, drops, gap, prunable_groups
 from searchkit.onnx import io as onnx_io
 from searchkit.search.sampler import Candidate, at_random, draw, grid_values, like
+from searchkit.stages.importance import listed
 from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import Quantize
 from searchkit.testing.fixture import N_ARCHS, CheckFailed, Fixture, outputs, require
@@ -40,7 +42,7 @@ from searchkit.train import Diverged, Teacher, make_optimizer
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one check; detail: why it failed or was skipped."""
+    """What came of one check; detail: why it failed or was skipped, or what to know of it though it passed."""
 
     check: str
     outcome: Literal["passed", "failed", "skipped"]
@@ -268,6 +270,29 @@ def check_prune_shrinks(subject: Fixture) -> None:
     require(bool(log) and all(math.isfinite(row["loss"]) for row in log), "the pruned network does not train")
 
 
+def check_cut_equals_masked(subject: Fixture) -> str:
+    """Cutting a tenth, a half and nine tenths of the units of every sample gives the answers that setting them to zero
+    gives. Returns the layers that stay whole because no cut of them is exact.
+    """
+    whole: dict[str, None] = {}
+    random = torch.Generator().manual_seed(0)
+    for candidate in subject.candidates:
+        net, example = subject.net(candidate, seed=1).eval(), subject.rows(0, 4)
+        groups, left = prunable_groups(net, example)
+        whole |= dict.fromkeys(left)
+        for share in (0.1, 0.5, 0.9):
+            chosen = [(g, torch.randperm(len(g), generator=random)[: math.ceil(share * len(g))]) for g in groups]
+            edits = drops((g, units[: len(g) - 1].tolist()) for g, units in chosen)
+            difference = gap(net, example, edits)
+            require(
+                difference <= EXACT,
+                f"{candidate.arch} with {share:.0%} of its units cut does not answer as with them set to zero (they "
+                f"differ by {difference:.2g}); does forward() depend on a width?",
+            )
+    names = listed(tuple(whole))
+    return f"Prune leaves {names} whole because it cannot follow them through the network" if whole else ""
+
+
 def check_distill_matches(subject: Fixture) -> None:
     """A fresh student's match loss to its teacher falls."""
     artifact, teacher = subject.trained
@@ -314,7 +339,7 @@ def _files(folder: Path) -> dict[str, tuple[int, int]]:
 
 # ── running them ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Check = Callable[[Fixture], None]
+Check = Callable[[Fixture], str | None]
 
 CHECKS: dict[str, Check] = {
     name.removeprefix("check_"): function
@@ -329,12 +354,12 @@ def run_check(name: str, subject: Fixture) -> Result:
     if name in subject.space.skips:
         return Result(name, "skipped", subject.space.skips[name])
     try:
-        CHECKS[name](subject)
+        detail = CHECKS[name](subject)
     except (CheckFailed, GateFailed, BadInput, NothingFeasible, Diverged) as error:
         return Result(name, "failed", str(error))
     except Exception as error:
         return Result(name, "failed", f"it raises {type(error).__name__}: {error}".splitlines()[0])
-    return Result(name, "passed")
+    return Result(name, "passed", detail or "")
 
 
 def run_checks(space: Space, task: Task, *, path: Path | None = None) -> list[Result]:

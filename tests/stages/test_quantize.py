@@ -183,7 +183,25 @@ class Pooled(nn.Module):
         return self.last(self.pool(self.steps(x.transpose(1, 2)), None))
 
 
+class Grouped(nn.Module):
+    """Transposed convolutions of several groups, whose bias has more numbers than their weight has scales; x: image."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 32, 3, padding=1), nn.Linear(16, 10)
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, 2, 1, groups=g) for a, b, g in ((32, 32, 4), (32, 16, 2)))
+        for up in self.ups:
+            nn.init.normal_(up.bias)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        for up in self.ups:
+            x = up(x).relu()
+        return self.last(x.mean((2, 3)))
+
+
 NETS = {
+    "grouped": (Grouped, (1, 8, 8)),
     "pooled": (Pooled, (1, 40)),
     "mlp": (mlp, (1, 8, 8)),
     "residual": (Residual, (1, 8, 8)),

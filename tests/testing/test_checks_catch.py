@@ -71,6 +71,11 @@ DEFECTS = {
         "w = self.first.weight.detach() * 1.0\n        h = self.act(torch.nn.functional.linear(x, w) "
         "+ self.first.bias.sum() * 0)",
     ),
+    "a computation depends on a width": (
+        "cut_equals_masked",
+        "return self.last(h)",
+        "return self.last(h if h.shape[1] > 12 else 2 * h)",
+    ),
     "export disagrees": (
         "export_agrees",
         "return self.last(h)",
