@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from test_onnxfile import Residual, deployed, export, rows
+from onnx_nets import Residual, deployed, export, rows
 from torch import nn
 
 from searchkit.core.data_spec import TensorSpec

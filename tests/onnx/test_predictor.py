@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_onnxfile import Residual, deployed, export, ports, rows
+from onnx_nets import Residual, deployed, export, ports, rows
 from torch import nn
 
 from searchkit.core.data_spec import TensorSpec

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_bundle import python
+from isolated_python import python
 
 from searchkit.context import Context
 from searchkit.core.artifact import Artifact

@@ -5,12 +5,11 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from isolated_python import python
 from short_line import bundle, line  # noqa: F401  (fixtures)
 
 from searchkit.context import Context
@@ -26,24 +25,6 @@ from searchkit.stages.promote import Promote
 from searchkit.tasks import registry
 
 # ruff: noqa: F811  (a fixture is a parameter with the fixture's name)
-
-WITHOUT = """
-import sys, runpy
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "onnx", "onnxscript", "searchkit", "optuna", "sklearn", "scipy", "jinja2"):
-            raise ImportError(name + " is not there")
-sys.meta_path.insert(0, Refuse())
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def python(*arguments):
-    """Run a script where only numpy and onnxruntime can be imported, isolated from the environment and this folder."""
-    return subprocess.run(
-        [sys.executable, "-I", "-c", WITHOUT, *map(str, arguments)], capture_output=True, text=True, cwd="/"
-    )
 
 
 def test_the_bundle_holds_what_it_promises(line):

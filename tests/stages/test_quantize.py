@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx_nets import AutoEncoder, Residual, Series, deployed, export, rows
 from short_line import line  # noqa: F401  (a fixture)
-from test_onnxfile import AutoEncoder, Residual, Series, deployed, export, rows
 from torch import nn
 
 from searchkit.core.data_spec import TensorSpec
