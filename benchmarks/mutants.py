@@ -329,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with ThreadPoolExecutor(asked.jobs) as pool:
             try:
                 list(pool.map(session.baseline, tests_of_all))
-                for done, (mutant, result) in enumerate(pool.map(judge, waiting), 1):
+                for done, (mutant, result) in enumerate(pool.map(score, waiting), 1):
                     if result is not None:
                         session.results[mutant.id] = result
                         session.write()

@@ -15,15 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays
-from searchkit.core.errors import BadInput
-from searchkit.core.files import last_byte, read_json, readable, to_json, write_atomically
-from searchkit.core.serialization import JSON, freeze
+from searchkit.core.errors import BadInput, Infeasible
+from searchkit.core.files import Figures, _lock, _named, last_byte, read_json, readable, to_json, write_atomically
+from searchkit.core.run_files import EVENTS, SEARCH_LOG, ArtifactFile, Epoch, Head, Logged, TrialMadeBy, TrialNotes
+from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.core.training import TrainState
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 """The version of what is on disk. A run of another format is not resumed: an id does not include the code's version."""
+
+
+BUILD_FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, Infeasible, LookupError, RuntimeError, TypeError, ValueError
+)  # fmt: skip
+
+"""What a family's build, the edits or torch may raise on an architecture that is not that of the weights."""
 
 
 class Run:
@@ -84,6 +92,7 @@ class Run:
                 + (f"the runs there are {', '.join(known)}." if known else "there are none: start one with search.")
             )
         config = read_json(file, f"the run '{path.name}'")
+        thaw(Head, config, file=_named(file, path.name))
         if config.get("format") != FORMAT:
             raise BadInput(
                 f"The run '{path.name}' has format {config.get('format')}; this version reads format {FORMAT}. "
@@ -96,7 +105,7 @@ class Run:
         """One process at a time may write a run. Raises BadInput where another one does."""
         with open(self.path / "lock", "a+") as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(handle)
             except OSError as error:
                 handle.seek(0)
                 raise BadInput(
@@ -107,6 +116,18 @@ class Run:
             handle.write(str(os.getpid()))
             handle.flush()
             yield
+
+    def writer(self) -> str | None:
+        """The number of the process that is writing the run now, "?" if it has not said; None if there is none."""
+        file = self.path / "lock"
+        if not file.exists():
+            return None
+        with open(file) as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return handle.read().strip() or "?"
+        return None
 
     # ── what it holds ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -134,14 +155,25 @@ class Run:
         return (self.artifact_dir(id) / "artifact.json").exists()
 
     def load(self, id: str) -> Artifact:
-        plain = read_json(self.artifact_dir(id) / "artifact.json", f"artifact {id} of the run '{self.name}'")
-        try:
-            # edits stay the lists that JSON gives: they are replayed, never hashed
-            return Artifact(**{**plain, "edits": tuple(plain["edits"])})
-        except (TypeError, KeyError) as error:
-            raise BadInput(
-                f"Artifact {id} of the run '{self.name}' is not whole ({error}); delete its folder and resume the run."
-            ) from error
+        file = self.artifact_dir(id) / "artifact.json"
+        found = read_json(file, f"artifact {id} of the run '{self.name}'")
+        plain: Any = thaw(ArtifactFile, found, file=_named(file, self.name))
+        if plain["id"] != id:
+            raise BadInput(f"{file} is of the artifact '{plain['id']}', not of '{id}'; put the right file back.")
+        if plain["made_by"]["stage"] == "Trial":
+            thaw(TrialMadeBy, plain["made_by"], file=_named(file, self.name, "made_by"))
+            thaw(TrialNotes, plain["notes"], file=_named(file, self.name, "notes"))
+        # edits stay the lists that JSON gives: they are replayed, never hashed
+        known = {name: plain[name] for name in ArtifactFile.__annotations__}
+        metrics = Figures(plain["metrics"], _named(file, self.name))
+        return Artifact(**{**known, "edits": tuple(plain["edits"]), "metrics": metrics})
+
+    def notes(self, artifact: Artifact, name: str) -> JSON:
+        """One note of an artifact. Raises BadInput if it is missing."""
+        if name not in artifact.notes:
+            file = self.artifact_dir(artifact.id) / "artifact.json"
+            raise BadInput(f"In {_named(file, self.name)}, the field 'notes.{name}' is missing; restore the file.")
+        return artifact.notes[name]
 
     def artifacts(self) -> dict[str, Artifact]:
         """All whole artifacts by id, in order of id."""
@@ -162,6 +194,10 @@ class Run:
         return trials[number]
 
     def file(self, artifact: Artifact, role: str) -> Path:
+        """The path of a file of the artifact. Raises BadInput if it has none of this role."""
+        if role not in artifact.files:
+            file = self.artifact_dir(artifact.id) / "artifact.json"
+            raise BadInput(f"In {_named(file, self.name)}, the field 'files.{role}' is missing; restore the file.")
         return self.artifact_dir(artifact.id) / artifact.files[role]
 
     def save(
@@ -222,7 +258,9 @@ class Run:
             rows = [json.loads(line) for line in file.read_text().splitlines()]
             if not rows:
                 raise ValueError("it is empty")
-            return rows
+        for number, row in enumerate(rows, 1):
+            thaw(Epoch, row, file=_named(file, self.name, f"line {number}"))
+        return rows
 
     def _way_out(self, artifact: Artifact) -> str:
         return f"delete the folder {self.artifact_dir(artifact.id)} and resume the run"
@@ -239,10 +277,18 @@ class Run:
     def write_json(self, name: str, value: JSON) -> None:
         write_atomically(self.path / name, to_json(freeze(value)))
 
-    def read_json(self, name: str) -> JSON:
-        """None where there is no such file; BadInput where it cannot be read."""
+    def read_json(self, name: str, kind: Any = dict[str, Any]) -> JSON:
+        """A JSON file of the run, checked against `kind` (see `runfiles`); None if there is no such file. Raises
+        BadInput if it cannot be read, or a field is missing, of another type or out of range.
+        """
         file = self.path / name
-        return read_json(file, f"{name} of the run '{self.name}'") if file.exists() else None
+        if not file.exists():
+            return None
+        return thaw(kind, read_json(file, f"{name} of the run '{self.name}'"), file=self.named(name))
+
+    def named(self, name: str, part: str = "") -> str:
+        """A file of the run, for a message."""
+        return _named(self.path / name, self.name, part)
 
     def append_line(self, name: str, row: Mapping[str, JSON]) -> None:
         """Append one JSON line and wait until it is on disk."""
@@ -263,7 +309,12 @@ class Run:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
                 continue
-        return [row for row in rows if isinstance(row, dict)]
+        found = [row for row in rows if isinstance(row, dict)]
+        for number, row in enumerate(found, 1):
+            if "event" in row or name == SEARCH_LOG:
+                event = EVENTS.get(str(row.get("event")), Logged)
+                thaw(event, row, file=_named(file, self.name, f"line {number}"))
+        return found
 
     # ── the state of a training between rungs ───────────────────────────────────────────────────────────────────────
 

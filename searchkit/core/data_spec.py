@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -17,6 +18,33 @@ Arrays: TypeAlias = dict[str, np.ndarray]
 Split: TypeAlias = Literal["train", "val", "test"]
 
 Device: TypeAlias = Literal["cpu", "cuda"]
+
+
+MOST_CHARACTERS = 250
+
+"""Of a sentence to the user, whatever is quoted in it."""
+
+LONGEST_QUOTE = 60
+
+"""Characters of what a sentence that is too long quotes, in '…' or in (…)."""
+
+
+def brief(value: object, most: int = LONGEST_QUOTE) -> str:
+    """On one line and shortened in the middle: a value, or the message of an error that a library raised."""
+    text = " ".join(str(value).split()) or type(value).__name__
+    if len(text) <= most:
+        return text
+    head = (most - 1) * 2 // 3
+    return f"{text[:head].rstrip()}…{text[head + 1 - most :].lstrip()}"
+
+
+def within_bounds(sentence: str) -> str:
+    """A sentence of at most `MOST_CHARACTERS`: first what it quotes is shortened, then its middle."""
+    text = " ".join(sentence.split())
+    for quoted in (r"(?<=\()[^()]{%d,}(?=\))", r"(?<=(?<!\w)')[^']{%d,}(?='(?!\w))", r"\S{%d,}"):
+        if len(text) > MOST_CHARACTERS:
+            text = re.sub(quoted % (LONGEST_QUOTE + 1), lambda found: brief(found[0]), text)
+    return brief(text, MOST_CHARACTERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from tokenize import TokenError
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
+
+from searchkit.core.data_spec import within_bounds
 
 if TYPE_CHECKING:
     pass
 
 
 class SearchkitError(Exception):
-    """A failure with one clear sentence for the user; `exit_status` is what the command line ends with."""
+    """A failure with one clear sentence for the user; `exit_status` is what the command line ends with.
+
+    The sentence is kept to `MOST_CHARACTERS` here, so that no data and no message of a library makes it longer.
+    """
 
     exit_status = 1
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(within_bounds(sentence))
 
 
 class BadInput(SearchkitError):
@@ -42,3 +54,11 @@ class Inapplicable(Exception):
 
 class Infeasible(Exception):
     """This architecture cannot exist for this data or budget. It ends one trial, never the search."""
+
+
+DAMAGED_ARRAYS: tuple[type[Exception], ...] = (
+    BadZipFile, EOFError, LookupError, MemoryError, NotImplementedError, OSError, OverflowError, RecursionError,
+    SyntaxError, TokenError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+
+"""What numpy raises on a damaged .npy or .npz: its header is parsed as Python."""

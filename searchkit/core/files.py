@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
-from searchkit.core.errors import BadInput
+from searchkit.core.errors import DAMAGED_ARRAYS, BadInput
 from searchkit.core.serialization import JSON
 
 if TYPE_CHECKING:
@@ -64,14 +65,41 @@ def read_json(file: Path, what: str) -> Any:
     return value
 
 
+def _named(file: Path, run: str, part: str = "") -> str:
+    name = f"artifacts/{file.parent.name}/{file.name}" if file.parent.parent.name == "artifacts" else file.name
+    return f"{part + ' of ' if part else ''}{name} of the run '{run}'"
+
+
+class Figures(dict[str, float]):
+    """The metrics of an artifact that was read: one that is missing is the fault of its file, and is said to be."""
+
+    def __init__(self, values: Any = (), file: str = "artifact.json") -> None:
+        super().__init__(values)
+        self.file = file
+
+    def __missing__(self, name: str) -> float:
+        raise BadInput(f"In {self.file}, the field 'metrics.{name}' is missing; restore the file.")
+
+
 @contextmanager
 def readable(file: Path, way_out: str, *also: type[Exception]) -> Iterator[None]:
     """What reading a missing or a torn file raises, as BadInput; `also` is what the reader at hand adds to that."""
-    torn: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, BadZipFile, *also)
+    torn: tuple[type[Exception], ...] = (*DAMAGED_ARRAYS, *also)
     try:
         yield
     except torn as error:
         raise BadInput(f"{file} cannot be read ({error}); {way_out}.") from error
+
+
+def _lock(handle: IO[str], *, tries: int = 5) -> None:
+    """Raises OSError if another process holds it for longer than a look at who does, such as `Run.writer`, takes."""
+    for left in reversed(range(tries)):
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if not left:
+                raise
+            time.sleep(0.02)
 
 
 def last_byte(handle: IO[bytes]) -> bytes:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from searchkit.core.data_spec import brief
 from searchkit.core.errors import BadInput
+from searchkit.core.typed import Mismatch, conform, shown
 
 if TYPE_CHECKING:
     pass
@@ -36,23 +38,34 @@ def freeze(value: Any) -> JSON:
     return value
 
 
-def thaw(kind: type[T], plain: JSON) -> T:
-    """The inverse of `freeze` for a dataclass whose fields are plain values or tuples of them.
+def thaw(kind: type[T], plain: JSON, *, file: str = "", whole: bool = False) -> T:
+    """The inverse of `freeze`: a value of `kind` from plain JSON, checked field by field against its annotations.
 
-    Raises BadInput where `plain` has a field that `kind` lacks, or lacks one that has no default.
+    Args:
+        kind: A dataclass, or any other annotation that `typed.conform` knows, such as a typed dict.
+        plain: What a file or a caller holds.
+        file: What `plain` was read from, for the message.
+        whole: Whether even a field that has a default must be there, because `freeze` has written it.
+
+    Raises:
+        BadInput: A field is missing, unknown, of another type or out of range; the sentence names it.
     """
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(plain) - known)
-    if unknown:
-        raise BadInput(f"{kind.__name__} has no field '{unknown[0]}'; its fields are {', '.join(sorted(known))}.")
     try:
-        return kind(**{name: _tuples(value) for name, value in plain.items()})
-    except TypeError as error:
-        raise BadInput(f"{kind.__name__} cannot be made from {plain}: {error}.") from error
+        found: T = conform(plain, kind, whole=whole)
+    except Mismatch as problem:
+        raise BadInput(_of_file(str(problem), kind, file)) from problem
+    except (TypeError, AttributeError, LookupError) as error:  # a family's own __post_init__
+        said = f"{kind.__name__} cannot be made from {shown(plain)}: {brief(error)}"
+        raise BadInput(_of_file(said, kind, file)) from error
+    except BadInput as problem:
+        raise BadInput(f"{file}: {problem}" if file else str(problem)) from problem
+    return found
 
 
-def _tuples(value: JSON) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+def _of_file(problem: str, kind: type, file: str) -> str:
+    if file:
+        return f"In {file}, {problem}; restore the file, or start a new run."
+    return f"{problem[0].upper() + problem[1:]}; it is part of {kind.__name__}."
 
 
 def digest(*parts: JSON) -> str:

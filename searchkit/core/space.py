@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from searchkit.core.data_spec import DataSpec
 from searchkit.core.training import TrainingSpace
+from searchkit.core.typed import Range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,10 +33,10 @@ class Limits:
     would ship it, `latency_ms` the median at batch 1 on one thread.
     """
 
-    size_bytes: int | None = None
-    latency_ms: float | None = None
-    params: int | None = None
-    macs: int | None = None
+    size_bytes: Annotated[int | None, Range(1)] = None
+    latency_ms: Annotated[float | None, Range(0, open=True)] = None
+    params: Annotated[int | None, Range(1)] = None
+    macs: Annotated[int | None, Range(0)] = None
 
     def breaches(self, cost: Mapping[str, float]) -> dict[str, float]:
         """By how much `cost` exceeds each limit, as a ratio above 1 less 1; empty when it fits."""
@@ -50,12 +51,16 @@ class Limits:
 class Budget:
     """How much a search may spend. The rungs are at epochs/eta^(rungs-1), …, epochs/eta, epochs."""
 
-    trials: int = 12
-    epochs: int = 20
-    rungs: int = 3
-    eta: int = 3
-    least_rung_steps: int = 100  # after 38, the ranks of 12 convolutional networks on digits were noise (measured)
-    seconds: float = math.inf  # for the whole line, the stages after the search included
+    trials: Annotated[int, Range(1)] = 12
+    epochs: Annotated[int, Range(1)] = 20
+    rungs: Annotated[int, Range(1)] = 3
+    eta: Annotated[int, Range(2)] = 3
+    least_rung_steps: Annotated[int, Range(0)] = (
+        100  # after 38, the ranks of 12 convolutional networks on digits were noise (measured)
+    )
+    seconds: Annotated[float, Range(0, open=True)] = (
+        math.inf
+    )  # for the whole line, the stages after the search included
 
     def rung_epochs(self, steps_an_epoch: int) -> tuple[int, ...]:
         """The epochs at which trials are compared. A rung of fewer than `least_rung_steps` compares noise: it is left

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from searchkit.core import scratch
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON, digest
 from searchkit.core.space import Space
@@ -69,7 +70,7 @@ def materialise(source: dict[str, JSON]) -> Space:
     path = Path(source["path"])
     if path.is_file() and path.read_text(encoding="utf-8") == source["files"][source["file"]]:
         return load_space(path)
-    folder = Path(tempfile.mkdtemp(prefix="searchkit-")) / source["folder"]
+    folder = Path(tempfile.mkdtemp(prefix=scratch.prefix())) / source["folder"]
     folder.mkdir()
     for name, text in source["files"].items():
         (folder / Path(name).name).write_text(text, encoding="utf-8")

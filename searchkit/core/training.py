@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from searchkit.core.serialization import JSON
+from searchkit.core.typed import OneOf, Range
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,22 +29,24 @@ class Training:
     """How a network is trained; sampled beside its architecture and stored with the artifact."""
 
     objective: str = ""  # one of the task's own losses by name, where it has several; "" is its first
-    optimizer: str = "adamw"  # sgd, momentum, rmsprop, adamw
-    momentum: float = 0.9  # of momentum, and of adamw's mean gradient
-    lr: float = 2e-3
-    schedule: str = "cosine"  # constant, cosine, linear, step
-    warmup: float = 0.05  # share of all steps
-    weight_decay: float = 0.01  # L2; decoupled for adamw
-    l1: float = 0.0  # coefficient of the sum of |weights|
-    clip_norm: float = 1.0  # global gradient norm; 0 clips nothing
-    batch_size: int = 64
-    epochs: int = 20
+    optimizer: Annotated[str, OneOf(("sgd", "momentum", "rmsprop", "adamw"))] = "adamw"
+    momentum: Annotated[float, Range(0, 1)] = 0.9  # of momentum, and of adamw's mean gradient
+    lr: Annotated[float, Range(0, open=True)] = 2e-3
+    schedule: Annotated[str, OneOf(("constant", "cosine", "linear", "step"))] = "cosine"
+    warmup: Annotated[float, Range(0, 1)] = 0.05  # share of all steps
+    weight_decay: Annotated[float, Range(0)] = 0.01  # L2; decoupled for adamw
+    l1: Annotated[float, Range(0)] = 0.0  # coefficient of the sum of |weights|
+    clip_norm: Annotated[float, Range(0)] = 1.0  # global gradient norm; 0 clips nothing
+    batch_size: Annotated[int, Range(1)] = 64
+    epochs: Annotated[int, Range(1)] = 20
     augment: tuple[str, ...] = ()  # crop, flip, cutout for images; jitter, scale, shift for series
-    label_smoothing: float = 0.0
-    mixup: float = 0.0  # alpha of the Beta distribution; 0 mixes nothing
-    ema: float = 0.0  # decay a step of the averaged weights; 0 averages nothing
-    patience: int = 0  # epochs without a better val metric before stopping; 0 never stops early
-    pretrain_epochs: int = 0  # on the inputs alone, before the others (see SelfSupervised); 0 for none
+    label_smoothing: Annotated[float, Range(0, 1)] = 0.0
+    mixup: Annotated[float, Range(0)] = 0.0  # alpha of the Beta distribution; 0 mixes nothing
+    ema: Annotated[float, Range(0, 1)] = 0.0  # decay a step of the averaged weights; 0 averages nothing
+    patience: Annotated[int, Range(0)] = 0  # epochs without a better val metric before stopping; 0 never stops early
+    pretrain_epochs: Annotated[int, Range(0)] = (
+        0  # on the inputs alone, before the others (see SelfSupervised); 0 for none
+    )
 
 
 @dataclass(frozen=True, slots=True)

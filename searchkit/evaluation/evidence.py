@@ -19,9 +19,12 @@ import numpy as np
 from searchkit.context import Context
 from searchkit.core import batching
 from searchkit.core.artifact import Artifact
+from searchkit.core.errors import DAMAGED_ARRAYS
 from searchkit.core.goal import Evaluation, Goal
+from searchkit.core.run_files import ScoredFile
 from searchkit.core.serialization import JSON, derive_seed, freeze
 from searchkit.core.task import Grouped, HasBaselines, HasModelMetrics, Task
+from searchkit.evaluation.evidence_file import FILE, FORMAT, read_evidence
 from searchkit.evaluation.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -35,7 +38,6 @@ from searchkit.evaluation.statistics import (
 from searchkit.run import Run
 from searchkit.tasks.modalities.image import channel_order as picture_layout
 
-FORMAT = 2
 PICTURED = 12  # examples that are shown where the answers are pictures
 PICTURE_SIDE = 64  # pixels, at most
 
@@ -59,11 +61,11 @@ def collect(
     if fp32.id not in {artifact.id for artifact in models}:
         models.insert(0, fp32)
     hashes = {artifact.id: _sha256(ctx.model_path(artifact)) for artifact in models}
-    kept = run.read_json("evidence.json") or {}
-    if kept.get("format") == FORMAT and kept["files"] == hashes and kept["reference"] == fp32.id:
+    kept = read_evidence(run) or {}
+    if kept and kept["files"] == hashes and kept["reference"] == fp32.id:
         if any(kept.get(name) != value for name, value in asked.items()):  # the same files by another way
             kept = {**kept, **asked}
-            run.write_json("evidence.json", kept)
+            run.write_json(FILE, kept)
         return dict(kept)
     scored = {artifact.id: _score(ctx, artifact, hashes[artifact.id]) for artifact in models}
     example = batching.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
@@ -119,7 +121,7 @@ def collect(
         "errors": errors(kind, scored[chosen.id], beside=beside),
         "pictures": pictures(ctx.task, scored[fp32.id], scored[chosen.id]),
     }
-    run.write_json("evidence.json", found)
+    run.write_json(FILE, found)
     return dict(freeze(found))
 
 
@@ -256,7 +258,7 @@ def _keep(run: Run, id: str, sha256: str, evaluation: Evaluation) -> None:
 
 
 def _kept(run: Run, id: str, sha256: str) -> Evaluation | None:
-    about: Mapping[str, JSON] = run.read_json(f"evidence/{id}.json") or {}
+    about: Mapping[str, JSON] = run.read_json(f"evidence/{id}.json", ScoredFile) or {}
     if about.get("sha256") != sha256:
         return None
     folder = run.path / "evidence"
@@ -264,7 +266,7 @@ def _kept(run: Run, id: str, sha256: str) -> Evaluation | None:
         scores, decisions, targets = (
             np.load(folder / f"{id}.{name}.npy", allow_pickle=False) for name in ("scores", "decisions", "targets")
         )
-    except (OSError, ValueError, EOFError):  # missing or cut short: the file is scored again
+    except DAMAGED_ARRAYS:  # missing or cut short: the file is scored again
         return None
     return Evaluation(dict(about["metrics"]), scores, decisions, targets)
 

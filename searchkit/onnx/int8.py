@@ -7,7 +7,6 @@ calibration and no quantizer: it is in `searchkit.onnx.io`.) Jacob et al. 2018, 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
 from onnxruntime.quantization import quantize_static as ort_quantize_static
 
 from searchkit.core.data_spec import Arrays
+from searchkit.core.scratch import redirected, scratch_folder
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx import minify, passes
 from searchkit.onnx.measure import trace
@@ -91,8 +91,8 @@ def dynamic(source: Path, target: Path) -> int:
             nodes_to_exclude=[*_by_vectors(model), *_by_stacks(model), *_of_preprocessor(model)],
         )
     )
-    with tempfile.TemporaryDirectory() as folder:
-        between = Path(folder) / "dynamic.onnx"
+    with scratch_folder() as folder:
+        between = folder / "dynamic.onnx"
         onnx_io.save(minify.shrink(raw), between)
         return onnx_io.weight_only(between, target)
 
@@ -149,9 +149,9 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _quantized(quantize) -> onnx.ModelProto:  # type: ignore[no-untyped-def]
-    with tempfile.TemporaryDirectory() as folder, _silent():
-        quantize(Path(folder))
-        return onnx.load(Path(folder) / "q.onnx")
+    with redirected() as folder, _silent():
+        quantize(folder)
+        return onnx.load(folder / "q.onnx")
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import onnxruntime as ort
 from searchkit.core import batching
 from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import BadInput
+from searchkit.core.scratch import scratch_folder
 from searchkit.onnx.io import PAST, feed, is_weight_only, load, ports, session, session_options
 
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ def trace(path: Path, example: Arrays) -> tuple[onnx.ModelProto, dict[str, tuple
 
 def _traced(path: Path, example: Arrays) -> tuple[onnx.ModelProto, Arrays]:
     """The optimized graph and the value of everything in it that depends on the input, the inputs included."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         options = session_options(1, weight_only=is_weight_only(load(path)))
         # "extended" fuses as the default level does, but keeps to operators that a file can hold on every machine.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        options.optimized_model_filepath = str(folder / "optimized.onnx")
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        model = onnx.load(Path(folder) / "optimized.onnx")
+        model = onnx.load(folder / "optimized.onnx")
     varying = {value.name for value in model.graph.input}
     for node in model.graph.node:
         if varying.intersection(node.input):
@@ -329,10 +329,10 @@ def _one_core() -> Iterator[None]:
 
 
 def _in_fresh_process(files: list[Path], feeds: list[Arrays], rounds: int) -> Timings:
-    with tempfile.TemporaryDirectory() as folder:
-        _store(Path(folder) / "feeds.npz", {f"{i}:{k}": v for i, given in enumerate(feeds) for k, v in given.items()})
+    with scratch_folder() as folder:
+        _store(folder / "feeds.npz", {f"{i}:{k}": v for i, given in enumerate(feeds) for k, v in given.items()})
         names = [str(path.resolve()) for path in files]
-        (Path(folder) / "wanted.json").write_text(json.dumps({"files": names, "rounds": rounds}))
+        (folder / "wanted.json").write_text(json.dumps({"files": names, "rounds": rounds}))
         done = subprocess.run(
             [sys.executable, "-P", "-m", "searchkit.onnx.measure", folder],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
@@ -342,7 +342,7 @@ def _in_fresh_process(files: list[Path], feeds: list[Arrays], rounds: int) -> Ti
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
             raise BadInput(f"Timing {', '.join(names)} failed in its own process: {reason}")
-        with np.load(Path(folder) / "timings.npz", allow_pickle=False) as stored:
+        with np.load(folder / "timings.npz", allow_pickle=False) as stored:
             return Timings(stored["blocks"], tuple(stored[f"calls{i}"] for i in range(len(files))))
 
 

@@ -14,11 +14,13 @@ from dataclasses import asdict
 
 from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Goal
+from searchkit.core.run_files import NOTES, BundleFacts, SkippedFile
 from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.report import formatting
 from searchkit.run import Run
 from searchkit.search.results import history, importances, random_so_far, searches
 from searchkit.stages import recipes
+from searchkit.stages.export import DIGEST
 from searchkit.stages.pipeline import SKIPPED
 
 SCHEMA_VERSION = 1
@@ -58,9 +60,9 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "search": search_so_far(trials, goal),
         "importances": importances(run),
         "curves": training_curves(run, trials, line, artifacts, goal),
-        "distillation": _notes(stages, "Distill"),
-        "pruning": _notes(stages, "Prune"),
-        "quantization": _notes(stages, "Quantize"),
+        "distillation": _notes(run, stages, "Distill"),
+        "pruning": _notes(run, stages, "Prune"),
+        "quantization": _notes(run, stages, "Quantize"),
         "left_out": left_out(run, line, question["recipe"]),
         "errors": evidence["errors"] if evidence else None,
         "pictures": evidence.get("pictures") if evidence else None,
@@ -68,16 +70,23 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "data": run.config["task"]["summary"],
         "environment": {"versions": run.config["versions"], "hardware": run.config["hardware"]},
         "chosen": _described(line[-1]) if line else None,
+        "bundle_digest": bundle_digest(run, line),
     }
     found["verdict"] = verdict_of(found)
     return {name: redacted(plain_numbers(value)) for name, value in found.items()}
+
+
+def bundle_digest(run: Run, line: Sequence[Artifact]) -> str | None:
+    """Of the manifest of the bundle, if the run's bundle is of this line: what a copy's `verify.py` must say too."""
+    kept = run.read_json(DIGEST, BundleFacts) or {}
+    return str(kept["digest"]) if any(artifact.id == kept.get("artifact") for artifact in line) else None
 
 
 def left_out(run: Run, line: Sequence[Artifact], recipe: str) -> dict[str, str]:
     """Stage to the reason why this line goes without it, though its recipe has it. The latest reason counts."""
     ids, made = {artifact.id for artifact in line}, {artifact.stage for artifact in line}
     wanted = set(recipes.STAGES.get(recipe, ())) - made
-    said = (run.read_json(SKIPPED) or {}).values()
+    said = (run.read_json(SKIPPED, SkippedFile) or {}).values()
     return {row["stage"]: row["reason"] for row in said if row["stage"] in wanted and row["parent"] in ids}
 
 
@@ -96,6 +105,8 @@ def redacted(value: JSON) -> JSON:
 
 def reproducing(command: Sequence[str]) -> str:
     """As a shell takes it: a script is run by python, an installed command as it is."""
+    if not command:
+        return ""
     return shlex.join(["python", *command] if str(command[0]).endswith(".py") else command)
 
 
@@ -129,9 +140,11 @@ def _described(artifact: Artifact) -> dict[str, JSON]:
     return {"id": artifact.id, "space": artifact.space, "arch": artifact.arch, "training": artifact.training}
 
 
-def _notes(stages: Mapping[str, Artifact], name: str) -> JSON:
+def _notes(run: Run, stages: Mapping[str, Artifact], name: str) -> JSON:
     if name not in stages:
         return None
+    file = run.named(f"artifacts/{stages[name].id}/artifact.json", "notes")
+    thaw(NOTES[name], stages[name].notes, file=file)
     return {"id": stages[name].id, "settings": stages[name].made_by, **stages[name].notes}
 
 

@@ -19,6 +19,7 @@ from searchkit.context import Context
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput, Infeasible, NothingFeasible
 from searchkit.core.interrupt import interruptible, raise_if_interrupted
+from searchkit.core.quantities import show_cost
 from searchkit.core.serialization import JSON, derive_seed, digest
 from searchkit.core.space import Space
 from searchkit.core.space_file import source_of
@@ -387,8 +388,7 @@ class _Search:
         values = [artifact.metrics[self.goal.metric]]
         if self.settings.cost:
             values.append(artifact.metrics[self.settings.cost])
-        notes = artifact.notes
-        told = {name: notes[name] for name in ("rung", "epochs", "seconds", "losses")}
+        told = {name: self.run_dir.notes(artifact, name) for name in ("rung", "epochs", "seconds", "losses")}
         self.ledger.finish(trial, values, {**told, "artifact": artifact.id})
         self.run_dir.drop_state(self._state_key(trial))
 
@@ -438,7 +438,7 @@ class _Search:
             id = self._artifact_id(trial)
             if self.run_dir.has(id):
                 artifact = self.run_dir.load(id)
-                self._remember(trial.number, artifact.notes["losses"])
+                self._remember(trial.number, self.run_dir.notes(artifact, "losses"))
                 self._tell(trial, artifact)
                 continue
             state = self.run_dir.load_state(self._state_key(trial))
@@ -476,7 +476,7 @@ class _Search:
             smallest = self.dossier.about["profile"][0]
             raise NothingFeasible(
                 f"None of {len(statuses)} candidates of '{self.space.name}' is within the limits; the smallest has "
-                + ", ".join(f"{name} {value:,.4g}" for name, value in smallest["cost"].items())
+                + ", ".join(show_cost(name, value) for name, value in smallest["cost"].items())
                 + ". Raise a limit"
                 + (", give a longer --time-budget" if self.pace.most_seconds is not None else "")
                 + ", or take another family."

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from searchkit.context import Context
 from searchkit.core.errors import Infeasible
@@ -19,6 +20,7 @@ from searchkit.core.quantities import show_seconds
 from searchkit.core.serialization import freeze, thaw
 from searchkit.core.space import Space
 from searchkit.core.training import FitPlan, TrainState
+from searchkit.core.typed import OneOf, Range
 from searchkit.search.feasibility import require_the_right_answer, some_candidates
 from searchkit.search.sampler import Candidate, at, draw
 from searchkit.search.settings import SearchSettings
@@ -60,29 +62,38 @@ class TimePlan:
     training takes beside a step of the loss, for a critic or an environment, whatever the candidate.
     """
 
-    precision: str
+    precision: Annotated[str, OneOf(("fp32", "bf16"))]
     channels_last: bool
-    epochs: int
-    most_macs: int | None = None
-    most_seconds: float | None = None
-    trials: int | None = None
-    own_work: float = 0.0
+    epochs: Annotated[int, Range(1)]
+    most_macs: Annotated[int | None, Range(0)] = None
+    most_seconds: Annotated[float | None, Range(0, open=True)] = None
+    trials: Annotated[int | None, Range(1)] = None
+    own_work: Annotated[float, Range(0)] = 0.0
 
 
 def make_time_plan(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
     """Read from the run, or measured now. ctx.deadline is the search's own."""
     known = ctx.run.read_json(FILE) or {}
     if space.name in known:
-        return thaw(TimePlan, known[space.name])
+        return thaw(TimePlan, known[space.name], file=ctx.run.named(FILE, space.name), whole=True)
     pace = _measure(space, ctx, settings)
     ctx.run.write_json(FILE, {**known, space.name: freeze(pace)})
-    ctx.echo(f"training in {pace.precision}" + (", channels last" if pace.channels_last else ""))
+    ctx.echo(describe_setting(pace.precision, pace.channels_last, timed=settings.precision == "auto"))
     if pace.most_seconds is not None:
         ctx.echo(
             f"the time budget holds about {pace.trials} trials of up to {pace.epochs} epochs, and no training of more "
             f"than {show_seconds(pace.most_seconds)}"
         )
     return pace
+
+
+def describe_setting(precision: str, channels_last: bool, *, timed: bool) -> str:
+    """One line for the user: in which numbers the networks are trained, and why."""
+    what = {
+        "fp32": "training in fp32: 32-bit numbers throughout",
+        "bf16": "training in bf16: products in 16-bit bfloat16, weights and updates in 32 bits",
+    }[precision]
+    return what + ", channels last in memory" * channels_last + "; the quickest setting on this device" * timed
 
 
 def _measure(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from searchkit.context import Context
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput, GateFailed, Inapplicable
 from searchkit.core.goal import Tolerance
+from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import JSON, derive_seed, thaw
 from searchkit.nn.surgery import apply_edits_
 from searchkit.onnx import io as onnx_io
@@ -172,8 +172,8 @@ class Prune:
         found = cuts(net, ctx.model_inputs(4), ranking)
         costs: dict[str, Cost] = {"macs": ctx.macs, "size": _FileSize(net, ctx)}
         cost = costs.get(self.by, _params)
-        with tempfile.TemporaryDirectory() as folder:
-            timed = _Latency(net, ctx, Path(folder)) if self.by == "latency" else None
+        with scratch_folder() as folder:
+            timed = _Latency(net, ctx, folder) if self.by == "latency" else None
             before = (timed or cost)(net)
             target = self.to * before if self.to < 1 else self.to
             if before <= target:
@@ -256,8 +256,8 @@ class _Latency:
 
 
 def _exported(net: nn.Module, ctx: Context, ask: Callable[[Path], float]) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with scratch_folder() as folder:
+        path = folder / "model.onnx"
         deployed = ctx.deployed(copy.deepcopy(net))
         onnx_io.export(deployed, ctx.task.inputs, ctx.task.answers, path, example=ctx.example())
         return float(ask(path))

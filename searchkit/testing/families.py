@@ -13,7 +13,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch import Tensor
 from searchkit.core.data_spec import DataSpec, TensorSpec
 from searchkit.core.errors import BadInput, GateFailed, NothingFeasible
 from searchkit.core.network import HasBootstrapValue
+from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.core.space import Space
 from searchkit.core.space_file import load_space, source_of
@@ -369,8 +369,8 @@ def run_checks(space: Space, task: Task, *, path: Path | None = None) -> list[Re
         Result(name, "failed", f"skips names '{name}', which is no check; the checks are {', '.join(CHECKS)}")
         for name in unknown
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        subject = Fixture(space, task, Path(folder))
+    with scratch_folder() as folder:
+        subject = Fixture(space, task, folder)
         return results + [run_check(name, subject) for name in CHECKS]
 
 

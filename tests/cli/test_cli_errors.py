@@ -119,7 +119,7 @@ QUICK = ("--space", "mlp", "--task", "iris", "--workers", "1", "--executor", "in
 CASES = {
     "no space": Case(flags("--task", "iris"), r"--space is missing; the spaces are .*mlp"),
     "unknown space": Case(flags("--space", "mpl"), r"No space named 'mpl'; the spaces are .*Did you mean 'mlp'"),
-    "unknown task": Case(flags("--space", "mlp", "--task", "iri"), r"No task named 'iri'; the tasks are .*iris"),
+    "unknown task": Case(flags("--space", "mlp", "--task", "iri"), r"No task named 'iri'; did you mean 'iris'"),
     "unknown flag": Case(flags("--space", "mlp", "--trails", "3"), r"No such option: --trails"),
     "a word for a number": Case(flags("--space", "mlp", "--trials", "many"), r"'many' is not a whole number"),
     "no trials": Case(flags(*QUICK, "--trials", "0"), r"--trials 0 trains nothing"),

@@ -100,7 +100,8 @@ def test_the_family_that_is_asked_for_is_the_contexts(tmp_path: Path) -> None:
 
 def test_a_question_is_stored_whole_and_read_back(tmp_path: Path) -> None:
     changed = RunConfig(
-        "cnn", {"task": "digits", "rows": 5}, Budget(trials=3, seconds=9.0), Limits(params=7), CompressionConfig(prune_to=0.25),
+        "cnn", {"task": "digits", "rows": 5}, Budget(trials=3, seconds=9.0), Limits(params=7),
+        CompressionConfig(prune_to=0.25),
         "prune", "random", "macs", 4, 3, "processes", "a", "sqlite:///x", "cpu", True,
     )  # fmt: skip
     default = RunConfig("x", {})

@@ -9,14 +9,12 @@ x as bits, packed by `numpy.packbits` for each example.
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from searchkit.core.data_spec import Arrays
-from searchkit.core.errors import BadInput
+from searchkit.core.errors import DAMAGED_ARRAYS, BadInput
 from searchkit.data.dataset import RawDataset
 from searchkit.data.readers.graphs import graphs_of
 from searchkit.data.readers.sets import sets_of
@@ -86,7 +84,7 @@ def _read(path: Path) -> Arrays:
                 "numpy.savez."
             ) from error
         raise _corrupt(path, error) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, MemoryError, NotImplementedError) as error:
+    except DAMAGED_ARRAYS as error:
         if isinstance(error, PermissionError):
             raise
         raise _corrupt(path, error) from error

@@ -1,0 +1,461 @@
+"""What the JSON files of a run hold, field by field: the types by which they are read.
+
+Readers use plain dicts, and `types.thaw` has checked them. Only fields that some reader needs are required, so that a
+run of an older version stays readable; a field that is not named here is left as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from searchkit.core.typed import Count, Name, NotNegative, OneOf, Positive, Range, Share
+
+Direction = Literal["maximize", "minimize"]
+Cost = Annotated[str, OneOf(("params", "macs", "size_bytes", "latency_ms"))]
+
+
+# ── run.json ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class InputFacts(TypedDict):
+    name: str
+    shape: list[Count | None]
+    dtype: str
+    batched: NotRequired[bool]
+    axis: NotRequired[Count]
+    counted_by: NotRequired[str | None]
+    steps: NotRequired[str]
+
+
+class ColumnFacts(TypedDict):
+    name: str
+    kind: str
+    categories: list[Any]
+
+
+class DataFacts(TypedDict):
+    """The data summary. told: what a kind of task adds, in words."""
+
+    source: str
+    modality: str
+    kind: str
+    rows: dict[str, Count]
+    goal: str
+    task: NotRequired[str]
+    fingerprint: NotRequired[str]
+    noise: NotRequired[str]
+    inputs: NotRequired[list[InputFacts]]
+    classes: NotRequired[dict[str, Count]]
+    targets: NotRequired[list[str]]
+    columns: NotRequired[list[ColumnFacts]]
+    missing: NotRequired[Count]
+    missing_by_column: NotRequired[dict[str, Count]]
+    duplicates: NotRequired[Count]
+    in_train_and_test: NotRequired[Count]
+    split_seed: NotRequired[int]
+    told: NotRequired[dict[str, Any]]
+
+
+class TaskFacts(TypedDict):
+    name: str
+    fingerprint: str
+    summary: DataFacts
+
+
+class Hardware(TypedDict):
+    cpu: str
+    cores: Annotated[int, Range(1)]
+    system: str
+
+
+class Change(TypedDict):
+    at: str
+    words: list[str]
+    budget_before: dict[str, Any]
+
+
+class Head(TypedDict):
+    """What every run.json has, whoever made the run."""
+
+    format: int
+    name: Name
+
+
+class RunFile(Head):
+    """A run that the command line made. question: see `line.Question`, which reads it."""
+
+    question: dict[str, Any]
+    task: TaskFacts
+    command: list[str]
+    started: str
+    versions: dict[str, str]
+    hardware: Hardware
+    changes: NotRequired[list[Change]]
+
+
+# ── the small files beside it ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ProfileRow(TypedDict):
+    which: str
+    cost: dict[str, NotNegative]
+    breaches: dict[str, float]
+
+
+class SearchFacts(TypedDict):
+    """One family's entry of search.json."""
+
+    goal: str
+    direction: Direction
+    directions: list[Direction]
+    cost: Cost | None
+    study: str
+    url: str | None
+    owner: str
+    profile: NotRequired[list[ProfileRow]]
+
+
+class Clock(TypedDict):
+    seconds: NotNegative
+
+
+class Skipped(TypedDict):
+    stage: str
+    parent: str | None
+    reason: str
+
+
+class BundleFacts(TypedDict):
+    artifact: str
+    digest: str
+
+
+SearchFile = dict[str, SearchFacts]
+SkippedFile = dict[str, Skipped]
+
+
+# ── lines of a log ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class CostRow(TypedDict):
+    event: str
+    space: str
+    arch: str
+    cost: dict[str, NotNegative]
+    exported: bool
+    seconds: NotNegative
+
+
+class TrialRow(TypedDict):
+    """A trial that was handed out, lost, cut off, failed."""
+
+    event: str
+    space: str
+    trial: Count
+    rung: Count
+    at: NotRequired[NotNegative]
+    reason: NotRequired[str]
+    failure: NotRequired[str]
+
+
+class RungRow(TrialRow):
+    seconds: NotNegative
+    epochs: Count
+    loss: float
+
+
+class Spendable(TypedDict):
+    trials: Count
+    seconds: NotNegative | None
+
+
+class EndRow(TypedDict):
+    event: str
+    space: str
+    budget: Spendable
+
+
+class Logged(TypedDict):
+    event: str
+
+
+SEARCH_LOG = "search.jsonl"
+
+EVENTS: dict[str, Any] = {
+    "cost": CostRow, "dispatch": TrialRow, "lost": TrialRow, "cut off": TrialRow, "failed": TrialRow, "rung": RungRow,
+    "trained": RungRow, "end": EndRow,
+}  # fmt: skip
+
+
+class Epoch(TypedDict):
+    """A row of a learning curve."""
+
+    epoch: Count
+    loss: NotRequired[float]
+    seconds: NotRequired[NotNegative]
+    thread_seconds: NotRequired[NotNegative]
+    steps: NotRequired[Count]
+    val: NotRequired[float | None]
+    candidate: NotRequired[str]
+    step: NotRequired[Count]
+
+
+# ── artifact.json ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class MadeBy(TypedDict):
+    stage: str
+    number: NotRequired[Count]
+
+
+class TrialMadeBy(TypedDict):
+    stage: str
+    number: Count
+
+
+class TrialNotes(TypedDict, total=False):
+    way: str
+    rung: Count
+    epochs: Count
+    losses: list[list[float]]
+    seconds: NotNegative
+    setting: tuple[Literal["fp32", "bf16"], bool]
+
+
+class ArtifactFile(TypedDict):
+    id: Name
+    space: str
+    arch: dict[str, Any]
+    training: dict[str, Any]
+    edits: list[Any]
+    made_by: MadeBy
+    parent: Name | None
+    metrics: dict[str, float]
+    notes: dict[str, Any]
+    files: dict[str, Name]
+
+
+class DistillNotes(TypedDict):
+    candidates: dict[str, float]
+    kept: str
+    teachers: Count
+
+
+class PruneStep(TypedDict):
+    params: Count | NotNegative
+    raw: float
+    val: float
+
+
+class LayerFacts(TypedDict):
+    name: str
+    kind: str
+    before: list[Count]
+    after: list[Count]
+    params_before: Count
+    params_after: Count
+
+
+class PruneNotes(TypedDict):
+    by: str
+    before: NotNegative
+    after: NotNegative
+    target: NotNegative
+    steps: list[PruneStep]
+    layers: list[LayerFacts]
+
+
+class FileFacts(TypedDict):
+    """A candidate of int8, or fp32 beside them."""
+
+    method: str
+    metric: float
+    size_bytes: Count
+    latency_ms: NotNegative
+    latency_ratio: NotNegative
+    latency_low: NotNegative
+    latency_high: NotNegative
+    latency_verdict: str
+    agreement: Share
+    int8_share: Share
+    stayed_fp32: dict[str, Count]
+
+
+class QuantizeNotes(TypedDict):
+    candidates: list[FileFacts]
+    fp32: FileFacts
+    chosen: str
+    reason: str
+    slower_because: str | None
+
+
+NOTES: dict[str, Any] = {"Distill": DistillNotes, "Prune": PruneNotes, "Quantize": QuantizeNotes}
+"""What the report reads of a stage's notes."""
+
+
+# ── evidence ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class IntervalFacts(TypedDict):
+    value: float
+    low: float
+    high: float
+    method: str
+    n: Annotated[int, Range(1)]
+
+
+class DifferenceFacts(IntervalFacts):
+    indistinguishable: bool
+    better: bool | None
+
+
+class McNemar(TypedDict):
+    only_a: Count
+    only_b: Count
+    p: Share
+
+
+class LatencyFacts(TypedDict):
+    p50_ms: NotNegative
+    p95_ms: NotNegative
+    ratio: Positive
+    low: Positive
+    high: Positive
+    verdict: Literal["faster", "slower", "no difference"]
+    processes: NotRequired[Count]
+    rounds: NotRequired[Count]
+
+
+class Model(TypedDict):
+    """A file of the line on test."""
+
+    id: str
+    stage: str
+    made_by: MadeBy
+    metrics: dict[str, float]
+    val: dict[str, float]
+    metric: IntervalFacts
+    difference: DifferenceFacts
+    mcnemar: McNemar | None
+    agreement: IntervalFacts
+    params: NotNegative
+    macs: NotNegative
+    size_bytes: Annotated[int, Range(1)]
+    peak_activation_bytes: NotNegative
+    latency: LatencyFacts
+
+
+class Rival(TypedDict):
+    name: str
+    metric: IntervalFacts
+    difference: DifferenceFacts
+
+
+class GoalFacts(TypedDict):
+    metric: str
+    direction: Direction
+    root: NotRequired[bool]
+    span: NotRequired[Positive]
+    most: NotRequired[float | None]
+    unit: NotRequired[list[float]]
+
+
+class Confusion(TypedDict):
+    confusion: list[list[Count]]
+    unanswered: Count
+
+
+class LabelCounts(TypedDict):
+    hit: list[Count]
+    missed: list[Count]
+    false_alarm: list[Count]
+
+
+class ByLabel(TypedDict):
+    labels: LabelCounts
+
+
+class Points(TypedDict):
+    points: list[list[tuple[float, float]]]
+
+
+class BySteps(TypedDict):
+    by_step: dict[str, list[float]]
+
+
+class Histogram(TypedDict):
+    histogram: list[Count]
+    edges: list[float]
+
+
+class Pictures(TypedDict):
+    shape: tuple[Count, Count, Count, Count]
+    rows: dict[str, str]
+
+
+class EvidenceFile(TypedDict):
+    format: int
+    split: str
+    n: Annotated[int, Range(1)]
+    goal: GoalFacts
+    kind: str
+    labels: list[str]
+    confidence: Share
+    resamples: Count
+    files: dict[str, str]
+    reference: str
+    chosen: str
+    models: list[Model]
+    errors: Confusion | ByLabel | Points | BySteps | Histogram
+    groups: NotRequired[Count | None]
+    rivals: NotRequired[list[Rival]]
+    pictures: NotRequired[Pictures | None]
+    recipe: NotRequired[str]
+    wish: NotRequired[dict[str, Any]]
+    command: NotRequired[list[str]]
+
+
+class ScoredFile(TypedDict):
+    """evidence/<id>.json: of which file the answers beside it are."""
+
+    sha256: str
+    metrics: dict[str, float]
+
+
+# ── the bundle's manifest ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class PortFacts(TypedDict):
+    name: str
+    shape: list[Count | None]
+    dtype: str
+
+
+class MetricFacts(TypedDict):
+    name: str
+    direction: Direction
+    val: float
+    unit: NotRequired[list[float]]
+    test: NotRequired[dict[str, Any] | None]
+
+
+class Calibration(TypedDict):
+    output: str
+    threshold: float
+    above: str
+    below: str
+    quantile: Share
+    of: str
+
+
+class Manifest(TypedDict):
+    artifact: str
+    task: str
+    space: str
+    stages: list[str]
+    inputs: list[PortFacts]
+    outputs: list[PortFacts]
+    labels: list[str]
+    metric: MetricFacts
+    equipment: NotRequired[list[Name]]
+    calibration: NotRequired[Calibration]
