@@ -1,4 +1,4 @@
-"""Dataclasses to JSON and back, and digests of JSON that do not depend on its layout."""
+"""Dataclasses to JSON and back, and digests that do not depend on the order of keys."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from searchkit.core.errors import BadInput
 
-if TYPE_CHECKING:
-    pass
-
 JSON: TypeAlias = Any
-
 """What `json.dumps` takes: dict, list, str, int, float, bool or None."""
-
 
 T = TypeVar("T")
 
 
 def freeze(value: Any) -> JSON:
-    """A dataclass, or a nest of plain values, as JSON: tuples become lists, numpy scalars become numbers."""
+    """Convert a dataclass or nested plain values to JSON.
+
+    Tuples become lists, and numpy scalars become Python numbers.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: freeze(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
@@ -37,9 +35,14 @@ def freeze(value: Any) -> JSON:
 
 
 def thaw(kind: type[T], plain: JSON) -> T:
-    """The inverse of `freeze` for a dataclass whose fields are plain values or tuples of them.
+    """Make a dataclass from JSON; the inverse of `freeze` for plain fields and tuples of them.
 
-    Raises BadInput where `plain` has a field that `kind` lacks, or lacks one that has no default.
+    Args:
+        kind: The dataclass.
+        plain: Its fields by name; lists become tuples.
+
+    Raises:
+        BadInput: If `plain` has a field that `kind` lacks, or lacks one without a default.
     """
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(plain) - known)
@@ -56,11 +59,11 @@ def _tuples(value: JSON) -> Any:
 
 
 def digest(*parts: JSON) -> str:
-    """12 hex digits of the SHA-256 of the parts as canonical JSON."""
+    """Return 12 hex digits of the SHA-256 of the parts as canonical JSON."""
     text = json.dumps([freeze(p) for p in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def derive_seed(*parts: JSON) -> int:
-    """A 31-bit seed that depends on every part and on nothing else."""
+    """Return a 31-bit seed that depends on every part and on nothing else."""
     return int(digest("seed", *parts)[:8], 16) & 0x7FFFFFFF
