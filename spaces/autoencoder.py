@@ -20,7 +20,7 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.blocks.layers import activation, features, initialise_
+from searchkit.nn.blocks.layers import activation, features, initialize_
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
     """Raises Infeasible where the input is too small for the depth."""
     net = _dense(arch, _sizes(spec)) if arch.kind == "dense" else _conv(arch, _sizes(spec))
-    initialise_(net, arch.activation)
+    initialize_(net, arch.activation)
     if net.to_spread is not None:  # a spread near 1 from the start
         nn.init.zeros_(net.to_spread.weight)  # type: ignore[arg-type]
     return net

@@ -21,7 +21,7 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
 from searchkit.nn.blocks.forecaster import forecaster, sample_apart, sample_direct, sample_level
-from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs
+from searchkit.nn.blocks.layers import initialize_, initialize_head_, n_outputs
 from searchkit.nn.blocks.steps import Stem, accepts, check_stem
 from searchkit.nn.sequence import pool, valid_steps
 
@@ -247,8 +247,8 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     head = nn.Linear(width, n_outputs(spec))
     dropout = nn.Dropout(arch.dropout) if arch.dropout > 0 else nn.Identity()
     net = ConvNet(stem, body, pooling=arch.pooling, dropout=dropout, head=head)
-    initialise_(net, "relu")
-    initialise_head_(head)
+    initialize_(net, "relu")
+    initialize_head_(head)
     return net
 
 

@@ -16,7 +16,7 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.blocks.layers import activation, initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.nn.blocks.layers import activation, initialize_, initialize_head_, n_outputs, plain_answer
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,8 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         net.append(nn.Dropout(arch.dropout))
     head = nn.Linear(inputs, n_outputs(spec))
     net.append(head)
-    initialise_(net, arch.activation)
-    initialise_head_(head)
+    initialize_(net, arch.activation)
+    initialize_head_(head)
     return net
 
 

@@ -18,7 +18,7 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.blocks.layers import activation, initialise_
+from searchkit.nn.blocks.layers import activation, initialize_
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     """Raises Infeasible where the picture is too small for the halvings."""
     channels, height, width = _picture(spec)
     net = ResnetGenerator(arch, channels, _maps((height, width), len(arch.widths) - 1))
-    initialise_(net, arch.activation)
+    initialize_(net, arch.activation)
     for module in net.modules():
         if isinstance(module, nn.ConvTranspose2d):
             # Kaiming's rule counts the kernel's values over all outputs; each sum here has about a quarter of them, of

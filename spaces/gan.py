@@ -22,7 +22,7 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.blocks.layers import activation, initialise_
+from searchkit.nn.blocks.layers import activation, initialize_
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class StyleGenerator(nn.Module):
         for inputs, outputs in zip(units[:-1], units[1:], strict=True):
             mapped += [nn.Linear(inputs, outputs), activation(arch.activation)]
         self.mapping = nn.Sequential(*mapped)
-        initialise_(self.mapping, arch.activation)
+        initialize_(self.mapping, arch.activation)
         # the learned picture, as the kernel of a layer: so its channels are cut like any other's
         self.start = nn.ConvTranspose2d(1, arch.widths[0], maps[0], bias=False)
         nn.init.normal_(self.start.weight)

@@ -18,13 +18,13 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.nn.blocks.layers import initialize_, initialize_head_, n_outputs, plain_answer
 from searchkit.nn.graph import (
     GraphAttention,
     GraphConvolution,
     degrees,
     disjoint,
-    neighbours_sum,
+    neighbors_sum,
     pool_nodes,
     segment_max,
 )
@@ -69,7 +69,7 @@ class Sage(nn.Module):
     def forward(self, x: Tensor, edges: Tensor, degree: Tensor) -> Tensor:
         own: Tensor = self.own(x)
         if self.pool is None:
-            return own + neighbours_sum(self.others(x), edges) / degree.clamp(min=1.0)
+            return own + neighbors_sum(self.others(x), edges) / degree.clamp(min=1.0)
         pooled = self.pool(x)
         largest = segment_max(pooled.index_select(0, edges[0]), edges[1], torch.zeros_like(pooled))
         out: Tensor = own + self.others(largest)
@@ -90,7 +90,7 @@ class GINConv(nn.Module):
 
     def forward(self, x: Tensor, edges: Tensor, degree: Tensor) -> Tensor:
         y = self.first(x)
-        out: Tensor = self.second(self.relu(self.norm(y + neighbours_sum(y, edges))))
+        out: Tensor = self.second(self.relu(self.norm(y + neighbors_sum(y, edges))))
         return out
 
 
@@ -200,9 +200,9 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         residual=arch.residual,
         dropout=(arch.input_dropout, arch.dropout),
     )
-    initialise_(net, "relu")
+    initialize_(net, "relu")
     if head is not None:
-        initialise_head_(head)
+        initialize_head_(head)
     return net
 
 

@@ -19,8 +19,9 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.attention import Attention, Positions, TiedOutput
+from searchkit.nn.attention import Attention
 from searchkit.nn.blocks.layers import activation
+from searchkit.nn.embedding import Positions, TiedOutput
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,11 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         norm=nn.LayerNorm(arch.width),
         head=head,
     )
-    _initialise_(net, blocks)
+    _initialize_(net, blocks)
     return net
 
 
-def _initialise_(net: nn.Module, blocks: list[Block]) -> None:
+def _initialize_(net: nn.Module, blocks: list[Block]) -> None:
     for module in net.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

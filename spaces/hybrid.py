@@ -25,10 +25,10 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.attention import Positions
 from searchkit.nn.blocks.encoder import Block
-from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.nn.blocks.layers import initialize_, initialize_head_, n_outputs, plain_answer
 from searchkit.nn.blocks.steps import Layer
+from searchkit.nn.embedding import Positions
 from searchkit.nn.sequence import AttentionPool, pool, trim, valid_steps
 
 MOST_STEPS = 512
@@ -385,17 +385,17 @@ def _sequence(arch: Arch, length: int) -> tuple[Recurrence | Encoder, int]:
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
     """Raises Infeasible where the kind is not for the data, or the heads do not share the width out."""
     convolutions, length = _convolutions(arch, spec)
-    initialise_(convolutions, "relu")
+    initialize_(convolutions, "relu")
     beside: PlainSteps | None = None
     if arch.kind == "branches":
         channels, steps, sizes = _axes(spec, arch)
         hop = 2 if arch.halves_steps else 1
         beside = PlainSteps(channels * math.prod(sizes), arch.width, kernel=arch.kernel, hop=hop)
-        initialise_(beside, "relu")
+        initialize_(beside, "relu")
         length = math.ceil((steps or MOST_STEPS) / hop)
     sequence, width = _sequence(arch, length)
     head = nn.Linear(width + (arch.width if beside is not None else 0), n_outputs(spec))
-    initialise_head_(head)
+    initialize_head_(head)
     return Hybrid(
         Reader(spec, arch.width, planar=arch.planar),
         convolutions,

@@ -19,8 +19,8 @@ from searchkit.core.training import Categorical, LogUniform, Training, TrainingS
 from searchkit.nn.blocks.layers import (
     SqueezeExcite,
     activation,
-    initialise_,
-    initialise_head_,
+    initialize_,
+    initialize_head_,
     n_outputs,
     plain_answer,
 )
@@ -131,8 +131,8 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         net.append(nn.Dropout(arch.dropout))
     head = nn.Linear(inputs, n_outputs(spec))
     net.append(head)
-    initialise_(net, arch.activation)
-    initialise_head_(head)
+    initialize_(net, arch.activation)
+    initialize_head_(head)
     return net
 
 

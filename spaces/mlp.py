@@ -14,7 +14,7 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
 from searchkit.nn.blocks.forecaster import forecaster, sample_apart, sample_direct, sample_level
-from searchkit.nn.blocks.layers import activation, features, initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.nn.blocks.layers import activation, features, initialize_, initialize_head_, n_outputs, plain_answer
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         width = units
     head = nn.Linear(width, n_outputs(spec))
     net.append(head)
-    initialise_(net, arch.activation)
-    initialise_head_(head)
+    initialize_(net, arch.activation)
+    initialize_head_(head)
     return net
 
 

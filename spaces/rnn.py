@@ -16,7 +16,7 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
 from searchkit.nn.blocks.forecaster import forecaster, sample_apart, sample_direct, sample_frames, sample_level
-from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs
+from searchkit.nn.blocks.layers import initialize_, initialize_head_, n_outputs
 from searchkit.nn.blocks.steps import Layer, Stem, accepts, check_stem
 from searchkit.nn.sequence import AttentionPool, pool
 
@@ -103,13 +103,13 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         )
     check_stem(spec, arch.frame)
     stem = Stem(spec, arch.stem_width, frame=arch.frame, hop=arch.hop)
-    initialise_(stem, "relu")
+    initialize_(stem, "relu")
     width, layers = arch.stem_width, []
     for _ in range(arch.layers):
         layers.append(Layer(width, arch.hidden, kind=arch.kind, bidirectional=arch.bidirectional))
         width = arch.hidden * (2 if arch.bidirectional else 1)
     head = nn.Linear(width, n_outputs(spec))
-    initialise_head_(head)
+    initialize_head_(head)
     dropout = nn.Dropout(arch.dropout) if arch.dropout > 0 else nn.Identity()
     pooling = AttentionPool(width) if arch.pooling == "attention" else arch.pooling
     return RecurrentNet(stem, layers, dropout=dropout, pooling=pooling, head=head)

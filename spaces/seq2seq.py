@@ -21,10 +21,11 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.attention import Attention, CrossAttention, Positions, TiedOutput
+from searchkit.nn.attention import Attention, CrossAttention
 from searchkit.nn.blocks.encoder import Block
 from searchkit.nn.blocks.layers import activation
 from searchkit.nn.blocks.steps import Layer
+from searchkit.nn.embedding import Positions, TiedOutput
 from searchkit.nn.sequence import pool, valid_steps
 
 
@@ -95,7 +96,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(arch.width)
         self.dropout = nn.Dropout(arch.dropout) if arch.dropout > 0 else nn.Identity()
         self.head = TiedOutput(self.answer_embedding) if arch.tied else nn.Linear(arch.width, spec.n_classes)
-        _initialise_(self)
+        _initialize_(self)
 
     def forward(self, tokens_BS: Tensor, lengths_B: Tensor, previous_BT: Tensor) -> Tensor:
         x_BSD = self.dropout(self.positions(self.scale * self.embedding(tokens_BS)))
@@ -132,7 +133,7 @@ class Recurrence(nn.Module):
         self.join = nn.Linear(2 * width, width)
         self.dropout = nn.Dropout(arch.dropout) if arch.dropout > 0 else nn.Identity()
         self.head = TiedOutput(self.answer_embedding) if arch.tied else nn.Linear(width, spec.n_classes)
-        _initialise_(self)
+        _initialize_(self)
 
     def forward(self, tokens_BS: Tensor, lengths_B: Tensor, previous_BT: Tensor) -> Tensor:
         x_BSD = self.dropout(self.embedding(tokens_BS))
@@ -158,7 +159,7 @@ def _longest(spec: DataSpec) -> tuple[int, int]:
     return source.shape[0], answer.shape[0]
 
 
-def _initialise_(net: nn.Module) -> None:
+def _initialize_(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

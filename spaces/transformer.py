@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from searchkit.core.data_spec import DataSpec
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.attention import DISTANCES, Positions
+from searchkit.nn.attention import DISTANCES
 from searchkit.nn.blocks.encoder import Block
 from searchkit.nn.blocks.forecaster import forecaster, sample_apart, sample_direct, sample_frames, sample_level
-from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs
+from searchkit.nn.blocks.layers import initialize_, initialize_head_, n_outputs
 from searchkit.nn.blocks.steps import Stem, accepts, check_stem
+from searchkit.nn.embedding import Positions
 from searchkit.nn.sequence import pool, valid_steps
 
 MOST_STEPS = 512
@@ -168,7 +169,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     steps = spec.inputs[0].shape[-1] or MOST_STEPS
     length = (steps + arch.hop - 1) // arch.hop + (1 if arch.pooling == "token" else 0)
     stem = Stem(spec, arch.width, frame=arch.frame, hop=arch.hop, embedded=arch.embedded, dropout=arch.input_dropout)
-    initialise_(stem, "relu")
+    initialize_(stem, "relu")
     told = arch.positions in DISTANCES
     blocks = [
         Block(
@@ -182,7 +183,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         for _ in range(arch.depth)
     ]
     answer = nn.Linear(arch.width * (2 if arch.pooling == "both" else 1), n_outputs(spec))
-    initialise_head_(answer)
+    initialize_head_(answer)
     head = nn.Sequential(nn.Dropout(arch.input_dropout), answer) if arch.input_dropout else answer
     positions = None if told else Positions(arch.width, length=length, kind=arch.positions)
     return Encoder(stem, positions, blocks=blocks, norm=nn.LayerNorm(arch.width), head=head, pooling=arch.pooling)

@@ -18,9 +18,9 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.attention import Positions
 from searchkit.nn.blocks.encoder import Block
-from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.nn.blocks.layers import initialize_, initialize_head_, n_outputs, plain_answer
+from searchkit.nn.embedding import Positions
 from searchkit.nn.sequence import pool
 
 FEWEST_PATCHES, MOST_PATCHES = 4, 100
@@ -133,13 +133,13 @@ def _stem(arch: Arch, channels: int) -> nn.Module:
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
     """Raises Infeasible where the heads do not share the width out, or convolutions cannot make the patch."""
     stem = _stem(arch, _image(spec)[0])
-    initialise_(stem, "relu")
+    initialize_(stem, "relu")
     blocks = [
         Block(arch.width, heads=arch.heads, ffn=arch.ffn, nonlinearity=arch.activation, dropout=arch.dropout)
         for _ in range(arch.depth)
     ]
     head = nn.Linear(arch.width, n_outputs(spec))
-    initialise_head_(head)
+    initialize_head_(head)
     length = _n_patches(spec, arch.patch) + (1 if arch.pooling == "token" else 0)
     positions = Positions(arch.width, length=length, kind=arch.positions)
     return VisionTransformer(stem, positions, patch=arch.patch, blocks=blocks, head=head, pooling=arch.pooling)

@@ -78,7 +78,7 @@ def source_of(space: Space) -> dict[str, JSON]:
     }
 
 
-def materialise(source: dict[str, JSON]) -> Space:
+def materialize(source: dict[str, JSON]) -> Space:
     """Load a family from the data of `source_of`, on this machine or another one.
 
     The original file is used if it is there and unchanged; otherwise the text is written to a temporary folder.

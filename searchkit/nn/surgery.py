@@ -1,8 +1,9 @@
-"""Structural edits as plain JSON: which units of which modules a pruned network has lost, and how to lose them again.
+"""Structural edits as plain JSON: record which units a pruned network lost, and remove them again.
 
-`{"cut": "blocks.0.conv1", "side": "out", "drop": [3, 5]}` removes output channels 3 and 5. A pruned network is restored
-by build, replay, load: no tracing, no pickle. Which cuts belong together (`prunable_groups`) comes from torch-pruning's
-dependency graph (Fang et al., 2023, "DepGraph"). This module is mechanism: it does not choose what to cut.
+`{"cut": "blocks.0.conv1", "side": "out", "drop": [3, 5]}` removes output channels 3 and 5. To restore a pruned network,
+build it, replay the edits and load the weights; no tracing and no pickle. `prunable_groups` finds which cuts belong
+together with torch-pruning's dependency graph (DepGraph: Fang et al. 2023, arXiv:2301.12900). This module does not
+choose what to cut; `searchkit.stages.prune` does.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ _NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def parts(module: nn.Module, side: str) -> tuple[Part, ...]:
-    """The tensor slices that the units of a side ("in", "out", "inner") of a module own; () where it owns none.
+    """Return the tensor slices that belong to the units of a side ("in", "out", "inner"); empty if they own none.
 
     Norms, PReLU and depthwise convolutions are coupled: "in" and "out" are the same units.
+
+    Raises:
+        BadInput: If the module is neither a Structured nor a Linear, Embedding, convolution, norm or PReLU.
     """
     if isinstance(module, Structured):
         return module.parts(side)  # type: ignore[arg-type]
@@ -64,8 +68,10 @@ def _depthwise(module: nn.Module) -> bool:
 
 
 def _within(module: nn.Module, side: str, drop: Sequence[int]) -> list[int]:
-    """A grouped convolution stores only the channels of one group along the axis that it groups. The same positions go
-    in every group (`_units` ties them together), so the first group tells which.
+    """The units to drop along the axis that a grouped convolution groups.
+
+    The tensor stores only the channels of one group there. The same positions are cut in every group (`_units` ties
+    them together), so the first group says which.
     """
     grouped = "out" if isinstance(module, _ConvTransposeNd) else "in"
     if not isinstance(module, _ConvNd) or _depthwise(module) or module.groups == 1 or side != grouped:
@@ -75,7 +81,7 @@ def _within(module: nn.Module, side: str, drop: Sequence[int]) -> list[int]:
 
 
 def channels(module: nn.Module, side: str) -> int:
-    """How many units a side has now."""
+    """Return the current number of units of a side; raise BadInput if the module's type is unknown."""
     if isinstance(module, Structured):
         return module.units(side)  # type: ignore[arg-type]
     if isinstance(module, _ConvNd):
@@ -127,7 +133,11 @@ def _cut_(module: nn.Module, side: str, drop: Sequence[int]) -> None:
 
 
 def apply_edits_(module: nn.Module, edits: Iterable[JSON]) -> None:
-    """Replay edits in order, in place. Raises BadInput for an edit that does not fit the module."""
+    """Replay edits `{"cut": module name, "side": side, "drop": indices}` in order, in place.
+
+    Raises:
+        BadInput: If an edit does not fit the module.
+    """
     for edit in edits:
         target, side, drop = _target(module, edit)
         if isinstance(target, Part):
@@ -137,10 +147,10 @@ def apply_edits_(module: nn.Module, edits: Iterable[JSON]) -> None:
 
 
 def mask_edits_(module: nn.Module, edits: Iterable[JSON]) -> None:
-    """Zero what the edits would cut, in place, so that the network computes what the cut one does: rows, biases,
-    columns and scales become 0. Exact unless a LayerNorm or GroupNorm takes its mean over the units that went.
+    """Zero the units that the edits of one round of pruning would cut, in place.
 
-    The edits must all count in the indices of `module` as it stands: those of one round of pruning.
+    The network then computes what the pruned one does: rows, biases, columns and scales become 0. This is exact unless
+    a LayerNorm or GroupNorm averages over the removed units. All edits use the indices of `module` as it is now.
     """
     for edit in edits:
         target, side, drop = _target(module, edit)
@@ -167,7 +177,7 @@ def _target(module: nn.Module, edit: JSON) -> tuple[nn.Module | Part, str, list[
 
 
 def _parameter(module: nn.Module, path: str, axis: int) -> Part:
-    """A parameter that stands in the network by itself, such as a class token or a layer scale."""
+    """A parameter that belongs to no layer, such as a class token or a layer scale."""
     owner, _, name = path.rpartition(".")
     part = Part(module.get_submodule(owner), name, axis)
     part.tensor()
@@ -179,8 +189,12 @@ def _parameter(module: nn.Module, path: str, axis: int) -> Part:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One side of one module in a group. indices[u]: what unit u of the group is there. side "axis<k>" is axis k of a
-    parameter that stands by itself.
+    """One side of one module in a group.
+
+    Attributes:
+        name: Name of the module, or of a parameter that belongs to no layer.
+        side: "in", "out", "inner", or "axis<k>" for axis k of such a parameter.
+        indices: Indices of each unit of the group in this side.
     """
 
     name: str
@@ -190,7 +204,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Units that can only be cut everywhere at once: a channel, in each module that makes, scales or reads it."""
+    """Units that can only be cut everywhere at once: a channel in each module that makes, scales or reads it."""
 
     members: tuple[Member, ...]
 
@@ -201,11 +215,18 @@ class Group:
 def prunable_groups(
     module: nn.Module, example: Sequence[Tensor], protected: Iterable[str] = ()
 ) -> tuple[tuple[Group, ...], tuple[str, ...]]:
-    """The groups of a network, and the names of the modules at the root of those that had to be left alone.
+    """Find the groups of a network that can be cut.
 
-    example: inputs of at least 2 rows. protected: modules whose output is not to be cut; the network's outputs never
-    are. A group is kept only when the network still runs, and keeps its output shapes, with one of its units cut: what
-    tracing got wrong is left whole and named, not broken.
+    A group is kept only if the network still runs, with the same output shapes, after one of its units is cut. Groups
+    that tracing got wrong are left whole and named.
+
+    Args:
+        module: The network.
+        example: Inputs with at least 2 rows.
+        protected: Names of modules whose output must not be cut. The network's outputs are never cut.
+
+    Returns:
+        The groups, and the names of the first module of each group that was left alone.
     """
     shapes = [tuple(y.shape) for y in _outputs(copy.deepcopy(module).eval(), example)]
     groups, refused = [], []
@@ -215,7 +236,7 @@ def prunable_groups(
             apply_edits_(trial, drops([(group, [0])]))
             kept = [tuple(y.shape) for y in _outputs(trial, example)] == shapes
         except (RuntimeError, ValueError, IndexError, BadInput):
-            kept = False  # shapes no longer fit: the dependency was not understood
+            kept = False  # shapes no longer fit: tracing missed a dependency
         if kept:
             groups.append(group)
         else:
@@ -224,7 +245,7 @@ def prunable_groups(
 
 
 def drops(chosen: Iterable[tuple[Group, Sequence[int]]]) -> list[JSON]:
-    """The edits that cut the given units of each group; one edit a side of a module, in the indices of before."""
+    """Return the edits that cut units of groups: one edit per side of a module, in the indices before any cut."""
     gone: dict[tuple[str, str], set[int]] = {}
     for group, unit_numbers in chosen:
         for member in group.members:
@@ -248,7 +269,7 @@ def _inner(module: nn.Module) -> list[Group]:
 
 
 class _Sides(BasePruningFunc):  # type: ignore[misc]
-    """How torch-pruning sees a Structured module. It asks for sizes only; the cutting is ours."""
+    """A Structured module as torch-pruning sees it; it asks for sizes only, and cutting is done here."""
 
     def prune_out_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
         raise AssertionError("the graph is read, never cut")
@@ -264,12 +285,14 @@ class _Sides(BasePruningFunc):  # type: ignore[misc]
 
 
 class _Coupled(_Sides):
-    prune_in_channels = _Sides.prune_out_channels  # one function for both sides is how torch-pruning is told of it
+    # torch-pruning recognizes a coupled layer by one function object for both sides.
+    prune_in_channels = _Sides.prune_out_channels
 
 
 def _traced(module: nn.Module, example: Sequence[Tensor], protected: frozenset[str]) -> list[Group]:
-    """The groups of torch-pruning's graph, read off a copy in training mode, so that heads that only training reads (a
-    VAE's variance) are in it.
+    """The groups in torch-pruning's graph of a copy.
+
+    In training mode, so that heads that only training uses (a VAE's variance) are included.
     """
     net = copy.deepcopy(module).requires_grad_(True)
     names = {m: name for name, m in net.named_modules()}
@@ -281,15 +304,15 @@ def _traced(module: nn.Module, example: Sequence[Tensor], protected: frozenset[s
         )
     for node in graph.module2node.values():
         if node.type == tp.ops.OPTYPE.CONCAT and node.grad_fn._saved_dim == 2:
-            # torch-pruning takes only axis 1 for the channels; in (B, L, D) they are axis 2. Without the node's record
-            # it goes by the channel numbers, which tell the two cases apart.
+            # torch-pruning 1.6 expects channels on axis 1; in (B, L, D) they are on axis 2. Without the node's record
+            # it compares channel counts instead, which distinguishes the two cases.
             node.grad_fn = None
     roots = (_ConvNd, nn.Linear, nn.Embedding, *(kind for kind in structured if not kind.coupled))
     ignored = [m for m, name in names.items() if name in protected]
     groups = []
     for found in graph.get_all_groups(ignored_layers=ignored, root_module_types=roots):
         if any(isinstance(dep.target.module, tp.ops._OutputOp) and dep.target.module.shape for dep, _ in found):
-            continue  # the network's output; a scalar penalty protects nothing
+            continue  # the network's output must keep its size; an auxiliary loss, a scalar, protects nothing
         group = _group(graph, _coarsest(graph, found), names)
         if len(group) > 1:
             groups.append(group)
@@ -303,15 +326,17 @@ def _forward(net: nn.Module) -> Callable[[nn.Module, Any], list[Tensor]]:
         y = net(*example)
         outputs = list(y) if isinstance(y, (tuple, list)) else [y]
         penalty = [net.aux_loss()] if isinstance(net, HasAuxLoss) else []
-        # times 1: an output that comes straight from a Linear would not be known for an output
+        # Times 1: torch-pruning does not recognize an output that comes directly from a Linear.
         return [o * 1.0 for o in (*outputs, *penalty) if o.grad_fn is not None]
 
     return forward
 
 
 def _coarsest(graph: Any, found: Any) -> Any:
-    """The same group seen from its member with the fewest indices, if that sees all of it. Where a Linear feeds a
-    picture, sixteen of its rows are one channel; seen from the rows, only the first one's tie to it is kept.
+    """The same group seen from its member with the fewest indices, if that sees all of it.
+
+    If a Linear feeds an image, sixteen of its rows are one channel. Seen from the rows, torch-pruning keeps only the
+    tie of the first row to it.
     """
     root, coarse = found[0], min(found, key=lambda item: len(item.idxs))
     if len(coarse.idxs) == len(root.idxs) or coarse.dep.target.module is root.dep.target.module:
@@ -322,7 +347,7 @@ def _coarsest(graph: Any, found: Any) -> Any:
 
 
 def _group(graph: Any, found: Any, names: dict[nn.Module, str]) -> Group:
-    """One of torch-pruning's groups in our terms. It gives, a module, pairs: index at the root and index there."""
+    """Convert one of torch-pruning's groups, which lists pairs (index at the root, index here) per module."""
     tied: list[tuple[int, int, list[tuple[int, int]], str, str]] = []
     for item in found:
         target, pairs = item.dep.target.module, list(zip(item.root_idxs, item.idxs, strict=True))
@@ -348,9 +373,11 @@ def _group(graph: Any, found: Any, names: dict[nn.Module, str]) -> Group:
 
 
 def _units(size: int, tied: Iterable[tuple[int, int, Sequence[tuple[int, int]]]]) -> list[int]:
-    """The unit of each root index. Two root indices are one unit where they meet in a module: at the same index (a
-    flattened channel), at the same place of two groups of a grouped convolution or GroupNorm, `width` apart, or in the
-    same `run` of channels in a row (a head).
+    """The unit of each root index.
+
+    Two root indices are one unit if they meet in a module: at the same index (a flattened channel), at the same place
+    of two groups of a grouped convolution or GroupNorm, `width` apart, or in the same `run` of consecutive channels (a
+    head).
     """
     parent = list(range(size))
 

@@ -12,8 +12,9 @@ from prunable_nets import Recurrences
 from torch import Tensor, nn
 
 from searchkit.core.data_spec import TensorSpec
-from searchkit.nn.attention import DISTANCES, REACH, Attention, Positions
+from searchkit.nn.attention import DISTANCES, REACH, Attention
 from searchkit.nn.convolution import MixedDepthwise
+from searchkit.nn.embedding import Positions
 from searchkit.nn.parts import surrogates
 from searchkit.nn.recurrent import Recurrent
 from searchkit.nn.sequence import AttentionPool, pool, reverse, trim, valid_steps

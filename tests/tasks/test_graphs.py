@@ -24,7 +24,7 @@ from searchkit.nn.graph import (
     GraphConvolution,
     degrees,
     disjoint,
-    neighbours_sum,
+    neighbors_sum,
     owners,
     pool_nodes,
     segment_max,
@@ -114,7 +114,7 @@ def test_sums_and_maxima_by_index() -> None:
     values, index = torch.tensor([[1.0], [2.0], [-5.0], [4.0]]), torch.tensor([0, 0, 2, 2])
     assert segment_max(values, index, torch.zeros(4, 1)).flatten().tolist() == [2, 0, 4, 0]
     edges = torch.stack([torch.tensor([0, 1, 2, 3]), index])
-    assert neighbours_sum(values, edges).flatten().tolist() == [3, 0, -1, 0]
+    assert neighbors_sum(values, edges).flatten().tolist() == [3, 0, -1, 0]
     assert degrees(edges, values).flatten().tolist() == [2, 0, 2, 0]
 
 
@@ -135,7 +135,7 @@ def test_graphs_are_numbered_as_parts_of_one() -> None:
 
 def test_sums_under_autocast_are_float32() -> None:
     index, ones = torch.zeros(3000, dtype=torch.int64), torch.ones(3000, 1, dtype=torch.bfloat16)
-    assert float(neighbours_sum(ones, torch.stack([index, index]))[0]) == 3000
+    assert float(neighbors_sum(ones, torch.stack([index, index]))[0]) == 3000
 
 
 # ── Every convolution ────────────────────────────────────────────────────────────────────────────────────────────────
