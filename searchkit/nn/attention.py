@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from searchkit.nn.parts import Part, Side, Structured, is_tracing
 
 REACH = 16
-"""Largest relative position that is distinguished, in steps each way; Shaw et al. (section 4.3) gained nothing beyond."""
+"""Largest relative position that is distinguished, in steps each way; Shaw et al. (section 4.3) gain nothing beyond."""
 
 DISTANCES = ("bias", "relative", "disentangled")
 """The kinds of relative-position terms, see `RelativePositionBias`."""

@@ -27,6 +27,7 @@ from searchkit.core.data_spec import Arrays
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx import minify, passes
 from searchkit.onnx.measure import trace
+from searchkit.onnx.weight_only import weight_only
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 """Operators with weights, which do the work."""
@@ -110,7 +111,7 @@ def dynamic(source: Path, target: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / "dynamic.onnx"
         onnx_io.save(minify.shrink(raw), between)
-        return onnx_io.weight_only(between, target)
+        return weight_only(between, target)
 
 
 def _by_vectors(model: onnx.ModelProto) -> list[str]:

@@ -182,7 +182,10 @@ def count_up(graph: onnx.GraphProto) -> None:
 _SHORTEST = 8
 """Shortest vector that is stored in half precision."""
 _ERROR = 2.0**-10
-"""Largest relative error of half precision: of each scale, and of the largest entry of any other vector. The weights have 8 bits, so a step of 2**-8."""
+"""Largest relative error of half precision: of each scale, and of the largest entry of other vectors.
+
+The weights have 8 bits, a step of 2**-8.
+"""
 
 _SAVED, _COST = 9, 70
 """Bytes saved per initializer besides its numbers, and the cost of the two nodes and their tensor."""

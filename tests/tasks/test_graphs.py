@@ -34,6 +34,7 @@ from searchkit.onnx import int8
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.parity import parity
 from searchkit.onnx.predictor import Deployed, OnnxPredictor, TorchPredictor
+from searchkit.onnx.weight_only import weight_only
 from searchkit.stages.quantize import calibration
 from searchkit.tasks import registry
 from searchkit.tasks.arrays import ArrayTask
@@ -202,7 +203,7 @@ def test_the_file_answers_for_any_number_of_nodes_and_edges(arch: str, task: str
     np.testing.assert_allclose(OnnxPredictor(path, threads=4)(raw)["probabilities"], whole, rtol=1e-4, atol=1e-6)
     int8.static(path, tmp_path / "static.onnx", calibration(data.inputs, data.raw("train"), 64))
     int8.dynamic(path, tmp_path / "dynamic.onnx")
-    onnx_io.weight_only(path, tmp_path / "weight-only.onnx")
+    weight_only(path, tmp_path / "weight-only.onnx")
     for way in ("static", "dynamic", "weight-only"):
         answers = OnnxPredictor(tmp_path / f"{way}.onnx")(raw)["probabilities"]
         assert np.isfinite(answers).all() and np.abs(answers - whole).mean() < 0.1, way
@@ -240,7 +241,7 @@ def test_published_sizes() -> None:
 
 
 def test_a_width_that_heads_cannot_share_is_infeasible() -> None:
-    with pytest.raises(Infeasible, match="shared out among 5 heads"):
+    with pytest.raises(Infeasible, match="split into 5 heads"):
         SPACE.build(SPACE.arch(conv="gat", width=16, heads=5), TASKS["sbm"].spec)
 
 
