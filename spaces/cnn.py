@@ -192,6 +192,8 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     n_stages = trial.suggest_int("stages", 1, max(1, min(4, min(sizes).bit_length() - 2)))
     width = 4 * trial.suggest_int("width_by_4", 2, 12, log=True)
     growth = trial.suggest_categorical("growth", [1.5, 2.0, 1.0]) if n_stages > 1 else 1.0
+    # Depthwise blocks have few MACs but train slowly on a CPU: measured, 500 to 1,900 samples/s, and 2,000 to 3,500 for
+    # dense ones with more MACs. So a time budget times steps instead of counting MACs.
     block = trial.suggest_categorical("block", ["plain", "mbconv", "residual", "separable"])
     head = trial.suggest_categorical("head", ["global", "flatten"])
     return Arch(
@@ -271,6 +273,8 @@ POINTS = {
     ),
 }  # fmt: skip
 
+# int8, measured latency ratios to fp32 with static quantization: ResNet of 1.1M parameters at 64×64 .31, of 80k at
+# 32×32 .71, of 20k at 32×32 1.31; MobileNet with ReLU .75, with SiLU and squeeze-and-excitation 1.32.
 SPACE = Space(
     name="cnn",
     arch=Arch,

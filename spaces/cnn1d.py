@@ -200,6 +200,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     else:
         frame = trial.suggest_categorical("frame", [5, 3, 7]) if series else 1
     block = trial.suggest_categorical("block", ["residual", "dilated", "separable"])
+    # The search begins with the middle of each range and list (the first of two), so their order is a choice.
     dilated = block == "dilated"
     if dilated:
         depths: tuple[int, ...] = (trial.suggest_int("levels", 2, 6 if least > 0 else 4),)
@@ -211,6 +212,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     causal = trial.suggest_categorical("causal", [False, True]) if dilated else False
     return Arch(
         depths=depths,
+        # Multiples of 8 suit the vector units of a CPU.
         widths=tuple(min(MOST_CHANNELS, 8 * round(width * growth**i / 8)) for i in range(len(depths))),
         block=block,
         kernel=trial.suggest_categorical("kernel", [5, 3, 7]),

@@ -162,6 +162,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         Block(arch.width, heads=arch.heads, ffn=arch.ffn, nonlinearity=arch.activation, dropout=arch.dropout)
         for _ in range(arch.depth)
     ]
+    # Tied weights are stored once, which matters in a small file: the embedding is a large part of it.
     head = TiedOutput(embedding) if arch.tied else nn.Linear(arch.width, spec.vocabulary)
     net = Decoder(
         embedding,

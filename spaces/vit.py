@@ -171,6 +171,8 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     return VisionTransformer(stem, positions, patch=arch.patch, blocks=blocks, head=head, pooling=arch.pooling)
 
 
+# int8, measured: .58 of the latency at width 192, static and dynamic alike. vit needs long trainings: on Fashion-MNIST
+# three epochs of a time budget gave .852, twenty .904.
 SPACE = Space(
     name="vit",
     arch=Arch,

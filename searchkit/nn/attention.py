@@ -123,6 +123,8 @@ class Attention(Structured):
         self.head_width = width // heads
         self.dropout = dropout
         self.causal = causal
+        # Plain Linear layers instead of nn.MultiheadAttention, whose heads torch-pruning 1.6 fails to prune globally
+        # (AttributeError).
         self.q = nn.Linear(width, width)
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
@@ -151,6 +153,7 @@ class Attention(Structured):
         qkv = (self.q, self.k, self.v)
         if side == "in":
             return tuple(Part(linear, "weight", 1) for linear in qkv)
+        # A head is a run of rows in q, k and v, and the same run of columns in the projection that reads it.
         rows = tuple(Part(linear, name, 0, run=self.head_width) for linear in qkv for name in ("weight", "bias"))
         of_distances = () if self.distances is None else self.distances.parts()
         return (*rows, *of_distances, Part(self.proj, "weight", 1, run=self.head_width))

@@ -143,6 +143,7 @@ class GraphConvolution(Structured):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
+        # An own layer: torch-pruning 1.6 does nothing to PyTorch Geometric's GCNConv.
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.xavier_uniform_(self.weight)

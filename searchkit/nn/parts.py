@@ -134,7 +134,7 @@ class _Surrogate(torch.autograd.Function):
     ) -> Tensor:
         """Return zeros of `shape`."""
         ctx.shape = x.shape
-        return x.new_zeros(shape)
+        return x.new_zeros(shape)  # the tracer looks at shapes and graph nodes, never at values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:

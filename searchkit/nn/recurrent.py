@@ -67,6 +67,7 @@ class Recurrent(Structured):
         self.bias_ih.zero_()
         self.bias_hh.zero_()
         if self.kind in ("lstm", "peephole"):
+            # The forget gate is the third block in the order of ONNX: i o f c.
             self.bias_ih[2 * hidden : 3 * hidden] = 1.0
         if self.peephole is not None:
             nn.init.uniform_(self.peephole, -1.0 / math.sqrt(hidden), 1.0 / math.sqrt(hidden))
@@ -183,6 +184,7 @@ def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         if kind == "simple":
             y, _ = op.RNN(*arguments, hidden_size=hidden)
         elif kind == "gru":
+            # linear_before_reset: the reset gate after the product, as torch and cuDNN compute it.
             y, _ = op.GRU(*arguments, hidden_size=hidden, linear_before_reset=1)
         elif peephole is None:
             y, _, _ = op.LSTM(*arguments, hidden_size=hidden)

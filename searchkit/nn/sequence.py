@@ -61,6 +61,7 @@ def pool(x_BLD: Tensor, lengths_B: Tensor | None, how: str) -> Tensor:
     if how == "mean":
         return x_BLD.masked_fill(outside, 0.0).sum(1) / lengths_B[:, None].to(x_BLD.dtype)
     assert how == "max", how
+    # The smallest finite number, not −inf, of which int8 calibration could take no range.
     return x_BLD.masked_fill(outside, torch.finfo(x_BLD.dtype).min).amax(1)
 
 

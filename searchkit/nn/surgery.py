@@ -298,6 +298,7 @@ def _traced(module: nn.Module, example: Sequence[Tensor], protected: frozenset[s
     names = {m: name for name, m in net.named_modules()}
     structured = {type(m): _Coupled() if m.coupled else _Sides() for m in net.modules() if isinstance(m, Structured)}
     graph = tp.DependencyGraph()
+    # fork_rng: dropout draws random numbers, and tracing must not change those of the training that follows.
     with surrogates(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         graph.build_dependency(
             net, tuple(example), forward_fn=_forward(net), customized_pruners=structured, verbose=False
@@ -322,6 +323,7 @@ def _traced(module: nn.Module, example: Sequence[Tensor], protected: frozenset[s
 def _forward(net: nn.Module) -> Callable[[nn.Module, Any], list[Tensor]]:
     def forward(_: nn.Module, example: Sequence[Tensor]) -> list[Tensor]:
         for m in net.modules():
+            # Batch norm in training mode would refuse a batch with one value per channel.
             m.training = not isinstance(m, _BatchNorm)
         y = net(*example)
         outputs = list(y) if isinstance(y, (tuple, list)) else [y]

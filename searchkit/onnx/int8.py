@@ -60,6 +60,8 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     Returns:
         Size of `target` in bytes.
     """
+    # QDQ, U8 activations, S8 weights per channel, MinMax: within 0.2 points of fp32 on every family tried. 16-bit
+    # activations never ran as int8 (1.5 to 4.9 times slower).
     model = _named(onnx_io.load(source))
     _finite(model)
     excluded = [*_outside(model), *_joining_the_past(model), *_with_infinities(model), *_by_stacks(model)]
@@ -77,6 +79,8 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
             nodes_to_exclude=excluded,
         )
     )
+    # In this order: which biases become floats depends on which results do, and constants that nothing reads any more
+    # are removed before the remaining vectors are joined.
     _float_biases(raw, but_of=_float_tail(raw))
     _drop_zero_points(raw)
     _drop_unused(raw)
@@ -102,6 +106,7 @@ def dynamic(source: Path, target: Path) -> int:
         lambda folder: ort_quantize_dynamic(
             model,
             folder / "q.onnx",
+            # Measured latency ratios: Transformers .37 to .73, LSTM of 512 units .14; convolutions 5 to 18.
             op_types_to_quantize=["MatMul", "Gemm", "LSTM"],
             per_channel=True,
             weight_type=QuantType.QInt8,
@@ -359,6 +364,7 @@ def arithmetic(path: Path, example: Arrays) -> Arithmetic:
         path: The file.
         example: One example, by input name.
     """
+    # In the graph that ONNX Runtime runs: a QDQ file says nothing of which operators have an int8 kernel.
     model, shapes = trace(path, example)
     in_int8 = total = 0
     stayed: dict[str, int] = {}
@@ -382,6 +388,7 @@ def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     size = int(np.prod(out))
     if any(kind in node.op_type for kind in ("LSTM", "GRU", "RNN")):
         return inputs[0][0] * int(np.prod(inputs[1]) + np.prod(inputs[2]))  # steps × (W and R)
+    # The quantized operators put scale and zero point of the input before the weight.
     weight = inputs[3] if node.op_type in ("QLinearConv", "QLinearMatMul", "QGemm") else inputs[1]
     if "ConvTranspose" in node.op_type:
         return int(np.prod(inputs[0])) * int(np.prod(weight[1:]))

@@ -105,6 +105,7 @@ def peak_activation_bytes(path: Path, example: Arrays | None = None) -> int:
     sizes = {name: value.nbytes for name, value in values.items()}
     home: dict[str, str] = {}
     last: dict[str, int] = {}
+    # First when each value is read last, seen through reshapes, which give another name to the same memory.
     for step, node in enumerate(model.graph.node):
         for name in node.input:
             last[home.get(name, name)] = step
@@ -257,6 +258,7 @@ def _compare(
     paths: Mapping[str, Path], feeds: list[Arrays], *, processes: int, rounds: int, seed: int
 ) -> dict[str, Latency]:
     files = list(paths.values())
+    # Microseconds of two runs are never compared: only ratios within one round, where both files met the same machine.
     if processes == 0:
         runs = [time_blocks(files, feeds, rounds=rounds)]
     else:
@@ -313,7 +315,7 @@ def time_blocks(files: Sequence[Path], feeds: Sequence[Arrays], *, rounds: int) 
         counts = [_calls_a_block(opened, given) for opened, given in zip(sessions, inputs, strict=True)]
         for turn in range(rounds):
             for step in range(len(files)):
-                i = (turn + step) % len(files)
+                i = (turn + step) % len(files)  # rotating, so that no file always follows the same one
                 taken = _time_calls(sessions[i], inputs[i], counts[i])
                 blocks[turn, i] = np.median(taken)
                 calls[i].append(taken)
@@ -332,7 +334,7 @@ def _time_calls(opened: ort.InferenceSession, given: Arrays, n_calls: int) -> np
 
 
 def _calls_a_block(opened: ort.InferenceSession, given: Arrays) -> int:
-    _time_calls(opened, given, 3)
+    _time_calls(opened, given, 3)  # warm up: the first calls allocate memory
     one_ms = float(np.median(_time_calls(opened, given, 5)))
     return int(np.clip(BLOCK_SECONDS * 1e3 / one_ms, 1, 200))
 
@@ -357,6 +359,7 @@ def _in_fresh_process(files: list[Path], feeds: list[Arrays], rounds: int) -> Ti
         names = [str(path.resolve()) for path in files]
         (Path(folder) / "wanted.json").write_text(json.dumps({"files": names, "rounds": rounds}))
         done = subprocess.run(
+            # -P: a file named like a module in the user's folder must not be imported instead of it.
             [sys.executable, "-P", "-m", "searchkit.onnx.measure", folder],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
             capture_output=True,

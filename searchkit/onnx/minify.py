@@ -45,6 +45,7 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     for graph in graphs(small.graph):
         _scrub(graph)
         passes.drop_defaults(small, graph)
+    # Names come last: the most used ones get the shortest, and merging changes how often each is used.
     passes.count_up(small.graph)
     _merge_twins(small.graph)
     _merge_transposed(small.graph)
@@ -88,6 +89,7 @@ def _scrub(graph: onnx.GraphProto) -> None:
     for value in [*graph.input, *graph.output]:
         value.ClearField("metadata_props")
         value.ClearField("doc_string")
+    # Rewritten, every initializer has its numbers in raw_data, by whose bytes duplicates are found.
     for tensor in graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
     for node in graph.node:
@@ -157,6 +159,7 @@ def _shorten_names(model: onnx.ModelProto) -> None:
     unused = (name for name in fresh if name not in ports)
     # The most used names get the shortest; Counter keeps ties in order of appearance, so the bytes are deterministic.
     initializers = {tensor.name for tensor in model.graph.initializer}
+    # A preprocessor's constants keep a prefix, since quantizing a file later must leave them in fp32.
     marked = {name for name in initializers if name.startswith(("preprocessor.", PREPROCESSOR))}
     short = {
         name: (PREPROCESSOR if name in marked else "") + next(unused)

@@ -27,6 +27,7 @@ def before_joins(model: onnx.ModelProto) -> None:
     repeated after each convolution. Otherwise the normalization would stay a separate operator, fp32 in an int8 file,
     with four numbers per channel.
     """
+    # One at a time: a normalization that moves may leave an activation next to the concatenation.
     graph = model.graph
     while (found := _join(graph)) is not None:
         join, reader = found
@@ -228,7 +229,7 @@ def join_vectors(model: onnx.ModelProto, *, exact: str) -> None:
     gone: set[str] = set()
     for length, found in halved.items():
         if len(found) * (2 * length + _SAVED) < _COST:
-            continue
+            continue  # two more nodes would cost more bytes than half precision saves
         gone |= found.keys()
         packed, whole = f"{length}:packed", f"{length}:whole"
         graph.initializer.append(numpy_helper.from_array(np.concatenate(list(found.values())), packed))
@@ -253,6 +254,7 @@ def held_by_half(scales: np.ndarray) -> np.ndarray:
     """
     with np.errstate(over="ignore"):
         half = scales.astype(np.float16)
+    # Rounded up: with a smaller scale the largest weight would be clipped at ±127.
     half = np.where(half < scales, np.nextafter(half, np.float16(np.inf)), half)
     held = (scales >= np.finfo(np.float16).tiny) & np.isfinite(half)
     return np.where(held, half, scales).astype(np.float32)

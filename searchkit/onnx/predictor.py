@@ -116,11 +116,13 @@ class TorchPredictor:
     @torch.no_grad()
     def __call__(self, inputs: Arrays) -> Arrays:
         """Predict; see `searchkit.core.goal.Predict`."""
+        # Each submodule's own mode: some may be frozen in eval mode while the whole is in training.
         modes = [(part, part.training) for part in self.module.modules()]
         self.module.eval()
         parts = []
         for batch in batching.batches(self.inputs, inputs, self.batch_size):
             arguments = [torch.from_numpy(np.ascontiguousarray(batch[port.name])) for port in self.inputs]
+            # .float(): numpy has no bfloat16, in which a network may run.
             out = self.module(*(argument.to(self.device) for argument in arguments))
             parts.append([answer.float().cpu().numpy() for answer in (out if isinstance(out, tuple) else (out,))])
         for part, training in modes:

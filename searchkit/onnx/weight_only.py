@@ -44,17 +44,19 @@ def weight_only(source: Path, target: Path) -> int:
             if axis is None and within:
                 axis = _table_axis(node, position, initializers[name])
             if axis is not None:
-                axes.setdefault(name, axis)
+                axes.setdefault(name, axis)  # shared weights: the axis of the first reader
     nodes = []
     for name, axis in axes.items():
         tensor = initializers[name]
         weight = numpy_helper.to_array(tensor)
+        # int8 saves 3 bytes a weight, and costs 4 bytes a scale and a node.
         if weight.dtype != np.float32 or 3 * weight.size < 4 * weight.shape[axis] + NODE_BYTES:
             continue
         quantized, scale = _symmetric(weight, axis)
         shape = [-1 if other == axis else 1 for other in range(weight.ndim)]
         if name.startswith(PREPROCESSOR) and not np.array_equal(quantized * scale.reshape(shape), weight):
             continue
+        # DequantizeLinear gives its result the weight's old name, so that no reader has to change.
         tensor.CopyFrom(numpy_helper.from_array(quantized, f"{name}:q"))
         graph.initializer.append(numpy_helper.from_array(scale, f"{name}:s"))
         nodes.append(onnx.helper.make_node("DequantizeLinear", [f"{name}:q", f"{name}:s"], [name], axis=axis))
@@ -95,6 +97,7 @@ def _table_axis(node: onnx.NodeProto, position: int, tensor: onnx.TensorProto) -
 def _symmetric(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     others = tuple(other for other in range(weight.ndim) if other != axis)
     largest = np.abs(weight).max(axis=others)
+    # Scales that half precision holds exactly: `join_vectors` then stores them in 2 bytes without an error.
     scale = passes.held_by_half(np.where(largest > 0, largest / 127, 1).astype(np.float32))
     shape = [-1 if other == axis else 1 for other in range(weight.ndim)]
     return np.clip(np.rint(weight / scale.reshape(shape)), -127, 127).astype(np.int8), scale

@@ -34,7 +34,7 @@ def activation(name: str) -> nn.Module:
         case "relu":
             return nn.ReLU()
         case "leaky_relu":
-            return nn.LeakyReLU(0.1)
+            return nn.LeakyReLU(0.1)  # the slope that `initialize_` assumes
         case "gelu":
             return nn.GELU(approximate="tanh")
         case "silu":
@@ -61,6 +61,7 @@ def initialize_(net: nn.Module, activation: str) -> None:
 
 def initialize_head_(linear: nn.Linear) -> None:
     """Initialize the last layer with small weights, in place, so that the first predictions are near uniform."""
+    # Half of Xavier's scale, so that the first loss is about that of guessing.
     nn.init.xavier_uniform_(linear.weight, gain=0.5)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)

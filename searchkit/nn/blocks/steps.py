@@ -42,6 +42,7 @@ class Stem(nn.Module):
         if spec.modality == "tokens":
             channels = embedded or width
             self.embedding = nn.Embedding(spec.vocabulary, channels)
+            # So that an embedded token has norm 1 on average, whatever its width.
             nn.init.normal_(self.embedding.weight, std=channels**-0.5)
         assert channels is not None
         plain = self.embedding is not None and frame == hop == 1 and channels == width
@@ -65,6 +66,7 @@ class Stem(nn.Module):
             x = embedded_BLD.transpose(1, 2)
         assert self.conv is not None
         if lengths_B is not None:
+            # Before the convolution: a frame at the end of a row reaches into its padding.
             x = x * valid_steps(x.transpose(1, 2), lengths_B)[:, None, :].to(x.dtype)
             lengths_B = torch.div(lengths_B + (self.hop - 1), self.hop, rounding_mode="floor")
         return self.relu(self.conv(x)).transpose(1, 2), lengths_B
