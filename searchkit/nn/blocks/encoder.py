@@ -35,7 +35,7 @@ class Block(nn.Module):
         super().__init__()
         if width % heads:
             raise Infeasible(f"a width of {width} cannot be split into {heads} heads")
-        # Not nn.TransformerEncoder: of that, torch-pruning 1.6 shrinks only the feed-forward networks and the embedding.
+        # Not nn.TransformerEncoder, of which torch-pruning 1.6 shrinks only the feed-forward networks and embeddings.
         self.norm_attention = nn.LayerNorm(width)
         self.attention = Attention(width, heads=heads, dropout=dropout, distances=distances)
         self.norm_ffn = nn.LayerNorm(width)
