@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and JSON that is read with one clear sentence for what is wrong."""
+"""Atomic file writes, and JSON files whose errors become one clear sentence."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from searchkit.core.errors import DAMAGED_ARRAYS, BadInput
 from searchkit.core.serialization import JSON
 
-if TYPE_CHECKING:
-    pass
-
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder whole, or not at all. Raises BadInput where it cannot be written."""
+    """Copy a folder; the target appears whole or not at all.
+
+    Raises:
+        BadInput: If the target cannot be written.
+    """
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -33,18 +34,23 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def to_json(value: JSON, indent: int | None = 1) -> str:
+    """Serialize to JSON text; `indent` is the number of spaces per level, or None for one line."""
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file that appears whole or not at all, even if the process is killed.
+
+    The data is written to a temporary file in the same folder, flushed to disk, and renamed.
+    """
     data = content.encode() if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+            os.fsync(file.fileno())  # before the rename: after a power cut the name must not point to empty blocks
+        os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -52,6 +58,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def read_json(file: Path, what: str) -> Any:
+    """Read a JSON object from a file.
+
+    Args:
+        file: The file.
+        what: What the file holds, for the error message, e.g. "the run".
+
+    Raises:
+        BadInput: If the file is missing, damaged, or holds something else than an object.
+    """
     try:
         value = json.loads(file.read_text())
     except FileNotFoundError as error:
@@ -83,7 +98,16 @@ class Figures(dict[str, float]):
 
 @contextmanager
 def readable(file: Path, way_out: str, *also: type[Exception]) -> Iterator[None]:
-    """What reading a missing or a torn file raises, as BadInput; `also` is what the reader at hand adds to that."""
+    """Turn the errors of reading a missing or damaged file into `BadInput`.
+
+    Args:
+        file: The file that is read inside the block.
+        way_out: What the user can do, as the end of a sentence.
+        also: Exceptions of the reader in use, in addition to the usual ones.
+
+    Raises:
+        BadInput: If the block raises one of these exceptions.
+    """
     torn: tuple[type[Exception], ...] = (*DAMAGED_ARRAYS, *also)
     try:
         yield
@@ -103,5 +127,6 @@ def _lock(handle: IO[str], *, tries: int = 5) -> None:
 
 
 def last_byte(handle: IO[bytes]) -> bytes:
+    """Return the last byte of an open file that is not empty."""
     handle.seek(-1, os.SEEK_END)
     return handle.read(1)

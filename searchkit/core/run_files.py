@@ -18,6 +18,8 @@ Cost = Annotated[str, OneOf(("params", "macs", "size_bytes", "latency_ms"))]
 
 
 class InputFacts(TypedDict):
+    """An input of the task, as run.json describes it."""
+
     name: str
     shape: list[Count | None]
     dtype: str
@@ -28,6 +30,8 @@ class InputFacts(TypedDict):
 
 
 class ColumnFacts(TypedDict):
+    """A column of a table."""
+
     name: str
     kind: str
     categories: list[Any]
@@ -57,18 +61,24 @@ class DataFacts(TypedDict):
 
 
 class TaskFacts(TypedDict):
+    """The task of a run: its name, the fingerprint of its data, and their summary."""
+
     name: str
     fingerprint: str
     summary: DataFacts
 
 
 class Hardware(TypedDict):
+    """The machine that began the run."""
+
     cpu: str
     cores: Annotated[int, Range(1)]
     system: str
 
 
 class Change(TypedDict):
+    """A raised budget: when, the words of the command, and the budget before."""
+
     at: str
     words: list[str]
     budget_before: dict[str, Any]
@@ -97,6 +107,8 @@ class RunFile(Head):
 
 
 class ProfileRow(TypedDict):
+    """The cost of one candidate of the space's profile."""
+
     which: str
     cost: dict[str, NotNegative]
     breaches: dict[str, float]
@@ -116,16 +128,22 @@ class SearchFacts(TypedDict):
 
 
 class Clock(TypedDict):
+    """clock.json: seconds that the run has worked so far."""
+
     seconds: NotNegative
 
 
 class Skipped(TypedDict):
+    """A stage that was left out, with its reason."""
+
     stage: str
     parent: str | None
     reason: str
 
 
 class BundleFacts(TypedDict):
+    """bundle.json: which artifact the bundle holds, and the digest of its manifest."""
+
     artifact: str
     digest: str
 
@@ -138,6 +156,8 @@ SkippedFile = dict[str, Skipped]
 
 
 class CostRow(TypedDict):
+    """A line of the search log: the measured cost of a candidate."""
+
     event: str
     space: str
     arch: str
@@ -159,23 +179,31 @@ class TrialRow(TypedDict):
 
 
 class RungRow(TrialRow):
+    """A line of the search log: a trial reached a rung."""
+
     seconds: NotNegative
     epochs: Count
     loss: float
 
 
 class Spendable(TypedDict):
+    """The budget of a search, as a line of its log states it."""
+
     trials: Count
     seconds: NotNegative | None
 
 
 class EndRow(TypedDict):
+    """The last line of a search's log."""
+
     event: str
     space: str
     budget: Spendable
 
 
 class Logged(TypedDict):
+    """What every line of the search log has."""
+
     event: str
 
 
@@ -204,16 +232,22 @@ class Epoch(TypedDict):
 
 
 class MadeBy(TypedDict):
+    """The stage that made an artifact, with its settings."""
+
     stage: str
     number: NotRequired[Count]
 
 
 class TrialMadeBy(TypedDict):
+    """The trial that an artifact is."""
+
     stage: str
     number: Count
 
 
 class TrialNotes(TypedDict, total=False):
+    """What the search notes about a trial."""
+
     way: str
     rung: Count
     epochs: Count
@@ -223,6 +257,8 @@ class TrialNotes(TypedDict, total=False):
 
 
 class ArtifactFile(TypedDict):
+    """artifact.json."""
+
     id: Name
     space: str
     arch: dict[str, Any]
@@ -236,18 +272,24 @@ class ArtifactFile(TypedDict):
 
 
 class DistillNotes(TypedDict):
+    """What Distill notes: the candidates' val metric, and which one was kept."""
+
     candidates: dict[str, float]
     kept: str
     teachers: Count
 
 
 class PruneStep(TypedDict):
+    """One step of Prune."""
+
     params: Count | NotNegative
     raw: float
     val: float
 
 
 class LayerFacts(TypedDict):
+    """A layer before and after pruning."""
+
     name: str
     kind: str
     before: list[Count]
@@ -257,6 +299,8 @@ class LayerFacts(TypedDict):
 
 
 class PruneNotes(TypedDict):
+    """What Prune notes: the cost before and after, its steps and layers."""
+
     by: str
     before: NotNegative
     after: NotNegative
@@ -282,6 +326,8 @@ class FileFacts(TypedDict):
 
 
 class QuantizeNotes(TypedDict):
+    """What Quantize notes: every int8 file that was tried, and the fp32 file."""
+
     candidates: list[FileFacts]
     fp32: FileFacts
     chosen: str
@@ -297,6 +343,8 @@ NOTES: dict[str, Any] = {"Distill": DistillNotes, "Prune": PruneNotes, "Quantize
 
 
 class IntervalFacts(TypedDict):
+    """A value with its confidence interval."""
+
     value: float
     low: float
     high: float
@@ -305,17 +353,23 @@ class IntervalFacts(TypedDict):
 
 
 class DifferenceFacts(IntervalFacts):
+    """A paired difference with its confidence interval."""
+
     indistinguishable: bool
     better: bool | None
 
 
 class McNemar(TypedDict):
+    """McNemar's test of two models."""
+
     only_a: Count
     only_b: Count
     p: Share
 
 
 class LatencyFacts(TypedDict):
+    """The latency of a file, and its ratio to the first file."""
+
     p50_ms: NotNegative
     p95_ms: NotNegative
     ratio: Positive
@@ -346,12 +400,16 @@ class Model(TypedDict):
 
 
 class Rival(TypedDict):
+    """A baseline without a network, with its metric."""
+
     name: str
     metric: IntervalFacts
     difference: DifferenceFacts
 
 
 class GoalFacts(TypedDict):
+    """The metric that the search improves."""
+
     metric: str
     direction: Direction
     root: NotRequired[bool]
@@ -361,39 +419,55 @@ class GoalFacts(TypedDict):
 
 
 class Confusion(TypedDict):
+    """A confusion matrix of counts."""
+
     confusion: list[list[Count]]
     unanswered: Count
 
 
 class LabelCounts(TypedDict):
+    """Hits and misses of each label."""
+
     hit: list[Count]
     missed: list[Count]
     false_alarm: list[Count]
 
 
 class ByLabel(TypedDict):
+    """Errors of a multi-label problem."""
+
     labels: LabelCounts
 
 
 class Points(TypedDict):
+    """Errors of a regression: pairs of true and predicted values."""
+
     points: list[list[tuple[float, float]]]
 
 
 class BySteps(TypedDict):
+    """Errors of a forecast, by step of the horizon."""
+
     by_step: dict[str, list[float]]
 
 
 class Histogram(TypedDict):
+    """Errors as a histogram."""
+
     histogram: list[Count]
     edges: list[float]
 
 
 class Pictures(TypedDict):
+    """Example images as base64 text."""
+
     shape: tuple[Count, Count, Count, Count]
     rows: dict[str, str]
 
 
 class EvidenceFile(TypedDict):
+    """evidence.json: what the test split says of every exported file."""
+
     format: int
     split: str
     n: Annotated[int, Range(1)]
@@ -426,12 +500,16 @@ class ScoredFile(TypedDict):
 
 
 class PortFacts(TypedDict):
+    """An input or output of the bundle."""
+
     name: str
     shape: list[Count | None]
     dtype: str
 
 
 class MetricFacts(TypedDict):
+    """The metric of the manifest, with its interval."""
+
     name: str
     direction: Direction
     val: float
@@ -440,6 +518,8 @@ class MetricFacts(TypedDict):
 
 
 class Calibration(TypedDict):
+    """The threshold of an anomaly score."""
+
     output: str
     threshold: float
     above: str
@@ -449,6 +529,8 @@ class Calibration(TypedDict):
 
 
 class Manifest(TypedDict):
+    """manifest.json of a bundle."""
+
     artifact: str
     task: str
     space: str

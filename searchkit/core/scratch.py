@@ -48,8 +48,9 @@ def prefix() -> str:
 
 @cache
 def machine() -> str:
-    """8 hex digits. Process numbers mean something on one machine and in one container only, and two may share the
-    folder.
+    """8 hex digits that identify this machine and container.
+
+    Process numbers mean something on one machine and in one container only, and two may share the folder.
     """
     try:
         namespace = os.readlink("/proc/self/ns/pid")
@@ -59,8 +60,13 @@ def machine() -> str:
 
 
 def remove_leftovers(root: Path | None = None) -> list[Path]:
-    """Remove the folders of dead processes of this machine and user from `root`, by default the system's temporary
-    folder, and return them. What cannot be removed is left.
+    """Remove the folders that dead processes of this machine and user left behind.
+
+    Args:
+        root: Where to look; None for the system's temporary folder.
+
+    Returns:
+        The folders that were removed. What cannot be removed is left.
     """
     removed = []
     for path in sorted((root or Path(tempfile.gettempdir())).glob("searchkit-*")):

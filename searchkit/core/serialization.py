@@ -1,4 +1,4 @@
-"""Dataclasses to JSON and back, and digests of JSON that do not depend on its layout."""
+"""Dataclasses to JSON and back, and digests that do not depend on the order of keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,19 +14,17 @@ from searchkit.core.data_spec import brief
 from searchkit.core.errors import BadInput
 from searchkit.core.typed import Mismatch, conform, shown
 
-if TYPE_CHECKING:
-    pass
-
 JSON: TypeAlias = Any
-
 """What `json.dumps` takes: dict, list, str, int, float, bool or None."""
-
 
 T = TypeVar("T")
 
 
 def freeze(value: Any) -> JSON:
-    """A dataclass, or a nest of plain values, as JSON: tuples become lists, numpy scalars become numbers."""
+    """Convert a dataclass or nested plain values to JSON.
+
+    Tuples become lists, and numpy scalars become Python numbers.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: freeze(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
@@ -69,11 +67,11 @@ def _of_file(problem: str, kind: type, file: str) -> str:
 
 
 def digest(*parts: JSON) -> str:
-    """12 hex digits of the SHA-256 of the parts as canonical JSON."""
+    """Return 12 hex digits of the SHA-256 of the parts as canonical JSON."""
     text = json.dumps([freeze(p) for p in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def derive_seed(*parts: JSON) -> int:
-    """A 31-bit seed that depends on every part and on nothing else."""
+    """Return a 31-bit seed that depends on every part and on nothing else."""
     return int(digest("seed", *parts)[:8], 16) & 0x7FFFFFFF

@@ -1,6 +1,6 @@
-"""A family from its file: a name in a folder of families and a stranger's path are loaded by the same lines.
+"""Load a family from its file, whether it is in the folder of families or elsewhere.
 
-The text travels too, so that a worker on another machine, without the file, builds the same networks. Loading runs the
+The source text is also sent to workers, so that a machine without the file builds the same networks. Loading runs the
 file's code: give `--space` only files that you would run yourself.
 """
 
@@ -19,7 +19,14 @@ from searchkit.core.space import Space
 
 
 def load_space(path: Path) -> Space:
-    """The SPACE that the file ends in. Raises BadInput where the file is missing, raises, or has none."""
+    """Load the SPACE that a file defines.
+
+    Args:
+        path: The family file.
+
+    Raises:
+        BadInput: If the file is missing, raises while it runs, or defines no SPACE.
+    """
     path = path.resolve()
     if not path.is_file():
         raise BadInput(f"There is no family file {path}; --space takes a family's name or the path of its .py file.")
@@ -51,7 +58,14 @@ def load_space(path: Path) -> Space:
 
 
 def source_of(space: Space) -> dict[str, JSON]:
-    """The file that defines `space`, and the neighbours that it may import, as plain data for `materialise`."""
+    """Return the source of a family and of the modules beside it, as plain data.
+
+    Returns:
+        What `materialize` takes: path, folder, file, and file name to text as "files".
+
+    Raises:
+        BadInput: If the family was not loaded from a file.
+    """
     file = inspect.getsourcefile(space.sample)
     if file is None:
         raise BadInput(f"The family '{space.name}' has no file, so worker processes cannot load it.")
@@ -65,8 +79,11 @@ def source_of(space: Space) -> dict[str, JSON]:
     }
 
 
-def materialise(source: dict[str, JSON]) -> Space:
-    """The inverse of `source_of`, on this machine or another: from the file itself where it is there and the same."""
+def materialize(source: dict[str, JSON]) -> Space:
+    """Load a family from the data of `source_of`, on this machine or another one.
+
+    The original file is used if it is there and unchanged; otherwise the text is written to a temporary folder.
+    """
     path = Path(source["path"])
     if path.is_file() and path.read_text(encoding="utf-8") == source["files"][source["file"]]:
         return load_space(path)

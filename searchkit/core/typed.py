@@ -41,6 +41,7 @@ class Range:
     open: bool = False
 
     def holds(self, value: float) -> bool:
+        """Whether the value lies in the range."""
         return (self.low < value if self.open else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:

@@ -50,12 +50,15 @@ def _own(module: nn.Module, names: Iterable[str], *, axis: int) -> tuple[Part, .
 
 
 def directions(module: nn.RNNBase) -> int:
+    """2 for a bidirectional layer, else 1."""
     return 2 if module.bidirectional else 1
 
 
 def _recurrent(module: nn.RNNBase, side: str) -> Iterator[Part]:
-    """The slices of a torch recurrent layer. Output unit u < H is hidden unit u of the forward direction, H + u that of
-    the backward one; all layers have one hidden size, so unit u lies in each of them, in every gate.
+    """The slices of a torch recurrent layer.
+
+    Output unit u < H is hidden unit u of the forward direction, and H + u that of the backward one. All layers have one
+    hidden size, so unit u lies in each of them, in every gate.
     """
     gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
     both = directions(module) == 2
@@ -75,12 +78,15 @@ def _recurrent(module: nn.RNNBase, side: str) -> Iterator[Part]:
 
 
 def is_depthwise(module: nn.Module) -> bool:
+    """Whether the module is a convolution with one group a channel."""
     return isinstance(module, _ConvNd) and 1 < module.groups == module.out_channels == module.in_channels
 
 
 def within(module: nn.Module, side: str, drop: Sequence[int]) -> list[int]:
-    """A grouped convolution stores only the channels of one group along the axis that it groups. The same positions go
-    in every group (`searchkit.nn.surgery` ties them together), so the first group tells which.
+    """The units to drop along the axis that a grouped convolution groups.
+
+    The tensor stores only the channels of one group there. The same positions are cut in every group
+    (`searchkit.nn.surgery` ties them), so the first group says which.
     """
     grouped = "out" if isinstance(module, _ConvTransposeNd) else "in"
     if not isinstance(module, _ConvNd) or is_depthwise(module) or module.groups == 1 or side != grouped:

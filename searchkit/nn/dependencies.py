@@ -34,8 +34,12 @@ BROKEN = (ArithmeticError, AssertionError, AttributeError, BadInput, LookupError
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One side of one module in a group. indices[u]: what unit u of the group is there. side "axis<k>" is axis k of a
-    parameter that stands by itself.
+    """One side of one module in a group.
+
+    Attributes:
+        name: Name of the module, or of a parameter that belongs to no layer.
+        side: "in", "out", "inner", or "axis<k>" for axis k of such a parameter.
+        indices: Indices of each unit of the group in this side.
     """
 
     name: str
@@ -81,8 +85,12 @@ class _Coupled(_Sides):
 def traced_groups(
     module: nn.Module, example: Sequence[Tensor], protected: frozenset[str]
 ) -> tuple[list[Group], set[str]]:
-    """The groups of torch-pruning's graph, and the names of the layers that it does not understand. They are read off a
-    copy in training mode, so that heads that only training reads (a VAE's variance) are in it.
+    """Read the groups off torch-pruning's graph of a copy of the network.
+
+    The copy is in training mode, so that heads that only training reads (a VAE's variance) are in it.
+
+    Returns:
+        The groups, and the names of the layers that torch-pruning does not understand.
     """
     net = copy.deepcopy(module).requires_grad_(True)
     names = {m: name for name, m in net.named_modules()}
@@ -135,8 +143,9 @@ def _graph(net: nn.Module, example: Sequence[Tensor], sides: dict[type[nn.Module
 
 @contextmanager
 def _torch_recurrent(net: nn.Module) -> Iterator[None]:
-    """While it lasts, torch's recurrent layers are one step each for who walks the graph, as Structured modules are:
-    torch computes them by many, which torch-pruning takes for layers of the network.
+    """Make each of torch's recurrent layers one step of the autograd graph, as Structured modules are.
+
+    torch computes them by many steps, which torch-pruning takes for layers of the network.
     """
     layers = [m for m in net.modules() if isinstance(m, nn.RNNBase)]
     for layer in layers:
@@ -149,8 +158,10 @@ def _torch_recurrent(net: nn.Module) -> Iterator[None]:
 
 
 def _stand_in(layer: nn.RNNBase, x: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
-    """Zeros of the shapes that the layer gives, which depend on x alone. To torch-pruning the last states have the
-    channels of the steps, which is right of what a head reads: one direction, or both side by side.
+    """Zeros of the shapes that the layer gives, which depend on x alone.
+
+    To torch-pruning the last states have the channels of the steps. That is right of what a head reads: one direction,
+    or both side by side.
     """
     ways, width = directions(layer), channels(layer, "out")
     y: Tensor = Surrogate.apply(x, layer.weight_ih_l0, (*x.shape[:-1], width))  # type: ignore[no-untyped-call]
@@ -174,8 +185,10 @@ def _forward(net: nn.Module) -> Callable[[nn.Module, Any], list[Tensor]]:
 
 
 def _coarsest(graph: Any, found: Any) -> Any:
-    """The same group seen from its member with the fewest indices, if that sees all of it. Where a Linear feeds a
-    picture, sixteen of its rows are one channel; seen from the rows, only the first one's tie to it is kept.
+    """The same group seen from its member with the fewest indices, if that sees all of it.
+
+    If a Linear feeds an image, sixteen of its rows are one channel; seen from the rows, only the first one's tie to it
+    is kept.
     """
     root, coarse = found[0], min(found, key=lambda item: len(item.idxs))
     if len(coarse.idxs) == len(root.idxs) or coarse.dep.target.module is root.dep.target.module:
@@ -214,9 +227,11 @@ def _group(graph: Any, found: Any, names: dict[nn.Module, str]) -> Group:
 
 
 def _units(size: int, tied: Iterable[tuple[int, int, Sequence[tuple[int, int]]]]) -> list[int]:
-    """The unit of each root index. Two root indices are one unit where they meet in a module: at the same index (a
-    flattened channel), at the same place of two groups of a grouped convolution or GroupNorm (two directions of a
-    recurrent layer), `width` apart, or in the same `run` of channels in a row (a head).
+    """The unit of each root index.
+
+    Two root indices are one unit if they meet in a module: at the same index (a flattened channel), at the same place
+    of two groups of a grouped convolution or GroupNorm (two directions of a recurrent layer), `width` apart, or in the
+    same `run` of channels in a row (a head).
     """
     parent = list(range(size))
 

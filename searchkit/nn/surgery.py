@@ -1,4 +1,4 @@
-"""Structural edits as plain JSON: which units of which modules a pruned network has lost, and how to lose them again.
+"""Structural edits as plain JSON: record which units a pruned network lost, and remove them again.
 
 `{"cut": "blocks.0.conv1", "side": "out", "drop": [3, 5]}` removes output channels 3 and 5. A pruned network is restored
 by build, replay, load: no tracing, no pickle. Which cuts belong together comes from `searchkit.nn.dependencies`;
@@ -62,11 +62,11 @@ def shared_parameters(module: nn.Module) -> list[list[tuple[nn.Module, str]]]:
 
 
 def mask_edits_(module: nn.Module, edits: Iterable[JSON]) -> None:
-    """Zero what the edits would cut, in place, so that the network computes what the cut one does: rows, biases,
-    columns and scales become 0, and a LayerNorm or GroupNorm takes its mean over the units that stay.
+    """Zero the units that the edits would cut, in place.
 
-    The edits must all count in the indices of `module` as it stands, those of one round of pruning; and a network is
-    masked once.
+    The network then computes what the cut one does: rows, biases, columns and scales become 0, and a LayerNorm or
+    GroupNorm averages over the units that stay. All edits use the indices of `module` as it is now, those of one round
+    of pruning; mask a network once.
     """
     for edit in edits:
         target, side, drop = _target(module, edit)
@@ -107,7 +107,7 @@ def _target(module: nn.Module, edit: JSON) -> tuple[nn.Module | Part, str, list[
 
 
 def _parameter(module: nn.Module, path: str, axis: int) -> Part:
-    """A parameter that stands in the network by itself, such as a class token or a layer scale."""
+    """A parameter that belongs to no layer, such as a class token or a layer scale."""
     owner, _, name = path.rpartition(".")
     part = Part(module.get_submodule(owner), name, axis)
     part.tensor()
@@ -205,7 +205,7 @@ def _gap(net: nn.Module, example: Sequence[Tensor], edits: Sequence[JSON]) -> fl
 
 
 def drops(chosen: Iterable[tuple[Group, Sequence[int]]]) -> list[JSON]:
-    """The edits that cut the given units of each group; one edit a side of a module, in the indices of before."""
+    """Return the edits that cut units of groups: one edit per side of a module, in the indices before any cut."""
     gone: dict[tuple[str, str], set[int]] = {}
     for group, unit_numbers in chosen:
         for member in group.members:

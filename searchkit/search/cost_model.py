@@ -99,6 +99,7 @@ class CostModel:
     def _file_costs(self, net: nn.Module) -> dict[str, float]:
         from searchkit.onnx import io as onnx_io
         from searchkit.onnx import measure
+        from searchkit.onnx.weight_only import weight_only
 
         task = self.ctx.task
         _make_unlike_(net)
@@ -107,7 +108,7 @@ class CostModel:
             onnx_io.export(self.ctx.deployed(net), task.inputs, task.answers, path, example=self.ctx.example())
             if self.ship_int8:
                 shipped = folder / "int8.onnx"
-                onnx_io.weight_only(path, shipped)
+                weight_only(path, shipped)
                 path = shipped
             found: dict[str, float] = {"size_bytes": float(measure.size_bytes(path))}
             if self.wants_latency:

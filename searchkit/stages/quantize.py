@@ -24,6 +24,7 @@ from searchkit.core.space import Limits
 from searchkit.onnx import int8, measure
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.predictor import OnnxPredictor
+from searchkit.onnx.weight_only import weight_only
 from searchkit.tasks.metrics import errors_to_nearest
 
 METHODS = ("static", "dynamic", "weight-only")
@@ -79,7 +80,7 @@ class Quantize:
         elif method == "dynamic":
             int8.dynamic(source, target)
         else:
-            onnx_io.weight_only(source, target)
+            weight_only(source, target)
 
 
 def calibration(ports: Sequence[TensorSpec], arrays: Arrays, n_rows: int) -> Iterator[Arrays]:

@@ -14,9 +14,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from searchkit.core.errors import BadInput
-from searchkit.nn.attention import Attention, Positions
+from searchkit.nn.attention import Attention
 from searchkit.nn.convolution import MixedDepthwise
 from searchkit.nn.cuttable import channels, parts
+from searchkit.nn.embedding import Positions
 from searchkit.nn.recurrent import Recurrent
 from searchkit.nn.surgery import Group, apply_edits_, drops, mask_edits_, prunable_groups
 

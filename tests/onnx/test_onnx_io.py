@@ -18,6 +18,7 @@ from searchkit.onnx import io as onnx_io
 from searchkit.onnx import minify
 from searchkit.onnx.parity import parity
 from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor
+from searchkit.onnx.weight_only import weight_only
 
 # ── export ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -222,7 +223,7 @@ def axis_of(dequantize):
 
 def test_weight_only_rounds_each_channel_to_half_a_step_and_says_so_in_the_file(tmp_path):
     export(deployed(Residual()), (1, 8, 8), tmp_path / "m.onnx")
-    size = onnx_io.weight_only(tmp_path / "m.onnx", tmp_path / "w.onnx")
+    size = weight_only(tmp_path / "m.onnx", tmp_path / "w.onnx")
     model = onnx.load(tmp_path / "w.onnx")
     assert onnx_io.is_weight_only(model) and onnx_io.needed_options(tmp_path / "w.onnx")
     assert size < 0.4 * (tmp_path / "m.onnx").stat().st_size
@@ -249,7 +250,7 @@ def test_every_weighted_operator_is_stored_by_its_own_output_channel(tmp_path):
         ("attention", Series("attention"), (1, 20), "MatMul", 1),
     ):
         export(deployed(net), shape, tmp_path / name)
-        onnx_io.weight_only(tmp_path / name, tmp_path / f"{name}.w")
+        weight_only(tmp_path / name, tmp_path / f"{name}.w")
         graph = onnx.load(tmp_path / f"{name}.w").graph
         maker = {node.output[0]: node for node in graph.node}
         found = [maker[n] for node in graph.node if node.op_type == operator for n in node.input if n in maker]

@@ -246,9 +246,9 @@ def test_run_py_answers_and_is_short(bundle):
 def test_the_scripts_set_the_options_that_the_file_needs(line, tmp_path):
     folder = line.ctx.run.bundle
     manifest = json.loads((folder / "manifest.json").read_text())
-    from searchkit.onnx import io as onnx_io
+    from searchkit.onnx.weight_only import weight_only
 
-    onnx_io.weight_only(folder / "model_fp32.onnx", tmp_path / "w.onnx")
+    weight_only(folder / "model_fp32.onnx", tmp_path / "w.onnx")
     for model, options in ((tmp_path / "w.onnx", {"session.disable_quant_qdq": "1"}), (folder / "model_fp32.onnx", {})):
         with np.load(folder / "golden.npz") as stored:
             golden = {name: stored[name] for name in stored.files if name.startswith("input.")}

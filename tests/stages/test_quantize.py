@@ -20,6 +20,7 @@ from searchkit.onnx import int8, measure
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.parity import parity
 from searchkit.onnx.predictor import OnnxPredictor
+from searchkit.onnx.weight_only import weight_only
 from searchkit.stages import quantize
 from searchkit.stages.quantize import Int8Variant, Quantize, choose, slower_because
 
@@ -246,7 +247,7 @@ def batched(arrays):
 def make(method, source, target, arrays):
     if method == "static":
         return int8.static(source, target, quantize.calibration(batched(arrays), arrays, 64))
-    return int8.dynamic(source, target) if method == "dynamic" else onnx_io.weight_only(source, target)
+    return int8.dynamic(source, target) if method == "dynamic" else weight_only(source, target)
 
 
 @pytest.fixture(scope="module")
