@@ -262,6 +262,16 @@ class GraphAttention(Structured):
         super().cut_(side, drop)
         self.heads = left
 
+    @torch.no_grad()
+    def mask_(self, side: Side, drop: Sequence[int]) -> None:
+        """The mean is over the heads that stay: their values grow, and their scores do not."""
+        super().mask_(side, drop)
+        if side == "inner":
+            more = self.heads / (self.heads - len(set(drop)))
+            self.weight.mul_(more)
+            self.from_source.div_(more)
+            self.from_target.div_(more)
+
     def run(self, x: Tensor, *context: Tensor | None) -> Tensor:
         """Attend.
 

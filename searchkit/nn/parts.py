@@ -212,6 +212,11 @@ class Structured(nn.Module):
             part.keep_(keep)
         self.refit_()
 
+    def mask_(self, side: Side, drop: Sequence[int]) -> None:
+        """Have the module compute, in place and at its full size, what it computes without the units `drop`."""
+        for part in self.parts(side):
+            part.zero_(drop)
+
     def cut_in_(self, drop: Sequence[int]) -> None:
         """Remove input units, in place."""
         self.cut_("in", drop)

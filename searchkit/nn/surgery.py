@@ -73,6 +73,9 @@ def mask_edits_(module: nn.Module, edits: Iterable[JSON]) -> None:
         if isinstance(target, Part):
             target.zero_(drop)
             continue
+        if isinstance(target, Structured):
+            target.mask_(side, drop)  # type: ignore[arg-type]
+            continue
         for part in parts(target, side):
             part.zero_(drop if part.name == "bias" else within(target, side, drop))
         if isinstance(target, (nn.LayerNorm, nn.GroupNorm)):
