@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import random
 import torch
 from torch import nn
-from searchkit.core.task import Budget, Space, Training, TrainingSpace
+from searchkit.core.space import Budget, Space
+from searchkit.core.training import Training, TrainingSpace
 
 @dataclass(frozen=True)
 class Arch:
