@@ -200,8 +200,8 @@ class Modulate(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Normalize each image's channels, then scale and shift them by the style."""
-        centred = x - x.mean((2, 3), keepdim=True)
-        normal = centred * torch.rsqrt(centred.square().mean((2, 3), keepdim=True) + 1e-5)
+        centered = x - x.mean((2, 3), keepdim=True)
+        normal = centered * torch.rsqrt(centered.square().mean((2, 3), keepdim=True) + 1e-5)
         y: Tensor = normal * self.scale(style)[:, :, None, None] + self.shift(style)[:, :, None, None]
         return y
 

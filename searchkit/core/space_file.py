@@ -38,10 +38,10 @@ def load_space(path: Path) -> Space:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up while they are made
-    # A family may import its neighbours, by their own name or as `spaces._layers`. At the end of the path, so that a
+    # A family may import its neighbors, by their own name or as `spaces._layers`. At the end of the path, so that a
     # neighbour called json.py hides nothing.
-    neighbours = [p for p in (str(path.parent), str(path.parent.parent)) if p not in sys.path]
-    sys.path.extend(neighbours)
+    neighbors = [p for p in (str(path.parent), str(path.parent.parent)) if p not in sys.path]
+    sys.path.extend(neighbors)
     try:
         spec.loader.exec_module(module)
         return _space_of(vars(module), path)
@@ -52,7 +52,7 @@ def load_space(path: Path) -> Space:
         del sys.modules[name]
         raise BadInput(f"The family file {path} cannot be loaded: {_where(error, path)}{_said(error)}.") from error
     finally:
-        for entry in neighbours:
+        for entry in neighbors:
             sys.path.remove(entry)
 
 

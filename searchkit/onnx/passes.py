@@ -38,15 +38,7 @@ def before_joins(model: onnx.ModelProto) -> None:
 
 
 def _join(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
-    """A Concat of channels whose inputs are convolutions read by nothing else, and its only reader.
-
-    ====
-            # Under new names: another convolution may share the weights.
-    >>>> ====
-        # In float64, so that folding adds no rounding of its own before the cast at the end.
-        factor = scale / np.sqrt(variance + epsilon)
-    >>>>
-    """
+    """A Concat of channels whose inputs are convolutions read by nothing else, and its only reader."""
     makers, read = _makers(graph), _times_read(graph)
     readers = {name: node for node in graph.node for name in node.input}
     values = {tensor.name for tensor in graph.initializer}
@@ -70,6 +62,7 @@ def _fold(graph: onnx.GraphProto, join: onnx.NodeProto, norm: onnx.NodeProto) ->
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     scale, shift, mean, variance = (values[name].astype(np.float64) for name in norm.input[1:])
     epsilon = next((attribute.f for attribute in norm.attribute if attribute.name == "epsilon"), 1e-5)
+    # In float64, so that folding adds no rounding of its own before the cast at the end.
     factor = scale / np.sqrt(variance + epsilon)
     first = 0
     for name in join.input:
@@ -79,7 +72,7 @@ def _fold(graph: onnx.GraphProto, join: onnx.NodeProto, norm: onnx.NodeProto) ->
         bias = values[conv.input[2]] if len(conv.input) > 2 else np.zeros(len(weight))
         folded = weight * factor[its].reshape(-1, *[1] * (weight.ndim - 1))
         moved = (bias - mean[its]) * factor[its] + shift[its]
-        # under names of their own: another convolution may share the weights
+        # Under new names: another convolution may share the weights.
         conv.input[:] = [conv.input[0], f"{name}:weight", f"{name}:bias"]
         for kind, array in (("weight", folded), ("bias", moved)):
             graph.initializer.append(numpy_helper.from_array(array.astype(weight.dtype), f"{name}:{kind}"))
@@ -116,9 +109,6 @@ def drop_defaults(model: onnx.ModelProto, graph: onnx.GraphProto) -> None:
     Args:
         model: The model, for its opset.
         graph: Its graph or a subgraph.
-        ====
-        if node.op_type == "Reshape" and node.input[1] in whole:  # allowzero matters only if the shape has a 0
-        >>>>
     """
     opset = _opset(model)
     shapes = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT64]
@@ -128,7 +118,7 @@ def drop_defaults(model: onnx.ModelProto, graph: onnx.GraphProto) -> None:
             continue
         known = onnx.defs.get_schema(node.op_type, opset).attributes
         said = [attribute for attribute in node.attribute if not _by_default(node, attribute, known)]
-        if node.op_type == "Reshape" and node.input[1] in whole:  # it says what a 0 in the shape means
+        if node.op_type == "Reshape" and node.input[1] in whole:  # allowzero matters only if the shape has a 0
             said = [attribute for attribute in said if attribute.name != "allowzero"]
         del node.attribute[:]
         node.attribute.extend(said)
@@ -207,12 +197,9 @@ def join_vectors(model: onnx.ModelProto, *, exact: str) -> None:
     Args:
         model: The model; unchanged if its opset is below 18.
         exact: Prefix of names of vectors that stay fp32.
-        ====
-        if _opset(model) < 18:  # older ones have no num_outputs of Split
-        >>>>
     """
     graph = model.graph
-    if _opset(model) < 18:  # Split has num_outputs from then on
+    if _opset(model) < 18:  # older opsets have no num_outputs of Split
         return
     halved: dict[int, dict[str, np.ndarray]] = {}
     vectors = {t.name: numpy_helper.to_array(t) for t in graph.initializer if len(t.dims) == 1}
