@@ -47,7 +47,8 @@ LEGEND = """\
 `search`: validation metric of the better of two trials of one epoch. `prune`: parameters and bytes of the fp32 file
 after `Prune(to=0.5)` without a tolerance, relative to before. `distil`: distillation loss of a new student after one
 epoch, relative to before. `static int8`, `dynamic int8`, `weight-only`: bytes relative to the fp32 file, and agreement
-with fp32 on val. `parity`: largest difference between the exported file and the network on all of val. `verify`: the bundle's own `verify.py`."""
+with fp32 on val. `parity`: largest difference between the exported file and the network on all of val. `verify`: the
+bundle's own `verify.py`."""
 
 
 @dataclass

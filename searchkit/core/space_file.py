@@ -38,8 +38,8 @@ def load_space(path: Path) -> Space:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up while they are made
-    # A family may import its neighbors, by their own name or as `spaces._layers`. At the end of the path, so that a
-    # neighbour called json.py hides nothing.
+    # A family may import the modules beside it, by their own name or as `folder._name`. At the end of the path, so that
+    # a file named json.py hides nothing.
     neighbors = [p for p in (str(path.parent), str(path.parent.parent)) if p not in sys.path]
     sys.path.extend(neighbors)
     try:
