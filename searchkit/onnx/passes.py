@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-# ── Before a join ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── After a concatenation ────────────────────────────────────────────────────────────────────────────────────────────
 
 ALONE = ("Relu", "LeakyRelu", "HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "Elu", "Gelu")
 """Activations that are elementwise and have no second input."""
@@ -94,7 +94,7 @@ def _repeat(graph: onnx.GraphProto, join: onnx.NodeProto, activation: onnx.NodeP
     graph.node.remove(activation)
 
 
-# ── What goes without saying ─────────────────────────────────────────────────────────────────────────────────────────
+# ── Default attributes ───────────────────────────────────────────────────────────────────────────────────────────────
 
 _WINDOWS = {"strides": 1, "dilations": 1, "pads": 0}
 """Default values of the attributes of convolutions and poolings.
@@ -135,7 +135,7 @@ def _by_default(
     return bool(onnx.helper.get_attribute_value(default) == onnx.helper.get_attribute_value(attribute))
 
 
-# ── Numbers that count up ────────────────────────────────────────────────────────────────────────────────────────────
+# ── Constants that count up ──────────────────────────────────────────────────────────────────────────────────────────
 
 _COUNTED = 32
 """Shortest constant worth replacing: a Range and its three scalars take about 120 bytes."""
@@ -168,7 +168,7 @@ def count_up(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-# ── Short vectors together ───────────────────────────────────────────────────────────────────────────────────────────
+# ── Short vectors in half precision ──────────────────────────────────────────────────────────────────────────────────
 
 _SHORTEST = 8
 """Shortest vector that is stored in half precision."""
