@@ -107,6 +107,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     shape = _sizes(spec)
     n = math.prod(shape)
     kind = trial.suggest_categorical("kind", ["dense", "conv"]) if len(shape) > 1 else "dense"
+    # As many halvings as the smallest side allows.
     deepest = 3 if kind == "dense" else max(1, min(3, min(shape[1:]).bit_length() - 1))
     depth = trial.suggest_int("depth", 1, deepest)
     if kind == "dense":

@@ -93,6 +93,7 @@ class _Parts:
         """Convolution, batch norm, activation."""
         arch = self.arch
         padding = kernel // 2 if arch.padding == "same" else 0
+        # Batch norm has a shift of its own, so a bias before it would do nothing.
         conv = nn.Conv2d(inputs, width, kernel, stride, padding, groups=groups, bias=not arch.batch_norm)
         layers: list[nn.Module] = [conv]
         if arch.batch_norm:
@@ -142,6 +143,7 @@ class _Parts:
 
 
 def _halved(sizes: list[int], arch: Arch) -> list[int]:
+    # A convolution with stride 2 and padding rounds up, pooling rounds down.
     return [(size + 1) // 2 if arch.downsample == "stride" else size // 2 for size in sizes]
 
 
@@ -189,6 +191,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     # The search begins with the middle of each range and list (the first of two), so their order is a choice: a
     # residual network without squeeze-and-excitation, which also runs well in int8.
     _, sizes = _image(spec)
+    # As many stages as leave 4 pixels a side (without a halving stem).
     n_stages = trial.suggest_int("stages", 1, max(1, min(4, min(sizes).bit_length() - 2)))
     width = 4 * trial.suggest_int("width_by_4", 2, 12, log=True)
     growth = trial.suggest_categorical("growth", [1.5, 2.0, 1.0]) if n_stages > 1 else 1.0

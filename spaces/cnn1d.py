@@ -104,6 +104,7 @@ class Conv(nn.Module):
             x: Steps, (B, C, L).
             keep: (B, 1, L), 1 for valid steps and 0 for padding; None if all are valid.
         """
+        # Batch norm and ReLU make padding nonzero again; a kernel of 1 cannot carry it into valid steps.
         if keep is not None and self.mixes_steps:
             x = x * keep
         if self.behind:
@@ -121,6 +122,7 @@ class Block(nn.Module):
         self.stride = stride
         same = inputs == width and stride == 1
         self.shortcut = None if same else Conv(inputs, width, stride=stride, active=False)
+        # Whole channels: neighboring steps of a series are too similar for single ones to be missed.
         self.dropout = nn.Dropout1d(dropout) if dropout > 0 else nn.Identity()
         self.relu = nn.ReLU()
 
@@ -180,6 +182,7 @@ class ConvNet(nn.Module):
         y = steps_BLC.transpose(1, 2)
         for part in self.body:
             y, keep = part(y, keep)
+        # Each part rounds up, which amounts to one division by the product of the strides.
         if lengths_B is not None:
             lengths_B = torch.div(lengths_B + (self.stride - 1), self.stride, rounding_mode="floor")
         out: Tensor = self.head(self.dropout(pool(y.transpose(1, 2), lengths_B, self.pooling)))

@@ -99,6 +99,7 @@ class _Parts:
     def split(self, inputs: int, width: int, *, stride: int, active: bool) -> nn.Sequential:
         """A (2+1)D convolution; the channels between its parts keep the number of weights of the full one."""
         k = self.arch.kernel
+        # Tran et al., section 3.5: the two convolutions have as many weights as one of k × k × k.
         inner = max(1, k * k * k * inputs * width // (k * k * inputs + k * width))
         return nn.Sequential(
             self.conv(inputs, inner, (1, k, k), stride=(1, stride, stride)),
@@ -131,6 +132,7 @@ class _Parts:
 
 
 def _halved(sizes: list[int], arch: Arch) -> list[int]:
+    # A convolution with stride 2 and padding rounds up, pooling rounds down.
     return [(size + 1) // 2 if arch.downsample == "stride" else size // 2 for size in sizes]
 
 

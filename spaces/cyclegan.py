@@ -67,6 +67,7 @@ def _maps(size: tuple[int, int], depth: int) -> list[tuple[int, int]]:
     for _ in range(depth):
         if min(sizes[-1]) < 4:
             raise Infeasible(f"an image of {size} cannot be halved {depth} times")
+        # Rounded up, as a convolution with stride 2 and padding does.
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     return sizes
 
@@ -147,6 +148,7 @@ class ResnetGenerator(nn.Module):
         x = self.blocks(x)
         for enlarge in self.enlarge:
             x = enlarge(x)
+            # Added, not concatenated as in U-Net: both sides keep the same channels.
             x = x + seen.pop() if self.skip else x
         return torch.tanh(self.paint(x))
 

@@ -105,6 +105,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         raise Infeasible(f"no backup named '{arch.backup}'; they are {', '.join(BACKUPS)}")
     if arch.duelling and not arch.widths:
         raise Infeasible("a table has no hidden layer that two heads could share")
+    # The last hidden layer belongs to the heads: a dueling network has one for each.
     body = nn.Sequential(nn.Flatten())
     width = inputs
     for units in arch.widths[:-1]:

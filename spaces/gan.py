@@ -74,6 +74,7 @@ def _maps(size: tuple[int, int], depth: int) -> list[tuple[int, int]]:
     for _ in range(depth):
         if min(sizes[-1]) < 4:
             raise Infeasible(f"an image of {size} cannot be halved {depth} times")
+        # Rounded up; the output padding of the transposed convolutions restores odd sizes.
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     return sizes[::-1]
 
@@ -196,12 +197,12 @@ class Modulate(nn.Module):
         self.shift = nn.Linear(style, units)
         for linear, bias in ((self.scale, 1.0), (self.shift, 0.0)):
             nn.init.xavier_uniform_(linear.weight)
-            nn.init.constant_(linear.bias, bias)
+            nn.init.constant_(linear.bias, bias)  # a style of zeros leaves the normalized map as it is
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Normalize each image's channels, then scale and shift them by the style."""
-        centred = x - x.mean((2, 3), keepdim=True)
-        normal = centred * torch.rsqrt(centred.square().mean((2, 3), keepdim=True) + 1e-5)
+        centered = x - x.mean((2, 3), keepdim=True)
+        normal = centered * torch.rsqrt(centered.square().mean((2, 3), keepdim=True) + 1e-5)
         y: Tensor = normal * self.scale(style)[:, :, None, None] + self.shift(style)[:, :, None, None]
         return y
 

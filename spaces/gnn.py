@@ -85,8 +85,10 @@ class Sage(nn.Module):
         """Convolve; edges (2, E), degree (N, 1)."""
         own: Tensor = self.own(x)
         if self.pool is None:
+            # The matrix before the sum, which is linear; a node without neighbors divides 0 by 1.
             return own + neighbors_sum(self.others(x), edges) / degree.clamp(min=1.0)
         pooled = self.pool(x)
+        # Starting at zeros is right for outputs of a ReLU, and for nodes without neighbors.
         largest = segment_max(pooled.index_select(0, edges[0]), edges[1], torch.zeros_like(pooled))
         out: Tensor = own + self.others(largest)
         return out
@@ -163,6 +165,7 @@ class GraphNet(nn.Module):
         degree = degrees(edges, x)
         x, seen = self.input_dropout(x), []
         for index, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            # The features have a dropout of their own.
             y = self.relu(norm(layer(self.dropout(x) if index else x, edges, degree)))
             x = x + y if self.residual and index else y
             seen.append(x)

@@ -110,6 +110,7 @@ class Decoder(nn.Module):
         Returns:
             Logits (B, L, V), and the cache of the new steps (B, L, M).
         """
+        # Positions go on after the cached steps.
         steps_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device) + past_BPM.shape[1]
         x_BLD = self.positions(self.embedding(tokens_BL), steps_L)
         memories, blocks = [], self._parts()

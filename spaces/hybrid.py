@@ -325,7 +325,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         hop = 2 if arch.halves_steps else 1
         beside = PlainSteps(channels * math.prod(sizes), arch.width, kernel=arch.kernel, hop=hop)
         initialize_(beside, "relu")
-        length = math.ceil((steps or MOST_STEPS) / hop)
+        length = math.ceil((steps or MOST_STEPS) / hop)  # the sequence reads other steps than the convolutions make
     sequence, width = _sequence(arch, length)
     head = nn.Linear(width + (arch.width if beside is not None else 0), n_outputs(spec))
     initialize_head_(head)

@@ -68,7 +68,7 @@ class Block(nn.Module):
         super().__init__()
         inner = inputs * arch.expansion
         self.body = nn.Sequential()
-        if arch.expansion > 1:
+        if arch.expansion > 1:  # a factor of 1 needs no convolution, as in MobileNetV2's first block
             self.body.extend([nn.Conv2d(inputs, inner, 1, bias=False), nn.BatchNorm2d(inner)])
             self.body.append(activation(arch.activation))
         self.body.extend([MixedDepthwise(inner, kernels=kernels, stride=stride), nn.BatchNorm2d(inner)])
@@ -104,6 +104,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     """Sample an architecture."""
     # The search begins with the middle of each range and list (the first of two), so their order is a choice.
     _, *sizes = _image(spec)
+    # As many stages as leave 4 pixels a side (without a halving stem).
     n_stages = trial.suggest_int("stages", 1, max(1, min(4, min(sizes).bit_length() - 2)))
     width = 8 * trial.suggest_int("width_by_8", 1, 5, log=True)
     growth = trial.suggest_categorical("growth", [1.5, 2.0, 1.0]) if n_stages > 1 else 1.0

@@ -78,6 +78,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     # middle is what works without tuning.
     depth = trial.suggest_int("depth", 0, 4)
     apart, direct, level = sample_apart(trial, spec), sample_direct(trial, spec), sample_level(trial, spec)
+    # A perceptron has no other parameters. Asking for them would make trials differ that build the same network.
     if depth == 0:
         return Arch(apart=apart, direct=direct, level=level)
     widths = tuple(8 * trial.suggest_int(f"width_{i}_by_8", 4, 64, log=True) for i in range(depth))
@@ -101,6 +102,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         )
     inputs = features(spec)
     assert inputs is not None
+    # Flatten keeps images and series usable without a preprocessing step of their own.
     net = nn.Sequential(nn.Flatten())
     width = inputs
     for index, units in enumerate(arch.widths):

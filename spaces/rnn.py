@@ -101,6 +101,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
         bidirectional=trial.suggest_categorical("bidirectional", [True, False]),
         pooling=trial.suggest_categorical("pooling", ["last", "mean", "attention"]),
         frame=frame,
+        # At most the frame, so that no step is skipped.
         hop=hop or (trial.suggest_int("hop", 1, min(frame, 4)) if frame > 1 else 1),
         stem_width=8 * trial.suggest_int("stem_width_by_8", 2, 6, log=True),
         dropout=trial.suggest_categorical("dropout", [0.1, 0.0, 0.2]),
@@ -127,6 +128,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     for _ in range(arch.layers):
         layers.append(Layer(width, arch.hidden, kind=arch.kind, bidirectional=arch.bidirectional))
         width = arch.hidden * (2 if arch.bidirectional else 1)
+    # Attention pooling is a module with weights; the others are functions, chosen by name.
     head = nn.Linear(width, n_outputs(spec))
     initialize_head_(head)
     dropout = nn.Dropout(arch.dropout) if arch.dropout > 0 else nn.Identity()

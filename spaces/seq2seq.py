@@ -164,6 +164,7 @@ class Recurrence(nn.Module):
         memory_BSD = self.bridge(x_BSD)
         known_B1D = pool(memory_BSD, lengths_B, "mean")[:, None]
         first, *deeper = self.decoder
+        # Only the first layer is told; deeper ones read what it made of that.
         (state_BTD,) = first(self.dropout(self.answer_embedding(previous_BT)) + known_B1D, None)
         # All steps at once: the context does not enter the recurrence (Luong et al. 2015), so training is one pass.
         context_BTD = self.attention(state_BTD, memory_BSD, keep_BS)

@@ -205,6 +205,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
             spec, lambda inner: build(arch, inner), apart=arch.apart, direct=arch.direct, level=arch.level
         )
     check_stem(spec, arch.frame)
+    # One position more for the class token.
     steps = spec.inputs[0].shape[-1] or MOST_STEPS
     length = (steps + arch.hop - 1) // arch.hop + (1 if arch.pooling == "token" else 0)
     stem = Stem(spec, arch.width, frame=arch.frame, hop=arch.hop, embedded=arch.embedded, dropout=arch.input_dropout)

@@ -80,6 +80,7 @@ class VisionTransformer(nn.Module):
         if below or right:
             x_BCHW = F.pad(x_BCHW, (0, right, 0, below))
         steps_BLD = self.stem(x_BCHW).flatten(2).transpose(1, 2)
+        # Zeros, to which the position embedding of step 0 is added.
         if self.token:
             steps_BLD = F.pad(steps_BLD, (0, 0, 1, 0))
         steps_BLD = self.positions(steps_BLD)
@@ -105,6 +106,7 @@ def _image(spec: DataSpec) -> tuple[int, int, int]:
 
 def _n_patches(spec: DataSpec, patch: int) -> int:
     _, height, width = _image(spec)
+    # Rounded up: `forward` pads the image.
     return -(-height // patch) * -(-width // patch)
 
 

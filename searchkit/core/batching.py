@@ -47,7 +47,7 @@ def count(ports: Sequence[TensorSpec], values: Mapping[str, Any]) -> int | None:
         return None
     if len(set(found.values())) > 1:
         raise BadInput(
-            f"The inputs differ in their number of rows: {sorted(set(found.values()))}; give one row each an example."
+            f"The inputs differ in their number of rows: {sorted(set(found.values()))}; give one row per example."
         )
     for port in ports:
         if port.counted_by is not None:
@@ -55,8 +55,8 @@ def count(ports: Sequence[TensorSpec], values: Mapping[str, Any]) -> int | None:
             have, wanted = int(values[port.name].shape[port.axis]), int(counts.sum())
             if have != wanted or (counts < 0).any():
                 raise BadInput(
-                    f"'{port.name}' has {have:,} entries and '{port.counted_by}' counts {wanted:,}; give as many "
-                    "entries as are counted, one example after the other."
+                    f"'{port.name}' has {have:,} entries and '{port.counted_by}' counts {wanted:,}; give as "
+                    "many entries as are counted, one example after the other."
                 )
     return next(iter(found.values()))
 

@@ -39,10 +39,10 @@ def load_space(path: Path) -> Space:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up while they are made
-    # A family may import its neighbours, by their own name or as `spaces._layers`. At the end of the path, so that a
-    # neighbour called json.py hides nothing.
-    neighbours = [p for p in (str(path.parent), str(path.parent.parent)) if p not in sys.path]
-    sys.path.extend(neighbours)
+    # A family may import the modules beside it, by their own name or as `folder._name`. At the end of the path, so that
+    # a file named json.py hides nothing.
+    neighbors = [p for p in (str(path.parent), str(path.parent.parent)) if p not in sys.path]
+    sys.path.extend(neighbors)
     try:
         spec.loader.exec_module(module)
         return _space_of(vars(module), path)
@@ -53,7 +53,7 @@ def load_space(path: Path) -> Space:
         del sys.modules[name]
         raise BadInput(f"The family file {path} cannot be loaded: {_where(error, path)}{_said(error)}.") from error
     finally:
-        for entry in neighbours:
+        for entry in neighbors:
             sys.path.remove(entry)
 
 

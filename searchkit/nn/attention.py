@@ -61,7 +61,7 @@ class RelativePositionBias(nn.Module):
             self.keys = nn.Parameter(torch.empty(heads, head_width, distances))
             self.queries = nn.Parameter(torch.empty(heads, head_width, distances))
         else:
-            raise ValueError(f"No distances of kind '{kind}'; the kinds are {', '.join(DISTANCES)}.")
+            raise ValueError(f"No relative-position term named '{kind}'; they are {', '.join(DISTANCES)}.")
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.02)
         # A sum of three products has three times the variance of one (He et al. 2021, section 3.1).

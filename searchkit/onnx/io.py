@@ -61,7 +61,7 @@ def load(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(path.read_bytes())
     except DecodeError as error:
-        raise BadInput(f"{path} is not a whole ONNX model ({error}); export it again.") from error
+        raise BadInput(f"{path} is not a complete ONNX model ({error}); export it again.") from error
     if not model.graph.node:
         raise BadInput(f"{path} holds no ONNX graph; give the path of an ONNX model.")
     for tensor in tensors(model.graph):

@@ -64,8 +64,8 @@ def macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     counter = FlopCounterMode(display=False)
-    # oneDNN's fused RNN and the fused attention of the CPU are single operators without a formula: without them both
-    # come apart into the matrix products that are counted. (mkldnn.flags() would warn of TF32 on Intel GPUs.)
+    # The counter has no formula for oneDNN's fused RNN and for fused attention on the CPU. Without them both decompose
+    # into matrix products, which are counted. (mkldnn.flags() would warn about TF32 on Intel GPUs.)
     enabled = torch.backends.mkldnn.enabled
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
@@ -123,10 +123,10 @@ def trace(path: Path, example: Arrays) -> tuple[onnx.ModelProto, dict[str, tuple
 
 
 def _traced(path: Path, example: Arrays) -> tuple[onnx.ModelProto, Arrays]:
-    """The optimized graph, and the values of everything in it that depends on the inputs, and the inputs."""
+    """The optimized graph, and the values of everything in it that depends on the inputs, inputs included."""
     with scratch_folder() as folder:
         options = session_options(1, weight_only=is_weight_only(load(path)))
-        # "extended" fuses as the default level does, but keeps to operators that a file can hold on every machine.
+        # "Extended" fuses like the default level, but without layouts that are specific to this machine's CPU.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(folder / "optimized.onnx")
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -140,7 +140,7 @@ def _traced(path: Path, example: Arrays) -> tuple[onnx.ModelProto, Arrays]:
     outputs = {value.name for value in shown.graph.output}
     names = [name for node in shown.graph.node for name in node.output if name in varying]
     shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    # The graph as it is, every value kept: optimizing once more would fold some away.
+    # Without optimization now: it would fuse away some of the values that are asked for.
     options = session_options(1, weight_only=False)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     opened = ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-# ── Before a join ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── After a concatenation ────────────────────────────────────────────────────────────────────────────────────────────
 
 ALONE = ("Relu", "LeakyRelu", "HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "Elu", "Gelu")
 """Activations that are elementwise and have no second input."""
@@ -62,6 +62,7 @@ def _fold(graph: onnx.GraphProto, join: onnx.NodeProto, norm: onnx.NodeProto) ->
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     scale, shift, mean, variance = (values[name].astype(np.float64) for name in norm.input[1:])
     epsilon = next((attribute.f for attribute in norm.attribute if attribute.name == "epsilon"), 1e-5)
+    # In float64, so that folding adds no rounding of its own before the cast at the end.
     factor = scale / np.sqrt(variance + epsilon)
     first = 0
     for name in join.input:
@@ -71,7 +72,7 @@ def _fold(graph: onnx.GraphProto, join: onnx.NodeProto, norm: onnx.NodeProto) ->
         bias = values[conv.input[2]] if len(conv.input) > 2 else np.zeros(len(weight))
         folded = weight * factor[its].reshape(-1, *[1] * (weight.ndim - 1))
         moved = (bias - mean[its]) * factor[its] + shift[its]
-        # under names of their own: another convolution may share the weights
+        # Under new names: another convolution may share the weights.
         conv.input[:] = [conv.input[0], f"{name}:weight", f"{name}:bias"]
         for kind, array in (("weight", folded), ("bias", moved)):
             graph.initializer.append(numpy_helper.from_array(array.astype(weight.dtype), f"{name}:{kind}"))
@@ -93,7 +94,7 @@ def _repeat(graph: onnx.GraphProto, join: onnx.NodeProto, activation: onnx.NodeP
     graph.node.remove(activation)
 
 
-# ── What goes without saying ─────────────────────────────────────────────────────────────────────────────────────────
+# ── Default attributes ───────────────────────────────────────────────────────────────────────────────────────────────
 
 _WINDOWS = {"strides": 1, "dilations": 1, "pads": 0}
 """Default values of the attributes of convolutions and poolings.
@@ -117,7 +118,7 @@ def drop_defaults(model: onnx.ModelProto, graph: onnx.GraphProto) -> None:
             continue
         known = onnx.defs.get_schema(node.op_type, opset).attributes
         said = [attribute for attribute in node.attribute if not _by_default(node, attribute, known)]
-        if node.op_type == "Reshape" and node.input[1] in whole:  # it says what a 0 in the shape means
+        if node.op_type == "Reshape" and node.input[1] in whole:  # allowzero matters only if the shape has a 0
             said = [attribute for attribute in said if attribute.name != "allowzero"]
         del node.attribute[:]
         node.attribute.extend(said)
@@ -134,7 +135,7 @@ def _by_default(
     return bool(onnx.helper.get_attribute_value(default) == onnx.helper.get_attribute_value(attribute))
 
 
-# ── Numbers that count up ────────────────────────────────────────────────────────────────────────────────────────────
+# ── Constants that count up ──────────────────────────────────────────────────────────────────────────────────────────
 
 _COUNTED = 32
 """Shortest constant worth replacing: a Range and its three scalars take about 120 bytes."""
@@ -167,7 +168,7 @@ def count_up(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-# ── Short vectors together ───────────────────────────────────────────────────────────────────────────────────────────
+# ── Short vectors in half precision ──────────────────────────────────────────────────────────────────────────────────
 
 _SHORTEST = 8
 """Shortest vector that is stored in half precision."""
@@ -198,7 +199,7 @@ def join_vectors(model: onnx.ModelProto, *, exact: str) -> None:
         exact: Prefix of names of vectors that stay fp32.
     """
     graph = model.graph
-    if _opset(model) < 18:  # Split has num_outputs from then on
+    if _opset(model) < 18:  # older opsets have no num_outputs of Split
         return
     halved: dict[int, dict[str, np.ndarray]] = {}
     vectors = {t.name: numpy_helper.to_array(t) for t in graph.initializer if len(t.dims) == 1}

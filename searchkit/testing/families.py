@@ -70,7 +70,10 @@ def check_sample_is_deterministic(fixture: Fixture) -> None:
     random.seed(1)
     torch.manual_seed(1)
     again = [freeze(fixture.candidate(seed).plain["arch"]) for seed in range(N_ARCHS)]
-    require(here == again, "sample() gives another arch for the same trial; it may ask nothing but the trial")
+    require(
+        here == again,
+        "sample() gives different architectures for the same trial; it may depend only on the trial and the spec",
+    )
     path = str(source_of(fixture.space)["path"])
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     root = str(Path(__file__).resolve().parents[2])
@@ -82,7 +85,7 @@ def check_sample_is_deterministic(fixture: Fixture) -> None:
     require(done.returncode == 0, f"sample() fails in another process: {done.stderr.strip()[-300:]}")
     require(
         json.loads(done.stdout) == json.loads(json.dumps(here)),
-        "sample() gives another arch for the same trial in another process; does it use hash(), a set or random?",
+        "sample() gives another architecture in another process; does it use hash(), a set or random?",
     )
 
 
@@ -99,8 +102,8 @@ def check_parameters_keep_their_kind(fixture: Fixture) -> None:
                 check_distribution_compatibility(before, distribution)
             except ValueError:
                 raise CheckFailed(
-                    f"sample() asks for {name} as {before} and as {distribution}; a study takes one kind of a name, so "
-                    "give the other a name of its own"
+                    f"sample() asks for {name} as {before} and as {distribution}; Optuna takes one kind per name, so "
+                    "use another name"
                 ) from None
 
 
@@ -111,7 +114,9 @@ def check_arch_survives_json(fixture: Fixture) -> None:
     for candidate in fixture.candidates:
         back: Any = thaw(kind, json.loads(json.dumps(freeze(candidate.arch))))
         require(back == candidate.arch, f"{candidate.arch} comes back from JSON as {back}")
-        require(hash(back) == hash(candidate.arch), f"{kind.__name__} is not frozen, or holds what is not plain data")
+        require(
+            hash(back) == hash(candidate.arch), f"{kind.__name__} is not frozen, or holds other values than plain data"
+        )
         for field in fields(kind):
             value = getattr(back, field.name)
             for item in value if isinstance(value, tuple) else (value,):
@@ -120,10 +125,7 @@ def check_arch_survives_json(fixture: Fixture) -> None:
 
 
 def check_every_parameter_matters(fixture: Fixture) -> None:
-    """Every value of every parameter changes the network somewhere, or what it learns from.
-
-    Otherwise the search spends trials on differences that do not exist.
-    """
+    """Every value of every parameter changes the network or what it learns from; else trials are wasted."""
     seen: dict[tuple[str, str], bool] = {}
     tried: dict[tuple[str, str], int] = {}
     for candidate, _ in zip(fixture.feasible(), range(4 * N_ARCHS), strict=False):
@@ -146,7 +148,7 @@ def check_every_parameter_matters(fixture: Fixture) -> None:
                 tried[key] = tried.get(key, 0) + 1
                 seen[key] = seen.get(key, False) or _differs(before, _fingerprint(fixture, other))
     ignored = sorted({f"{name}={value}" for (name, value), changes in seen.items() if not changes})
-    require(not ignored, f"build() makes the same network whatever these are: {', '.join(ignored)}")
+    require(not ignored, f"build() ignores these, the network stays the same: {', '.join(ignored)}")
 
 
 Fingerprint = tuple[dict[str, tuple[int, ...]], tuple[Tensor, ...]]
@@ -235,7 +237,7 @@ def check_eval_is_deterministic(fixture: Fixture) -> None:
     for candidate in fixture.candidates:
         net = fixture.net(candidate).eval()
         same = torch.equal(outputs(net, fixture.rows(0, 4)), outputs(net, fixture.rows(0, 4)))
-        require(same, f"{candidate.arch} in eval mode answers differently to the same batch")
+        require(same, f"{candidate.arch} in eval mode gives different outputs for the same batch")
 
 
 def check_eval_ignores_other_rows(fixture: Fixture) -> None:
@@ -247,7 +249,7 @@ def check_eval_ignores_other_rows(fixture: Fixture) -> None:
         alone = torch.cat([outputs(net, fixture.rows(i, i + 1)) for i in range(4)])
         scale = max(1.0, float(together.abs().max()))
         worst = float((together - alone).abs().max()) / scale
-        require(worst < 1e-4, f"the answer of {candidate.arch} to a row changes by {worst:.3g} with the other rows")
+        require(worst < 1e-4, f"the output of {candidate.arch} for a row changes by {worst:.3g} with the other rows")
 
 
 def check_weights_round_trip(fixture: Fixture) -> None:
@@ -261,7 +263,7 @@ def check_weights_round_trip(fixture: Fixture) -> None:
         other = fixture.net(candidate, seed=2)
         other.load_state_dict(load(plain))
         same = torch.equal(outputs(net.eval(), fixture.rows(0, 4)), outputs(other.eval(), fixture.rows(0, 4)))
-        require(same, f"{candidate.arch} with its own weights loaded answers differently; is there other state?")
+        require(same, f"{candidate.arch} gives other outputs after its weights are loaded again; is there other state?")
 
 
 # ── stages ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -320,7 +322,7 @@ def check_distill_matches(fixture: Fixture) -> None:
     before = distance()
     fixture.context.recover(student, artifact, epochs=1, teacher=Teacher(teacher, weight=1.0), lr_scale=1.0)
     after = distance()
-    require(after < before, f"an epoch of distillation takes the match loss from {before:.4g} to {after:.4g}")
+    require(after < before, f"an epoch of distillation takes the distillation loss from {before:.4g} to {after:.4g}")
 
 
 def check_quantize_shrinks(fixture: Fixture) -> None:
@@ -345,7 +347,7 @@ def check_stage_resumes(fixture: Fixture) -> None:
     stamp = _files(fixture.context.run.path / "artifacts")
     again = fixture.stage(Prune(to=0.6, steps=1, recovery_epochs=1, round_to=1))
     require(again.id == child.id, f"Prune of the same parent has the id {again.id} now and had {child.id}")
-    require(_files(fixture.context.run.path / "artifacts") == stamp, "a resumed Prune does its work again")
+    require(_files(fixture.context.run.path / "artifacts") == stamp, "a repeated Prune does its work again")
 
 
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
@@ -365,14 +367,7 @@ CHECKS: dict[str, Check] = {
 
 
 def run_check(name: str, fixture: Fixture) -> Result:
-    """Run one check.
-
-    An exception of the family's code fails the check.
-
-    Args:
-        name: Name of the check.
-        fixture: The family on a task.
-    """
+    """Run one check by name; an exception of the family's code fails it."""
     if name in fixture.space.skips:
         return Result(name, "skipped", fixture.space.skips[name])
     try:
@@ -397,7 +392,7 @@ def run_checks(space: Space, task: Task, *, path: Path | None = None) -> list[Re
     """
     unknown = sorted(set(space.skips) - set(CHECKS))
     results = [
-        Result(name, "failed", f"skips names '{name}', which is no check; the checks are {', '.join(CHECKS)}")
+        Result(name, "failed", f"skips names '{name}', which is not a check; the checks are {', '.join(CHECKS)}")
         for name in unknown
     ]
     with scratch_folder() as folder:

@@ -82,7 +82,7 @@ def check_splits_are_apart(task: Task) -> None:
     known = set(batching.keys(task.inputs, task.raw("train")))
     shared = sum(example in known for example in batching.keys(task.inputs, task.raw("test")))
     counted = int(task.summary()["in_train_and_test"])  # of train and val together
-    require(shared <= counted, f"{shared} examples of test stand in train too, and the summary counts {counted}")
+    require(shared <= counted, f"{shared} examples of test are in train too, and the summary counts {counted}")
 
 
 def check_splits_are_alike(task: Task) -> None:
@@ -95,9 +95,7 @@ def check_splits_are_alike(task: Task) -> None:
     if train.dtype.kind not in "iub" or train.ndim > 1:
         spread = train.reshape(len(train), -1).astype(np.float64)
         off = np.abs(val.reshape(len(val), -1).mean(0) - spread.mean(0)) / np.maximum(spread.std(0), 1e-9)
-        require(
-            bool(np.median(off) < 0.5), f"the targets of val lie {np.median(off):.2g} deviations from those of train"
-        )
+        require(bool(np.median(off) < 0.5), f"the means of val and train differ by {np.median(off):.2g} deviations")
         return
     if task.spec.reconstructs:
         val = val[np.isin(val, train)]
@@ -132,7 +130,7 @@ def check_fingerprint_is_of_the_data(task: Task) -> None:
     changed = arrays[largest].copy()
     changed.flat[0] = 0 if changed.flat[0] else 1  # whatever the type holds
     other = registry.unpack(config, {**arrays, largest: changed}).fingerprint
-    require(other != task.fingerprint, f"the fingerprint stays {other} where a value of {largest} changes")
+    require(other != task.fingerprint, f"the fingerprint stays {other} although a value of {largest} changes")
 
 
 def check_batches_follow_the_seed(task: Task) -> None:
@@ -171,8 +169,10 @@ def check_match_is_least_for_the_teacher(task: Task) -> None:
     teacher, batch = linear(task), first_batch(task)
     same = float(task.distillation_loss(teacher, teacher, batch, temperature=2.0).detach())
     other = float(task.distillation_loss(linear(task, seed=1), teacher, batch, temperature=2.0).detach())
-    require(abs(same) < 1e-5, f"a network's match loss to itself is {same:.3g}, not 0")
-    require(other > same, f"another network's match loss is {other:.3g}, no more than the teacher's own {same:.3g}")
+    require(abs(same) < 1e-5, f"the distillation loss of the teacher itself is {same:.3g}, not 0")
+    require(
+        other > same, f"the distillation loss of another network is {other:.3g}, not above the teacher's {same:.3g}"
+    )
 
 
 def check_metric_is_its_scores(task: Task) -> None:
@@ -188,7 +188,7 @@ def check_metric_is_its_scores(task: Task) -> None:
     )
     require(
         len(evaluation.decisions) == n and len(evaluation.targets) in ((0,) if task.spec.acts else (n,)),
-        "decisions and targets are not one an example",
+        "there is not one decision and one target per example",
     )
 
 

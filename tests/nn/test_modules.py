@@ -312,7 +312,7 @@ def test_a_surrogate_has_the_shapes_of_its_module_and_ends_with_its_context() ->
         (lambda: Attention(10, heads=3), "A width of 10 cannot be split into 3 heads."),
         (
             lambda: Attention(8, heads=2, distances="x"),
-            "No distances of kind 'x'; the kinds are bias, relat",
+            "No relative-position term named 'x'; they are bias, relat",
         ),
         (lambda: MixedDepthwise(2, kernels=(3, 5, 7)), "2 channels cannot be divided among 3 kernel sizes"),
         (lambda: MixedDepthwise(8, kernels=(3, 4)), "The kernel sizes .3, 4. cannot be mixed; give"),
