@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from searchkit.core import scratch
+from searchkit.core import old_names, scratch
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON, digest
 from searchkit.core.space import Space
@@ -44,7 +44,9 @@ def load_space(path: Path) -> Space:
     neighbors = [p for p in (str(path.parent), str(path.parent.parent)) if p not in sys.path]
     sys.path.extend(neighbors)
     try:
-        spec.loader.exec_module(module)
+        with old_names.accepted(path.name):
+            spec.loader.exec_module(module)
+        old_names.adapt(vars(module), path.name)
         return _space_of(vars(module), path)
     except BadInput:
         del sys.modules[name]
