@@ -14,7 +14,6 @@ from searchkit.core.run_files import SEARCH_LOG, SearchFile, SkippedFile
 from searchkit.core.run_files import Clock as ClockFile
 from searchkit.core.serialization import JSON
 from searchkit.evaluation.evidence_file import read_evidence
-from searchkit.report import formatting
 from searchkit.run import Run
 from searchkit.stages import recipes
 from searchkit.stages.pipeline import SKIPPED
@@ -130,6 +129,8 @@ def _chain(run: Run, evidence: Mapping[str, JSON] | None) -> list[Artifact]:
 
 def describe(found: Mapping[str, JSON], *, name: str) -> str:
     """`full_standing` in words. name: what the user calls the run by, for the commands that are proposed."""
+    from searchkit.report import formatting  # the list of runs does without optuna, which the report needs
+
     metric, question = found["goal"]["metric"], found["question"]
     rows, direction = found["data"]["rows"], found["goal"]["direction"]
     at_work = f"process {found['process']} is at work" if found["process"] else "no process is at work"
@@ -163,6 +164,8 @@ def describe(found: Mapping[str, JSON], *, name: str) -> str:
 
 
 def _figures(metrics: Mapping[str, float], metric: str) -> str:
+    from searchkit.report import formatting
+
     parts = [f"val {formatting.metric_name(metric)} {formatting.metric(metric, metrics[metric])}"]
     return ", ".join([*parts, *(show_cost(cost, metrics[cost]) for cost in COSTS if cost in metrics)])
 
