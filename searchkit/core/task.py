@@ -20,6 +20,7 @@ class Task(Protocol):
     """Data with its loss, metric and splits. Search and stages see train and val; test is for the evidence."""
 
     name: str
+    problem: str  # the name of what is asked, such as "classification": see `searchkit.tasks.registry.problem_named`
     spec: DataSpec
     goal: Goal
     inputs: tuple[TensorSpec, ...]  # raw: what a bundle takes

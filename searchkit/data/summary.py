@@ -10,6 +10,7 @@ from searchkit.core import batching
 from searchkit.core.data_spec import TensorSpec
 from searchkit.core.serialization import JSON, freeze
 from searchkit.data.dataset import Dataset
+from searchkit.data.problems import problems
 
 
 def summarise(data: Dataset, ports: tuple[TensorSpec, ...], *, examples: Dataset | None = None) -> dict[str, JSON]:
@@ -51,22 +52,6 @@ def duplicates(data: Dataset, ports: tuple[TensorSpec, ...]) -> tuple[int, int]:
     return repeated, sum(keys[row] in known for row in data.rows["test"])
 
 
-QUESTIONS = {
-    "classification": "one of {n} classes",
-    "multilabel": "any of {n} labels",
-    "regression": "a quantity",
-    "reconstruction": "the input itself",
-    "denoising": "the input without its noise",
-    "anomaly": "how unlike the normal examples it is",
-    "language": "the token after each",
-    "translation": "a text",
-    "transcription": "a text, the one that is right",
-    "forecasting": "the steps to come",
-    "control": "the value of each action, of which the best is taken",
-    "generation": "pictures like those of train, made of noise",
-    "restyling": "the picture as one of the second set",
-}
-
 MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many
 
 
@@ -75,7 +60,8 @@ def describe(summary: Mapping[str, JSON]) -> dict[str, str]:
     rows, classes, targets = summary["rows"], summary["classes"], summary["targets"]
     parts = ", ".join(f"{split} {count:,}" for split, count in rows.items())
     kind: str = summary["kind"]
-    predicts = QUESTIONS.get(kind, kind).format(n=len(classes))
+    known = problems().get(kind)
+    predicts = kind if known is None else known.predicts.format(n=len(classes))
     named = [f"{label} ({count:,})" for label, count in classes.items()] or list(targets)
     missing = [f"{column} ({count:,})" for column, count in summary["missing_by_column"].items()]
     told = {

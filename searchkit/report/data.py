@@ -20,6 +20,7 @@ from searchkit.run import Run
 from searchkit.search.results import history, importances, random_so_far, searches
 from searchkit.stages import recipes
 from searchkit.stages.pipeline import SKIPPED
+from searchkit.tasks.predictions import words_of
 
 SCHEMA_VERSION = 1
 
@@ -50,7 +51,8 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "question": question,
         "command": reproducing([redacted(word) for word in asked["command"]]),
         "evidence": evidence
-        and {k: evidence.get(k) for k in ("split", "n", "confidence", "resamples", "kind", "groups")},
+        and {k: evidence.get(k) for k in ("split", "n", "confidence", "resamples", "kind", "groups")}
+        | {"prediction": evidence.get("prediction") or words_of(evidence["kind"])},
         "labels": evidence["labels"] if evidence else [],
         "stages": rows,
         "rivals": evidence.get("rivals", []) if evidence else [],

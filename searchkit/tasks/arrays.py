@@ -44,12 +44,15 @@ class ArrayTask:
     def __init__(self, data: Dataset) -> None:
         self.data = data
         self.name = data.name
+        self.problem = data.kind
         self.labels = data.labels
         self._modality = modality_named(data.modality)
         self._preprocessor = self._modality.preprocessor(data).eval()
         self.inputs = self._modality.ports(data)
         ports = self._model_ports()
-        self._kind = problem_named(data.kind).make(data, self._modality, self._preprocessor, ports[0])
+        make = problem_named(data.kind).make
+        assert make is not None, f"{data.kind} has a task of its own"
+        self._kind = make(data, self._modality, self._preprocessor, ports[0])
         self.goal = self._kind.goal
         self.answers: tuple[TensorSpec, ...] = (self._kind.answers,)
         self.spec = DataSpec(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
 from searchkit.data.dataset import Dataset
+from searchkit.tasks.protocols import ProblemSpec
 
 FOLDER = Path(__file__).parent
 
@@ -28,3 +30,23 @@ def for_text(data: Dataset, run: str, *beside: str) -> dict[str, str]:
         "run.py": script(run),
         **modules,
     }
+
+
+_METRIC = '''"""The metric of this model: verify.py calls it with the answers by name, the targets and the labels."""
+from __future__ import annotations
+
+import numpy as np
+
+
+'''
+
+
+def metric_script(problem: ProblemSpec) -> dict[str, str]:
+    """Write metric.py: the very function that the problem computes its metric with.
+
+    Returns:
+        The file's name to its text; nothing if verify.py knows the metric.
+    """
+    if problem.metric is None:
+        return {}
+    return {"metric.py": f"{_METRIC}{inspect.getsource(problem.metric)}\n\nmetric = {problem.metric.__name__}\n"}

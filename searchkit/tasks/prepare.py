@@ -11,10 +11,8 @@ from searchkit.data.dataset import Dataset, RawDataset
 from searchkit.data.sizes import MIN_ROWS
 from searchkit.data.source import Source
 from searchkit.data.splits import split_rows
-from searchkit.data.targets import count_rows, is_binary
-from searchkit.tasks.registry import modality_named, problem_named, task_class
-
-MAX_GUESSED_CLASSES = 20  # distinct whole numbers in a column of a table, above which it is a quantity
+from searchkit.data.targets import count_rows
+from searchkit.tasks.registry import modality_named, problem_named, problem_specs, task_class
 
 
 def make_task(found: RawDataset, source: Source) -> Task:
@@ -109,13 +107,6 @@ def guess_modality(found: RawDataset) -> str:
 
 
 def guess_kind(found: RawDataset) -> str:
-    target = found.target
-    if target is None:
-        return "reconstruction"
-    if target.ndim == 2 and target.shape[1] > 1:
-        return "multilabel" if is_binary(target) else "regression"
-    if target.dtype.kind == "f":
-        return "regression"
-    if found.columns and target.dtype.kind in "iu" and len(np.unique(target)) > MAX_GUESSED_CLASSES:
-        return "regression"
-    return "classification"
+    """The first problem, by priority, that recognizes the data as its own."""
+    asked = sorted(problem_specs().items(), key=lambda item: item[1].priority)
+    return next(name for name, spec in asked if spec.recognizes is not None and spec.recognizes(found))

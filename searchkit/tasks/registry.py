@@ -27,6 +27,7 @@ from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON
 from searchkit.core.task import Task
 from searchkit.data.dataset import Dataset
+from searchkit.data.problems import problems as declared_problems
 from searchkit.data.source import Source
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
@@ -90,6 +91,11 @@ def names() -> dict[str, str]:
     return {name: description for name, (_, description) in sorted(_literals("EMBEDDED").items())}
 
 
+def problems() -> dict[str, str]:
+    """The problems that a user may ask for: name to a phrase that says what is predicted. Imports no torch."""
+    return {name: info.description for name, info in declared_problems().items() if info.selectable}
+
+
 def schemes() -> dict[str, str]:
     """Prefixes that a task's name may have before a colon, and what follows each: a description of one line."""
     return {name: description for name, (_, description) in sorted(_literals("SCHEMES").items())}
@@ -142,6 +148,11 @@ def modality_named(name: str) -> Modality:
     """The modality of this name."""
     modality: Modality = _offered("MODALITIES")[name]
     return modality
+
+
+def problem_specs() -> dict[str, ProblemSpec]:
+    """Every problem by name. Imports their modules, and so torch."""
+    return dict(_offered("PROBLEMS"))
 
 
 def problem_named(name: str) -> ProblemSpec:

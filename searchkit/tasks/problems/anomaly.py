@@ -23,11 +23,13 @@ from searchkit.core.goal import Evaluation, Goal, Predict
 from searchkit.core.serialization import JSON, derive_seed
 from searchkit.core.task import Task
 from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
 from searchkit.data.targets import read_classes
 from searchkit.tasks.arrays import ArrayTask
 from searchkit.tasks.bundle_files import script
 from searchkit.tasks.metrics import roc_components
+from searchkit.tasks.predictions import CLASSES
 from searchkit.tasks.prepare import make_task
 from searchkit.tasks.problems.reconstruction import Rebuild, rebuild
 from searchkit.tasks.protocols import Modality, ProblemSpec
@@ -202,7 +204,21 @@ def separate(data: Dataset, found: RawDataset, source: Source) -> Dataset:
     return replace(data, target=target, labels=names, rows={"train": normal["train"], **joined})
 
 
-PROBLEMS = {"anomaly": ProblemSpec(anomaly_score, read=read_classes, arrange=separate, task=AnomalyTask)}
+PROBLEMS = {
+    "anomaly": ProblemSpec(
+        anomaly_score,
+        ProblemInfo(
+            description="how unlike the normal examples an example is",
+            predicts="how unlike the normal examples it is",
+            fields=("anomaly",),
+            asked_by=("anomaly",),
+        ),
+        CLASSES,
+        read=read_classes,
+        arrange=separate,
+        task=AnomalyTask,
+    ),
+}
 
 
 def load(source: Source) -> Task:

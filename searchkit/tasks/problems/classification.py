@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from searchkit.core.data_spec import TensorSpec
 from searchkit.core.goal import Evaluation, Goal
-from searchkit.data.dataset import Dataset
-from searchkit.data.targets import read_classes, read_labels, require_known
+from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.problems import ProblemInfo
+from searchkit.data.targets import is_binary, read_classes, read_labels, require_known
 from searchkit.tasks.metrics import macro_f1, macro_f1_labels, roc_auc
+from searchkit.tasks.predictions import CLASSES, LABELS
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
 
@@ -183,7 +185,33 @@ def labels(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_inpu
     return Labels(len(data.labels))
 
 
+def has_target(found: RawDataset) -> bool:
+    """Whether there is a target of any kind: asked last."""
+    return found.target is not None
+
+
+def has_label_columns(found: RawDataset) -> bool:
+    """Whether the target has several columns of 0 and 1."""
+    target = found.target
+    return target is not None and target.ndim == 2 and target.shape[1] > 1 and is_binary(target)
+
+
 PROBLEMS = {
-    "classification": ProblemSpec(classes, read=read_classes, arrange=require_known),
-    "multilabel": ProblemSpec(labels, read=read_labels),
+    "classification": ProblemSpec(
+        classes,
+        ProblemInfo(description="one of several classes", predicts="one of {n} classes"),
+        CLASSES,
+        read=read_classes,
+        arrange=require_known,
+        recognizes=has_target,
+        priority=40,
+    ),
+    "multilabel": ProblemSpec(
+        labels,
+        ProblemInfo(description="any number of labels at once", predicts="any of {n} labels"),
+        LABELS,
+        read=read_labels,
+        recognizes=has_label_columns,
+        priority=20,
+    ),
 }

@@ -23,8 +23,10 @@ from searchkit.core.serialization import JSON, derive_seed
 from searchkit.core.task import Task
 from searchkit.core.training import Batch, Training
 from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
 from searchkit.tasks.arrays import ArrayTask
+from searchkit.tasks.predictions import RECONSTRUCTION
 from searchkit.tasks.prepare import make_task
 from searchkit.tasks.problems.reconstruction import Rebuild, rebuild
 from searchkit.tasks.protocols import Modality, ProblemSpec
@@ -162,7 +164,21 @@ class DenoisingTask(ArrayTask):
         return {**words, "module": "denoising"}, arrays
 
 
-PROBLEMS = {"denoising": ProblemSpec(denoise, arrange=with_noise, task=DenoisingTask)}
+PROBLEMS = {
+    "denoising": ProblemSpec(
+        denoise,
+        ProblemInfo(
+            description="the input without the noise that was added to it",
+            predicts="the input without its noise",
+            labelled=False,
+            fields=("noise",),
+            asked_by=("noise",),
+        ),
+        RECONSTRUCTION,
+        arrange=with_noise,
+        task=DenoisingTask,
+    ),
+}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> DenoisingTask:

@@ -28,12 +28,14 @@ from searchkit.core.errors import BadInput
 from searchkit.core.goal import Evaluation, Goal, Predict
 from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.data.dataset import Dataset, RawDataset, standard_dtype
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
 from searchkit.data.splits import TEST_SHARE, VAL_SHARE
 from searchkit.data.summary import summarise
 from searchkit.data.windows import Cut
 from searchkit.tasks.arrays import ArrayTask
 from searchkit.tasks.modalities.series import ScaleSeries, jitter
+from searchkit.tasks.predictions import FORECAST
 from searchkit.tasks.problems.baselines import RIDGE_ROWS, SEASON_WINDOWS, Ridge, SeasonalNaive, best_season, ridge
 from searchkit.tasks.problems.regression import Rescale
 from searchkit.tasks.protocols import Modality, ProblemSpec
@@ -311,7 +313,20 @@ def make_forecast(found: RawDataset, source: Source) -> ForecastTask:
     )
 
 
-PROBLEMS = {"forecasting": ProblemSpec(forecast, whole=make_forecast)}
+PROBLEMS = {
+    "forecasting": ProblemSpec(
+        forecast,
+        ProblemInfo(
+            description="the next steps of a series",
+            predicts="the steps to come",
+            reads="series",
+            fields=("horizon", "split", "time_column"),
+            suits="a series to be continued",
+        ),
+        FORECAST,
+        whole=make_forecast,
+    ),
+}
 
 
 def unsuited(where: str, asked: str | None) -> BadInput:

@@ -21,8 +21,10 @@ from searchkit.core.errors import BadInput
 from searchkit.core.goal import Evaluation, Goal
 from searchkit.core.network import Variational
 from searchkit.core.task import Task
-from searchkit.data.dataset import Dataset
+from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
+from searchkit.tasks.predictions import RECONSTRUCTION
 from searchkit.tasks.prepare import make_task
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
@@ -81,6 +83,11 @@ def rebuild(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_inp
     return Rebuild(modality.ports(data)[0], spec_input, modality.restore(data, preprocessor))
 
 
+def has_no_target(found: RawDataset) -> bool:
+    """Whether there are inputs alone."""
+    return found.target is None
+
+
 DRAWS = 16
 """Of the code of each example. The mean over so many draws, and over hundreds of examples, is within a nat of that over
 more (see the test)."""
@@ -125,7 +132,17 @@ def _drawn(net: Variational, x: Tensor, draws: int) -> tuple[Tensor, Tensor] | N
     return torch.cat(errors), torch.cat(nats)
 
 
-PROBLEMS = {"reconstruction": ProblemSpec(rebuild)}
+PROBLEMS = {
+    "reconstruction": ProblemSpec(
+        rebuild,
+        ProblemInfo(
+            description="the input itself, through a narrow network", predicts="the input itself", labelled=False
+        ),
+        RECONSTRUCTION,
+        recognizes=has_no_target,
+        priority=10,
+    ),
+}
 
 
 def load(source: Source) -> Task:

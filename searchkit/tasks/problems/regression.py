@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from searchkit.core.data_spec import TensorSpec
 from searchkit.core.goal import Evaluation, Goal
-from searchkit.data.dataset import Dataset
+from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.targets import read_values
 from searchkit.tasks.metrics import r2
+from searchkit.tasks.predictions import VALUES
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
 
@@ -85,4 +87,26 @@ def values(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_inpu
     return Values(train.mean(axis=0), np.where(std > 0, std, 1.0))
 
 
-PROBLEMS = {"regression": ProblemSpec(values, read=read_values)}
+MAX_GUESSED_CLASSES = 20
+"""Distinct whole numbers in a column of a table, above which it is a quantity."""
+
+
+def has_quantities(found: RawDataset) -> bool:
+    """Whether the target has several columns, or fractions, or is a table's column of many whole numbers."""
+    target = found.target
+    if target is None:
+        return False
+    several, many = target.ndim == 2 and target.shape[1] > 1, found.columns and target.dtype.kind in "iu"
+    return several or target.dtype.kind == "f" or bool(many and len(np.unique(target)) > MAX_GUESSED_CLASSES)
+
+
+PROBLEMS = {
+    "regression": ProblemSpec(
+        values,
+        ProblemInfo(description="a quantity, or several", predicts="a quantity"),
+        VALUES,
+        read=read_values,
+        recognizes=has_quantities,
+        priority=30,
+    ),
+}
