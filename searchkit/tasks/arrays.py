@@ -273,7 +273,7 @@ def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ArrayTask:
 def _mix(
     inputs: tuple[Tensor, ...], target: Tensor, share: float, generator: Generator
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """mixup (Zhang et al. 2018, arXiv:1710.09412) of each example with another of the batch; the longer length."""
+    """Mixup (Zhang et al. 2018, arXiv:1710.09412) of each example with another of the batch; the longer length."""
     other = torch.randperm(len(target), generator=generator, device=target.device)
     x, *lengths = inputs
     longer = tuple(torch.maximum(values, values[other]) for values in lengths)

@@ -1,4 +1,4 @@
-"""Ordinal regression: ranks out of labels, probabilities that agree with one another, and a run that ends in a bundle."""
+"""Ordinal regression: ranks out of labels, probabilities that agree with one another, a run that ends in a bundle."""
 
 from __future__ import annotations
 

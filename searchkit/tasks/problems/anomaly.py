@@ -58,18 +58,10 @@ class RestoredAndScored(nn.Module):
         return self.restore(output), (output - x).square().flatten(1).mean(1)
 
 
-class AnomalyScore(Rebuild):
-    """Trained as a reconstruction; the goal is that anomalies have higher scores than normal examples."""
-
-    goal = Goal("roc_auc", "maximize", most=1.0)
-
-    def postprocessor(self) -> nn.Module:
-        return RestoredAndScored(self.restore)
-
-
-def anomaly_score(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> AnomalyScore:
+def anomaly_score(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Rebuild:
+    """Make a problem trained as a reconstruction, with the goal that anomalies have higher scores than the normal."""
     made = rebuild(data, modality, preprocessor, spec_input)
-    return AnomalyScore(made.raw, made.model, made.restore)
+    return replace(made, goal=Goal("roc_auc", "maximize", most=1.0), tail=RestoredAndScored(made.restore))
 
 
 class AnomalyTask(ArrayTask):

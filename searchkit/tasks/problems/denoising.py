@@ -112,19 +112,10 @@ def with_noise(data: Dataset, found: RawDataset, source: Source) -> Dataset:
     return replace(data, inputs={data.main: np.concatenate(noisy)}, target=clean, noise=noise)
 
 
-class Denoise(Rebuild):
-    """A reconstruction of another example than the input."""
-
-    goal = Goal("mse_to_clean", "minimize")
-
-    def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
-        found = super().score(answers, truth)
-        return replace(found, metrics={self.goal.metric: found.metrics["mse"]})
-
-
-def denoise(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Denoise:
+def denoise(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Rebuild:
+    """Make a reconstruction of another example than the input."""
     made = rebuild(data, modality, preprocessor, spec_input)
-    return Denoise(made.raw, made.model, made.restore)
+    return replace(made, goal=Goal("mse_to_clean", "minimize"), error="mse_to_clean")
 
 
 class DenoisingTask(ArrayTask):

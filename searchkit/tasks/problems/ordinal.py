@@ -48,12 +48,12 @@ RANKS = Prediction("ranks", same, confusion, "same rank", decides=True)
 
 
 def log_above(logits: Tensor) -> Tensor:
-    """log P(rank > k), (B, K - 1), of the logits of P(rank > k | rank >= k), (B, K - 1)."""
+    """Log P(rank > k), (B, K - 1), of the logits of P(rank > k | rank >= k), (B, K - 1)."""
     return F.logsigmoid(logits).cumsum(-1)
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """log P(rank = k), (B, K), of logits (B, K - 1): a rank is reached, and the threshold above it is not passed."""
+    """Log P(rank = k), (B, K), of logits (B, K - 1): a rank is reached, and the threshold above it is not passed."""
     reached = F.pad(log_above(logits), (1, 0))
     stopped = F.pad(F.logsigmoid(-logits), (0, 1))
     return reached + stopped

@@ -35,13 +35,24 @@ EMBEDDED = {
 
 @dataclass(frozen=True, eq=False)
 class Rebuild:
-    """raw, model: the ports of the example before and after the preprocessor. restore: from the one to the other."""
+    """The problem of giving an example as it should be, from the example as it is.
+
+    Attributes:
+        raw: The port of the example before the preprocessor.
+        model: The same after it.
+        restore: From the network's scale back to the raw one.
+        goal: What the search improves.
+        error: What the mean squared error on the raw scale is called.
+        tail: The module from the network's output to the answers, if not `restore`.
+    """
 
     raw: TensorSpec
     model: TensorSpec
     restore: nn.Module
+    goal: Goal = Goal("mse", "minimize")
+    error: str = "mse"
+    tail: nn.Module | None = None
     n_classes = 0
-    goal = Goal("mse", "minimize")
 
     @property
     def output(self) -> TensorSpec:
@@ -52,7 +63,7 @@ class Rebuild:
         return TensorSpec("reconstruction", self.raw.shape)
 
     def postprocessor(self) -> nn.Module:
-        return self.restore
+        return self.restore if self.tail is None else self.tail
 
     def encode(self, target: np.ndarray) -> np.ndarray:
         raise AssertionError("a reconstruction has no target but its input")
@@ -72,7 +83,7 @@ class Rebuild:
     def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
         values, targets = answers.astype(np.float64), truth.astype(np.float64)
         scores = ((values - targets) ** 2).reshape(len(values), -1).mean(axis=1)
-        return Evaluation({"mse": self.goal.value(scores)}, scores, answers, truth)
+        return Evaluation({self.error: float(scores.mean())}, scores, answers, truth)
 
 
 def rebuild(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Rebuild:
