@@ -36,7 +36,11 @@ TAKEN_BY = {
 
 
 def find(source: Source) -> RawDataset:
-    """Raises BadInput where there is nothing, or nothing that a reader knows."""
+    """Read a user's data by the reader that its path and the problem ask for.
+
+    Raises:
+        BadInput: nothing is there, or nothing that a reader knows.
+    """
     assert source.data is not None
     path = Path(source.data)
     try:

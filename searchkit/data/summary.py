@@ -14,7 +14,16 @@ from searchkit.data.problems import problems
 
 
 def summarise(data: Dataset, ports: tuple[TensorSpec, ...], *, examples: Dataset | None = None) -> dict[str, JSON]:
-    """examples: the same data with one row each, where `data` keeps them otherwise."""
+    """Count what is in the data.
+
+    Args:
+        data: Checked and split.
+        ports: Of the raw inputs.
+        examples: The same data with one row an example, if `data` keeps them otherwise.
+
+    Returns:
+        Plain JSON, kept in run.json; `describe` puts it into words.
+    """
     repeated, shared = duplicates(examples or data, ports)
     x = data.inputs[data.main]
     missing = int(np.isnan(x).sum()) if x.dtype.kind == "f" else 0
@@ -42,8 +51,10 @@ def summarise(data: Dataset, ports: tuple[TensorSpec, ...], *, examples: Dataset
 
 
 def duplicates(data: Dataset, ports: tuple[TensorSpec, ...]) -> tuple[int, int]:
-    """Rows whose inputs repeat those of an earlier row of the same split, and test rows whose inputs stand in train or
-    val too. Targets are not compared.
+    """Count rows whose inputs occur more than once. Targets are not compared.
+
+    Returns:
+        The rows that repeat an earlier row of their split, and the test rows that are in train or val too.
     """
     keys = batching.keys(ports, data.inputs)
     seen = {split: {keys[row] for row in rows} for split, rows in data.rows.items()}
@@ -56,7 +67,7 @@ MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many
 
 
 def describe(summary: Mapping[str, JSON]) -> dict[str, str]:
-    """The summary in words: what is shown before training, a line each, in order."""
+    """Put a summary into words: what is shown before training, a line each, in order."""
     rows, classes, targets = summary["rows"], summary["classes"], summary["targets"]
     parts = ", ".join(f"{split} {count:,}" for split, count in rows.items())
     kind: str = summary["kind"]
