@@ -16,13 +16,20 @@ SHARED = {"tokenizer.py": FOLDER.parent / "data" / "tokenizer.py", "decoding.py"
 
 
 def script(name: str) -> str:
-    """One that is written for bundles alone."""
+    """Read a script that is written for bundles alone."""
     return (FOLDER / "bundle" / name).read_text(encoding="utf-8")
 
 
 def for_text(data: Dataset, run: str, *beside: str) -> dict[str, str]:
-    """Files for a bundle that takes text (see `HasBundleFiles`): the tokenizer, the code that applies it, a run.py that
-    takes text, and the SHARED modules that it imports.
+    """Collect the files for a bundle that takes text, see `HasBundleFiles`.
+
+    Args:
+        data: With a tokenizer.
+        run: The script that becomes run.py.
+        beside: Names of SHARED modules that it imports beside tokenizer.py.
+
+    Returns:
+        File name to text: the tokenizer, the code that applies it, and run.py.
     """
     modules = {name: SHARED[name].read_text(encoding="utf-8") for name in ("tokenizer.py", *beside)}
     return {

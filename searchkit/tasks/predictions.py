@@ -94,8 +94,9 @@ def _within(a: np.ndarray, b: np.ndarray, allowed: np.ndarray) -> np.ndarray:
 
 
 def confusion(found: Evaluation, beside: Mapping[str, Evaluation]) -> dict[str, JSON]:
-    """Counts of one class an example: rows are the truth, columns the decision; "unanswered" counts decisions of -1,
-    where the answer was not a number.
+    """Count one class an example: rows are the truth, columns the decision.
+
+    "unanswered" counts decisions of -1, where the answer was not a number.
     """
     truth, given = found.targets, found.decisions
     size = int(max(truth.max(), given.max())) + 1

@@ -39,8 +39,9 @@ OTHERWISE = "otherwise"
 
 @cache
 def _modules() -> dict[str, str]:
-    """The last part of a module's name to its full name, for every module below this folder; scripts that bundles
-    carry are no modules. The last parts are unique, because a packed task names its module by it.
+    """The last part of a module's name to its full name, for every module below this folder.
+
+    Scripts that bundles carry are no modules. The last parts are unique, because a packed task names its module by it.
     """
     found: dict[str, str] = {}
     for file in sorted(FOLDER.rglob("*.py")):
@@ -130,7 +131,15 @@ def load(source: Mapping[str, JSON]) -> Task:
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> Task:
-    """Rebuild a packed task: the inverse of `Task.pack`. config["module"] names the module that packed it."""
+    """Rebuild a packed task: the inverse of `Task.pack`.
+
+    Args:
+        config: Its "module" names the module that packed the task.
+        arrays: As `Task.pack` gave them.
+
+    Raises:
+        BadInput: this searchkit has no such module.
+    """
     module = str(config["module"])
     if module not in _modules():
         raise BadInput(
@@ -162,7 +171,7 @@ def problem_named(name: str) -> ProblemSpec:
 
 
 def task_class(data: Dataset) -> Callable[[Dataset], Task]:
-    """The problem's own task class; else the modality's; else the general one."""
+    """Choose the task's class: the problem's own, else the modality's, else the general one."""
     tasks = _offered("TASKS")
     own: Callable[[Dataset], Task] = problem_named(data.kind).task or tasks.get(data.modality, tasks[OTHERWISE])
     return own

@@ -67,6 +67,7 @@ class RankProbabilities(nn.Module):
     """
 
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the probabilities and the expected rank."""
         above = log_above(logits).exp()
         return F.pad(above, (1, 0), value=1.0) - F.pad(above, (0, 1)), above.sum(-1)
 
@@ -125,8 +126,9 @@ class Ranks:
         return F.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
 
     def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
-        """The score of an example is how many ranks the median is off; an answer that is no number is as far off as
-        can be.
+        """The score of an example is how many ranks the median is off.
+
+        An answer that is no number decides -1, and counts as far off as can be.
         """
         decisions = median_ranks(answers)
         farthest = np.maximum(truth, self.n_classes - 1 - truth)
@@ -177,8 +179,9 @@ class OrdinalTask(ArrayTask):
         self.answers = (*self.answers, RANK)
 
     def baselines(self) -> dict[str, Predict]:
-        """See `HasBaselines`: the share of each rank in train, whose median is the best constant; and for a table one
-        logistic regression a threshold (Frank and Hall 2001).
+        """See `HasBaselines`: the median rank of train, and for a table one logistic regression a threshold.
+
+        The regressions are those of Frank and Hall (2001).
         """
         truth, n_ranks = self.data.target_of("train"), len(self.labels)
         shares = np.bincount(truth, minlength=n_ranks) / len(truth)
