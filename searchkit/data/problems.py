@@ -47,13 +47,13 @@ class ProblemInfo:
 
 @cache
 def problems() -> dict[str, ProblemInfo]:
-    """Every problem by name, in alphabetical order."""
+    """Every problem by name, in the order of the files and of what each declares."""
     found: dict[str, ProblemInfo] = {}
-    for file in FOLDER.rglob("*.py"):
+    for file in sorted(FOLDER.rglob("*.py")):
         text = file.read_text(encoding="utf-8")
         if "\nPROBLEMS = " in text:
             found |= _declared(text)
-    return dict(sorted(found.items()))
+    return found
 
 
 def _declared(text: str) -> dict[str, ProblemInfo]:
@@ -74,8 +74,8 @@ def _info(node: ast.expr) -> ProblemInfo:
 
 
 def selectable() -> tuple[str, ...]:
-    """The names that a user may ask for."""
-    return tuple(name for name, info in problems().items() if info.selectable)
+    """The names that a user may ask for, in alphabetical order."""
+    return tuple(sorted(name for name, info in problems().items() if info.selectable))
 
 
 def that_read(reading: Reading) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def names() -> dict[str, str]:
 
 def problems() -> dict[str, str]:
     """The problems that a user may ask for: name to a phrase that says what is predicted. Imports no torch."""
-    return {name: info.description for name, info in declared_problems().items() if info.selectable}
+    return {name: info.description for name, info in sorted(declared_problems().items()) if info.selectable}
 
 
 def schemes() -> dict[str, str]:

@@ -146,6 +146,7 @@ def test_the_score_is_how_many_ranks_the_median_is_off() -> None:
     found = Ranks(4).score(answers, truth)
     assert found.decisions.tolist() == [0, 1, 3, 1] and found.scores.tolist() == [0, 2, 2, 1]
     assert found.metrics[METRIC] == 1.25 and found.metrics["accuracy"] == 0.25
+    assert ordinal.median_ranks(np.array([[0.5, 0.5], [0.4999, 0.5001]])).tolist() == [0, 1]
     lost = Ranks(4).score(np.full((2, 4), np.nan), np.array([1, 3]))
     assert lost.decisions.tolist() == [-1, -1] and lost.scores.tolist() == [2, 3]
 

@@ -17,9 +17,7 @@ from searchkit.tasks import registry
 from searchkit.tasks.bundle_files import metric_script
 from searchkit.tasks.prepare import guess_kind
 
-LISTING = (
-    "import sys; from searchkit.tasks.registry import problems; print(*problems()); 1 / ('torch' not in sys.modules)"
-)
+LISTING = "import sys; from searchkit.tasks import registry; print(*registry.problems(), 'torch' in sys.modules)"
 SPECS = registry.problem_specs()
 
 
@@ -37,12 +35,8 @@ def test_a_problem_is_described(name: str) -> None:
 
 
 def test_problems_are_listed_without_torch() -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", LISTING],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
+    done = subprocess.run([sys.executable, "-c", LISTING], capture_output=True, text=True, check=True)
+    told = done.stdout.split()
     assert told.pop() == "False"
     assert told == sorted(told) and {"classification", "ordinal"} <= set(told) and "control" not in told
 
