@@ -55,6 +55,11 @@ def test_an_ordinal_task_conforms(task: OrdinalTask, check: str) -> None:
     TASK_CHECKS[check](task)
 
 
+def test_a_packed_task_keeps_its_baselines_and_answers(task: OrdinalTask) -> None:
+    other = registry.unpack(*task.pack())
+    assert isinstance(other, OrdinalTask) and other.answers == task.answers
+
+
 # ── Ranks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

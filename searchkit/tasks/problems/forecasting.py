@@ -14,27 +14,27 @@ blocks for independent.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from searchkit.core.data_spec import Arrays, Split, TensorSpec
 from searchkit.core.errors import BadInput
 from searchkit.core.goal import Evaluation, Goal, Predict
-from searchkit.core.serialization import JSON, freeze, thaw
-from searchkit.data.dataset import Dataset, RawDataset, standard_dtype
+from searchkit.core.serialization import JSON, freeze
+from searchkit.data.dataset import Dataset, RawDataset
 from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
 from searchkit.data.splits import TEST_SHARE, VAL_SHARE
 from searchkit.data.summary import summarise
 from searchkit.data.windows import Cut
 from searchkit.tasks.arrays import ArrayTask
-from searchkit.tasks.modalities.series import ScaleSeries, jitter
+from searchkit.tasks.modalities.windows import ScaleChannels, Windows, cut_of
 from searchkit.tasks.predictions import FORECAST
 from searchkit.tasks.problems.baselines import RIDGE_ROWS, SEASON_WINDOWS, Ridge, SeasonalNaive, best_season, ridge
 from searchkit.tasks.problems.regression import Rescale
@@ -42,74 +42,6 @@ from searchkit.tasks.protocols import Modality, ProblemSpec
 
 WINDOW, HORIZON = 96, 24
 """Steps, where nothing is said."""
-
-
-class ScaleChannels(ScaleSeries):
-    """(B, C, L) to float32 of mean 0 and deviation 1 by channel, with the channels that are forecast first.
-
-    Args:
-        mean: (C,) of the training rows.
-        std: (C,) of the training rows.
-        order: (C,) the channels in their new order.
-    """
-
-    order: Tensor
-
-    def __init__(self, mean: np.ndarray, std: np.ndarray, order: tuple[int, ...]) -> None:
-        super().__init__(mean[list(order)], std[list(order)])
-        self.moves = order != tuple(range(len(order)))
-        self.register_buffer("order", torch.tensor(order), persistent=False)
-
-    def forward(self, series: Tensor, lengths: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Scale and reorder; lengths are passed on."""
-        return super().forward(series.index_select(1, self.order) if self.moves else series, lengths)
-
-
-class Windows:
-    """A stream of rows, seen through windows; the augmentations leave it what comes after them."""
-
-    augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = {"jitter": jitter}
-    corrupts: frozenset[str] = frozenset()
-    form = "series"
-
-    def arrange(self, found: RawDataset) -> Arrays:
-        """The stream as one input, a row a step.
-
-        Raises:
-            BadInput: a value is not a finite number.
-        """
-        return {"series": standard_dtype(found.x, found.where)}
-
-    def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
-        """Describe a window, (C, window)."""
-        series = data.inputs["series"]
-        return (TensorSpec("series", (series.shape[1], _cut(data).window), series.dtype.name),)
-
-    def preprocessor(self, data: Dataset) -> ScaleChannels:
-        """Make the module that scales each channel by its train rows."""
-        cut = _cut(data)
-        train = data.inputs["series"][: cut.ends[0]].astype(np.float64)
-        mean, std = train.mean(axis=0), train.std(axis=0)
-        std = np.where(std > 1e-12 * np.maximum(1.0, np.abs(mean)), std, 1.0)
-        rest = (c for c in range(train.shape[1]) if c not in cut.targets)
-        return ScaleChannels(mean, std, (*cut.targets, *rest))
-
-    def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
-        """Refuse: a stream is continued, not rebuilt.
-
-        Raises:
-            BadInput: always.
-        """
-        raise BadInput(
-            f"{data.where} is a series to be continued; for its reconstruction give an .npz file of windows."
-        )
-
-    def vocabulary(self, data: Dataset) -> int:
-        """A series has no tokens."""
-        return 0
-
-
-MODALITIES = {"windows of a series": Windows()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +110,7 @@ class Forecast:
 def forecast(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Forecast:
     """Make the problem for these data."""
     assert isinstance(preprocessor, ScaleChannels)
-    cut = _cut(data)
+    cut = cut_of(data)
     mean, std = (
         values.view(-1)[: len(cut.targets)].double().numpy() for values in (preprocessor.mean, preprocessor.std)
     )
@@ -189,7 +121,7 @@ class ForecastTask(ArrayTask):
     """An ArrayTask that keeps the stream and cuts what is asked for: neighbouring windows share all steps but one."""
 
     def __init__(self, data: Dataset) -> None:
-        self.cut = _cut(data)
+        self.cut = cut_of(data)
         self._streams: dict[str, Tensor] = {}
         super().__init__(data)
 
@@ -299,11 +231,6 @@ class ForecastTask(ArrayTask):
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ForecastTask:
     """Rebuild a packed task."""
     return ForecastTask(Dataset.unpack(config, arrays))
-
-
-def _cut(data: Dataset) -> Cut:
-    assert data.windows is not None
-    return thaw(Cut, data.windows)
 
 
 # ── From what was found to a task ────────────────────────────────────────────────────────────────────────────────────
