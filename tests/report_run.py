@@ -13,9 +13,9 @@ from optuna.trial import TrialState, create_trial
 from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Evaluation, Goal
 from searchkit.core.serialization import JSON, freeze
-from searchkit.evaluation.evidence import errors
-from searchkit.evaluation.statistics import PredictionType, agreement, mcnemar, metric_interval, paired_difference
+from searchkit.evaluation.statistics import agreement, mcnemar, metric_interval, paired_difference
 from searchkit.run import Run
+from searchkit.tasks.predictions import CLASSES, GENERATION, RECONSTRUCTION, VALUES
 
 ACCURACY = Goal("accuracy", "maximize")
 RMSE = Goal("rmse", "minimize", root=True)
@@ -259,11 +259,12 @@ def add_line(run: Run, goal: Goal, **planted: str) -> list[Artifact]:
 
 
 def make_evidence(
-    line: list[Artifact], goal: Goal, kind: PredictionType, *, labels: tuple[str, ...] = LABELS, n: int = 360
+    line: list[Artifact], goal: Goal, kind: str, *, labels: tuple[str, ...] = LABELS, n: int = 360
 ) -> dict[str, JSON]:
     """What `collect` returns, from made-up answers."""
     rng = np.random.default_rng(5)
     classes = kind == "classes"
+    prediction = {one.name: one for one in (CLASSES, VALUES, RECONSTRUCTION, GENERATION)}[kind]
     targets = rng.integers(0, len(labels), n) if classes else rng.normal(150, 77, n)
     if kind in ("reconstruction", "generation"):
         targets = rng.random((n, 1, 8, 8))
@@ -301,7 +302,7 @@ def make_evidence(
                 "metric": metric_interval(goal, own.scores),
                 "difference": paired_difference(goal, own.scores, first.scores),
                 "mcnemar": mcnemar(own.scores == 1, first.scores == 1) if classes else None,
-                "agreement": agreement(own.decisions, first.decisions, kind, targets=targets),
+                "agreement": agreement(own.decisions, first.decisions, prediction, targets=targets),
                 "params": artifact.metrics["params"],
                 "macs": artifact.metrics["macs"],
                 "size_bytes": round(artifact.metrics["size_bytes"]),
@@ -333,6 +334,6 @@ def make_evidence(
             "reference": line[0].id,
             "chosen": line[-1].id,
             "models": rows,
-            "errors": errors(kind, scored[line[-1].id]),
+            "errors": prediction.errors(scored[line[-1].id], {}),
         }
     )

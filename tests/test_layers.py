@@ -6,9 +6,14 @@
 from __future__ import annotations
 
 import ast
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from searchkit.data.problems import problems, selectable
+from searchkit.data.source import Source
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,6 +127,53 @@ def test_the_engine_names_no_family(path: Path) -> None:
         if isinstance(node, ast.Compare):
             named = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
             assert not named & families, f"line {node.lineno} compares with a family's name"
+
+
+PROBLEMS = set(problems())
+FIELDS = {field.name for field in fields(Source)}
+"""A key of a dictionary of these, "anomaly", is a problem's name too."""
+
+OUTPUT_NAMES = ROOT / "searchkit" / "core" / "data_spec.py"
+"""Tells outputs of a network apart by their names, of which one, "reconstruction", a problem has too."""
+
+
+def of_problems(text: str) -> bool:
+    """Whether a module makes tasks: it may name the problems that it has or hands its data to."""
+    return any(f"\n{table} = " in text for table in ("PROBLEMS", "EMBEDDED", "SCHEMES"))
+
+
+def problems_named(text: str) -> list[str]:
+    """Where a module looks a problem up by its name: in a comparison, a `case`, or the keys of a dictionary."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.Compare, ast.MatchValue)):
+            values = list(ast.walk(node))
+        elif isinstance(node, ast.Dict):
+            values = [key for key in node.keys if isinstance(key, ast.Constant) and key.value not in FIELDS]
+        else:
+            continue
+        constants = {value.value for value in values if isinstance(value, ast.Constant)}
+        found += [f"line {node.lineno} names {name!r}" for name in sorted(constants & PROBLEMS)]
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_engine_names_no_problem(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if path != OUTPUT_NAMES and not of_problems(text):
+        assert problems_named(text) == []
+
+
+@pytest.mark.parametrize("template", sorted((ROOT / "searchkit").rglob("*.j2")), ids=lambda p: p.name)
+def test_no_template_names_a_problem(template: Path) -> None:
+    quoted = set(re.findall(r"""["'](\w+)["']""", template.read_text(encoding="utf-8")))
+    assert quoted & set(selectable()) == set()  # "control" is also what a training without a teacher is called
+
+
+def test_a_planted_problem_is_caught() -> None:
+    for planted in ('kind == "ordinal"', 'kind in ("x", "regression")', '{"language": 1}[kind]'):
+        assert len(problems_named(f"found = {planted}")) == 1
+    assert len(problems_named('match kind:\n    case "anomaly":\n        pass')) == 1
 
 
 def circle(imported: dict[str, set[str]]) -> list[str]:

@@ -29,6 +29,7 @@ from searchkit.core.data_spec import brief
 from searchkit.core.errors import BadInput, SearchkitError
 from searchkit.core.serialization import JSON
 from searchkit.core.space import Space
+from searchkit.data.problems import selectable
 
 if TYPE_CHECKING:
     from searchkit.core.artifact import Artifact
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from searchkit.stages.recipes import CompressionConfig
 
 SCHEMA_VERSION = 1
+
+PROBLEMS = selectable()
 
 app = typer.Typer(
     name="searchkit",
@@ -138,10 +141,7 @@ def search(
     modality: Annotated[str | None, typer.Option(help="tabular, image, series, tokens, voxels or graph.")] = None,
     kind: Annotated[
         str | None,
-        typer.Option(
-            help="classification, multilabel, regression, reconstruction, denoising, anomaly, language, "
-            "translation, transcription, generation, restyling or forecasting."
-        ),
+        typer.Option(help=f"{', '.join(PROBLEMS[:-1])} or {PROBLEMS[-1]}."),
     ] = None,
     noise: Annotated[
         str | None,

@@ -31,6 +31,7 @@ class Task(Protocol):
     """
 
     name: str
+    problem: str  # the name of what is asked, such as "classification": see `searchkit.tasks.registry.problem_named`
     spec: DataSpec
     goal: Goal
     inputs: tuple[TensorSpec, ...]  # raw: what a bundle takes

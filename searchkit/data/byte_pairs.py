@@ -1,5 +1,4 @@
-"""Tokenizers learned from text: its words, its characters, or the pairs of them that stand together most often, merged
-one by one.
+"""Tokenizers learned from text: its words, its characters, or the pairs that stand together most often, merged.
 
 Sennrich et al. 2016, arXiv:1508.07909, on characters: Gage's byte pair encoding (1994) within pieces of text. A merge
 touches only the pieces that hold its pair, and the next pair comes from a heap, so a million characters take seconds in
@@ -20,9 +19,21 @@ from searchkit.data.tokenizer import PIECES, WORDS, merge_pair
 def learn(
     texts: Iterable[str], *, size: int | None, where: str, steps: int, lowercase: bool = False, prefix: str = ""
 ) -> dict[str, JSON]:
-    """A tokenizer as plain JSON. size: tokens at most, number 0 among them; None for the characters alone.
+    """Learn a tokenizer of characters and of pairs of them.
 
-    Raises BadInput where the characters alone are more than `size`.
+    Args:
+        texts: What to learn from: the training texts alone.
+        size: Tokens at most, number 0 among them; None for the characters alone.
+        where: What an error calls the texts.
+        steps: How many tokens the network takes at most; kept with the tokenizer.
+        lowercase: Whether texts are folded to lower case.
+        prefix: What stands before every text.
+
+    Returns:
+        Plain JSON, as `Tokenizer` takes it.
+
+    Raises:
+        BadInput: the characters alone are more than `size`.
     """
     texts = [prefix + (text.lower() if lowercase else text) for text in texts]
     alphabet = sorted({character for text in texts for character in text})
@@ -43,8 +54,17 @@ def learn(
 
 
 def learn_words(texts: Iterable[str], *, size: int, steps: int) -> dict[str, JSON]:
-    """A tokenizer as plain JSON: the most frequent words, folded to lower case. size: tokens at most, number 0 among
-    them. A word that stands once is left out, so that the network learns from train what an unknown word is like.
+    """Learn a tokenizer of the most frequent words, folded to lower case.
+
+    A word that occurs once is left out, so that the network learns from train what an unknown word is like.
+
+    Args:
+        texts: What to learn from: the training texts alone.
+        size: Tokens at most, number 0 among them.
+        steps: How many tokens the network takes at most; kept with the tokenizer.
+
+    Returns:
+        Plain JSON, as `Tokenizer` takes it.
     """
     counts = Counter(word for text in texts for word in WORDS.findall(text.lower()))
     common = sorted((word for word, n in counts.items() if n > 1), key=lambda word: (-counts[word], word))
@@ -53,8 +73,10 @@ def learn_words(texts: Iterable[str], *, size: int, steps: int) -> dict[str, JSO
 
 
 def _merges(counts: dict[tuple[int, ...], int], first: int, size: int) -> list[list[int]]:
-    """The pairs to merge, most frequent first (ties: the smaller numbers), until there are `size` tokens or none stands
-    twice. counts: pieces as token numbers, with how often each stands. first: the number of the first new token.
+    """The pairs to merge, most frequent first, until there are `size` tokens or no pair occurs twice.
+
+    Of pairs that are equally frequent, the one with the smaller numbers comes first. counts: pieces as token numbers,
+    with how often each occurs. first: the number of the first new token.
     """
     pieces, weights = [list(piece) for piece in counts], list(counts.values())
     totals: Counter[tuple[int, int]] = Counter()

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. kind: "numeric", or "categorical", whose raw value is an index into `categories`."""
+    """A column of a table.
+
+    Attributes:
+        name: As the table has it.
+        kind: "numeric", or "categorical", whose raw value is an index into `categories`.
+        categories: The words of a categorical column, in order.
+    """
 
     name: str
     kind: str
@@ -32,10 +38,25 @@ class Column:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Examples as they were found. x: (n, …). target: (n,) of any type, (n, n_targets), or None. more: what else
-    belongs to the examples, by the name of its port. given: rows by split where the source says which they are; where
-    it does so of train, rows that it names nowhere are in no split. where: the words that an error names it by.
-    modality: None to be guessed.
+    """Examples as they were found, in the order of their file.
+
+    Attributes:
+        name: Of the task.
+        x: (n, …).
+        target: (n,) of any type, (n, n_targets), or None.
+        where: What an error calls the source.
+        modality: None leaves it to be guessed.
+        lengths: (n,) valid steps of each example; None if all are of one length.
+        more: What else belongs to the examples, by the name of its port.
+        given: Rows by split, if the source says which they are. If it does so of train, rows that it names nowhere are
+            in no split.
+        columns: Of a table.
+        labels: Class names in the order of their indices, if the source has names.
+        targets: Names of the target columns.
+        kind: The problem that the source is known to be; None leaves it to be guessed.
+        rate: Samples a second, if the examples are sounds.
+        about: What was found of the times of a series, in words.
+        tokenizer: What made text to the tokens in x: plain JSON, see `Tokenizer`.
     """
 
     name: str
@@ -59,11 +80,24 @@ class RawDataset:
 class Dataset:
     """Checked examples and their splits.
 
-    inputs: by port name, (n, …), or laid out as the modality's ports say. target: (n,) int64 class indices, (n, L)
-    int64 tokens, (n, k) float32, the raw examples without noise, or None for reconstruction. rows: indices into them by
-    split, ascending; no example is in two splits. tokenizer: where the tokens come from text, what made them: plain
-    JSON, see `tokenizer.Tokenizer`. windows: where examples are cut from one stream, how: plain JSON, see
-    `windows.Cut`; then the input is the stream, one row a step, and an index is the step at which a window begins.
+    Attributes:
+        name: Of the task.
+        modality: The name of the modality.
+        kind: The name of the problem.
+        inputs: By port name, (n, …), or laid out as the modality's ports say.
+        target: (n,) int64 class indices, (n, L) int64 tokens, (n, k) float32, the raw examples without noise, or None
+            for a reconstruction.
+        rows: Indices into the examples by split, ascending; no example is in two splits.
+        where: What an error calls the source.
+        labels: Class names in the order of their indices.
+        targets: Names of the target columns.
+        columns: Of a table.
+        split_seed: By which the splits were drawn.
+        rate: Samples a second, if the examples are sounds.
+        tokenizer: What made text to tokens: plain JSON, see `Tokenizer`.
+        noise: What the inputs have and the target has not.
+        windows: How examples are cut from one stream: plain JSON, see `Cut`. The input is then the stream, one row a
+            step, and an index is the step at which a window begins.
     """
 
     name: str
@@ -83,9 +117,11 @@ class Dataset:
     windows: dict[str, JSON] | None = None
 
     def of(self, split: Split) -> Arrays:
+        """The inputs of a split, by port name."""
         return {name: values[self.rows[split]] for name, values in self.inputs.items()}
 
     def target_of(self, split: Split) -> np.ndarray:
+        """The targets of a split, which must have some."""
         assert self.target is not None
         return np.asarray(self.target[self.rows[split]])
 
@@ -95,7 +131,7 @@ class Dataset:
         return next(iter(self.inputs))
 
     def fingerprint(self) -> str:
-        """16 hex digits of the SHA-256 of all values and splits."""
+        """Digest all values and splits: 16 hex digits of their SHA-256."""
         rate = f" {self.rate}" if self.rate else ""
         hasher = hashlib.sha256(f"{self.modality} {self.kind} {self.labels}{rate}".encode())
         if self.tokenizer is not None:
@@ -108,6 +144,7 @@ class Dataset:
         return hasher.hexdigest()[:16]
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        """Take apart into words, which are plain JSON, and arrays; `unpack` is the inverse."""
         words = {name: freeze(getattr(self, name)) for name in _WORDS}
         arrays = {f"input.{name}": values for name, values in self.inputs.items()}
         if self.target is not None:
@@ -116,6 +153,8 @@ class Dataset:
 
     @classmethod
     def unpack(cls, words: Mapping[str, JSON], arrays: Arrays) -> Dataset:
+        """Put together again what `pack` gave."""
+
         def group(prefix: str) -> Arrays:
             return {key.removeprefix(prefix): values for key, values in arrays.items() if key.startswith(prefix)}
 
@@ -133,7 +172,13 @@ _WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """target, labels: as in `Dataset`. strata: (n,) int, whose shares every split keeps."""
+    """A target as it was read.
+
+    Attributes:
+        target: As in `Dataset`.
+        labels: As in `Dataset`.
+        strata: (n,) int, whose shares every split keeps.
+    """
 
     target: np.ndarray | None = None
     labels: tuple[str, ...] = ()
@@ -141,8 +186,12 @@ class Target:
 
 
 def standard_dtype(values: np.ndarray, where: str) -> np.ndarray:
-    """uint8 and int16 as they are, every other number as float32. Raises BadInput on what is not a finite number; the
-    table loaders, where NaN is a missing value, do their own check.
+    """Leave uint8 and int16 as they are, and make every other number float32.
+
+    The table readers, for which NaN is a missing value, do their own check.
+
+    Raises:
+        BadInput: a value is not a finite number.
     """
     if values.dtype.kind not in "biuf":
         raise BadInput(f"The examples of {where} are of type {values.dtype}; they must be numbers.")

@@ -17,7 +17,7 @@ from searchkit.data.readers.text import find_text, is_text_folder, split_of
 from searchkit.data.readers.times import read_series
 from searchkit.data.readers.ts import read_ts
 from searchkit.data.readers.wav import is_wav_folder, read_wav_folder
-from searchkit.data.source import WRITTEN, Source
+from searchkit.data.source import Source
 
 TABLES = (".csv", ".tsv", ".data", ".parquet")
 
@@ -37,7 +37,11 @@ TAKEN_BY = {
 
 
 def find(source: Source) -> RawDataset:
-    """Raises BadInput where there is nothing, or nothing that a reader knows."""
+    """Read a user's data by the reader that its path and the problem ask for.
+
+    Raises:
+        BadInput: nothing is there, or nothing that a reader knows.
+    """
     assert source.data is not None
     path = Path(source.data)
     try:
@@ -47,7 +51,7 @@ def find(source: Source) -> RawDataset:
         if text is not None and text.is_file() and text.suffix.lower() == ".txt" and is_graph_text(text):
             _refuse_others(source, path, "test_data")
             return read_graph_text(text, source.test_data)
-        if source.forecasts:
+        if source.reads == "series":
             if path.suffix.lower() not in TABLES:
                 raise BadInput(
                     f"--kind forecasting continues a table with a row a step, .csv or .parquet, and '{path}' is none; "
@@ -57,7 +61,7 @@ def find(source: Source) -> RawDataset:
             return read_series(path, source)
         if path.is_file() and path.stat().st_size == 0:
             raise BadInput(f"The file '{path}' is empty; --data takes {ALLOWED}.")
-        if source.kind in WRITTEN or (path.is_dir() and is_parallel_folder(path)):
+        if source.reads == "pairs" or (path.is_dir() and is_parallel_folder(path)):
             _refuse_others(source, path, "target", "test_data")
             return find_pairs(path, source)
         if path.is_dir():
@@ -100,7 +104,7 @@ def is_delimited(path: Path, source: Source) -> bool:
     """Whether a .txt file is a table: it has a target, or its first lines have a delimiter equally often."""
     if source.target is not None or source.modality == "tabular":
         return True
-    if source.kind == "language" or source.encoding is not None:
+    if source.reads == "text" or source.encoding is not None:
         return False
     with open(path, "rb") as file:
         lines = [line for line in (file.readline() for _ in range(20)) if line.strip()]
@@ -111,7 +115,7 @@ def is_delimited(path: Path, source: Source) -> bool:
 def is_text(path: Path, source: Source) -> bool:
     """By its name (TREC.train.all), or by what is said of it."""
     named = path.suffix.lower() in (".txt", ".text", ".md") or split_of(path) is not None
-    return named or source.kind == "language" or source.encoding is not None
+    return named or source.reads == "text" or source.encoding is not None
 
 
 def _refuse_others(source: Source, path: Path, *taken: str) -> None:

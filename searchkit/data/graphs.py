@@ -11,8 +11,18 @@ from searchkit.data.dataset import RawDataset
 
 
 def undirected(edges: np.ndarray, n_nodes: int, where: str) -> np.ndarray:
-    """(2, E) int64, each edge both ways, once, without loops, in order. edges: (2, E), (E, 2) where it is not. Raises
-    BadInput.
+    """Give each edge both ways, once, without loops, in order.
+
+    Args:
+        edges: (2, E) or (E, 2) node numbers.
+        n_nodes: How many nodes there are.
+        where: What an error calls the graph.
+
+    Returns:
+        (2, E) int64.
+
+    Raises:
+        BadInput: the edges have another shape, or join a node that is not there.
     """
     if edges.ndim != 2 or 2 not in edges.shape or edges.dtype.kind not in "iu":
         raise BadInput(
@@ -42,8 +52,19 @@ def node_graph(
     given: Mapping[str, np.ndarray] | None = None,
     labels: tuple[str, ...] = (),
 ) -> RawDataset:
-    """One graph. nodes: (N, features). edges: as `undirected`. target: (N,) or (N, n_targets). given: nodes by split.
-    Raises BadInput.
+    """Make a dataset of one graph, whose nodes are the examples.
+
+    Args:
+        name: Of the task.
+        nodes: (N, features).
+        edges: As `undirected` takes them.
+        target: (N,) or (N, n_targets).
+        where: What an error calls the graph.
+        given: Nodes by split, if the source says which they are.
+        labels: Class names in the order of their indices.
+
+    Raises:
+        BadInput: nodes, edges and targets do not fit together.
     """
     if nodes.ndim != 2 or 0 in nodes.shape:
         raise BadInput(f"The features of {where} have shape {nodes.shape}; they must be (n_nodes, n_features).")
@@ -63,8 +84,18 @@ def many_graphs(
     given: Mapping[str, np.ndarray] | None = None,
     labels: tuple[str, ...] = (),
 ) -> RawDataset:
-    """A graph an example. graphs: (nodes (N, features), edges as `undirected`, numbered within the graph) of each.
-    Raises BadInput.
+    """Make a dataset of many graphs, one an example.
+
+    Args:
+        name: Of the task.
+        graphs: Of each (nodes (N, features), edges as `undirected` takes them, numbered within the graph).
+        target: (n,), one a graph.
+        where: What an error calls the graphs.
+        given: Graphs by split, if the source says which they are.
+        labels: Class names in the order of their indices.
+
+    Raises:
+        BadInput: nodes, edges and targets do not fit together.
     """
     if len(target) != len(graphs):
         raise BadInput(f"{where} has {len(graphs):,} graphs and {len(target):,} labels; give one label for each graph.")

@@ -12,10 +12,18 @@ MOST_BYTES = 4 * 2**30
 
 
 def stacked(rows: Sequence[np.ndarray], steps: int | None, where: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """rows: (C, steps of the row) each. Gives (n, C, L) and (n,) int64 lengths; None where all rows are of one length.
+    """Stack rows of different lengths, padded with zeros at the end.
 
-    steps: L; a longer row loses its end, a shorter one gains zeros, and there are no lengths. Raises BadInput where the
-    array would not fit in memory.
+    Args:
+        rows: (C, steps of the row) each.
+        steps: The length of all; a longer row loses its end. None takes that of the longest row.
+        where: What an error calls the rows.
+
+    Returns:
+        (n, C, L), and (n,) int64 lengths; None if all rows are of one length, or `steps` was given.
+
+    Raises:
+        BadInput: the array would not fit in memory.
     """
     lengths = np.array([row.shape[1] for row in rows], dtype=np.int64)
     longest = int(lengths.max()) if steps is None else steps

@@ -10,9 +10,16 @@ BLOCK_ROWS = 4096
 def channel_statistics(
     x: np.ndarray, rows: np.ndarray, channel_axis: int | None, *, valid: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(C,) mean and (C,) standard deviation over the given rows; 1 where a channel is constant.
+    """Compute the mean and the standard deviation of each channel over some rows.
 
-    valid: (n, L) bool for x (n, C, L), the steps that are no padding.
+    Args:
+        x: (n, …).
+        rows: (m,) indices into x.
+        channel_axis: The axis of the channels; None takes all of x for one channel.
+        valid: (n, L) bool for x (n, C, L): the steps that are no padding.
+
+    Returns:
+        (C,) means and (C,) deviations in float64; the deviation of a constant channel is 1.
     """
     blocks = [rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)]
 

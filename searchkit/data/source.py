@@ -7,21 +7,10 @@ from dataclasses import dataclass
 
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON, thaw
+from searchkit.data.problems import Reading, problems, reading_of, selectable
 
 MODALITIES = ("tabular", "image", "series", "tokens", "voxels", "graph")
 FEATURES = ("raw", "logmel")
-WRITTEN = ("translation", "transcription")
-"""The kinds whose answers are texts of their own."""
-KINDS = (
-    "classification", "multilabel", "regression", "reconstruction", "denoising", "anomaly", "language", *WRITTEN,
-    "generation", "restyling", "forecasting",
-)  # fmt: skip
-UNLABELLED = ("reconstruction", "denoising")
-"""Kinds that look at the inputs alone."""
-ASKED_BY = {"anomaly": "anomaly", "noise": "denoising"}
-"""Fields that one kind alone has: they ask for it."""
-OF_ONE_KIND = {"horizon": "forecasting"}
-"""Fields that mean nothing to any other kind, whether it was asked for or is what a task brings."""
 TOKENS = ("words", "pairs", "characters")
 
 
@@ -35,7 +24,7 @@ class Source:
     test_files: str | None = None  # in a folder, the names of the files that are the test split: "*_[0-4].wav"
     target: str | None = None  # column name, or index as text: "c14", "14", "-1"; of parallel files the language
     modality: str | None = None  # one of MODALITIES
-    kind: str | None = None  # one of KINDS
+    kind: str | None = None  # the name of a problem, see `searchkit.data.problems`
     anomaly: str | None = None  # the classes to hold out, with commas between; asks for that kind
     noise: str | None = None  # to take off again, such as gaussian:0.5; asks for that kind
     features: str | None = None  # what a network sees of a sound: raw samples, or logmel, a spectrogram
@@ -57,7 +46,7 @@ class Source:
             )
         known = (
             ("modality", self.modality, MODALITIES),
-            ("kind", self.kind, KINDS),
+            ("kind", self.kind, selectable()),
             ("features", self.features, FEATURES),
             ("tokens", self.tokens, TOKENS),
         )
@@ -67,13 +56,13 @@ class Source:
                     f"No {what} named '{value}'; it is one of {', '.join(allowed)}, or left out to be judged from the "
                     "data."
                 )
-        for flag, asks_for in ASKED_BY.items():
+        for flag, asks_for in asked_by().items():
             if getattr(self, flag) is not None and self.kind != asks_for:
                 raise BadInput(
                     f"--{flag} '{getattr(self, flag)}' is for --kind {asks_for}, not for {self.kind}; leave one of "
                     "them out."
                 )
-        unit = "steps" if self.forecasts else "tokens"
+        unit = "steps" if self.reads == "series" else "tokens"
         for flag, number, least in (
             ("vocabulary", self.vocabulary, 2),
             ("window", self.window, 8),
@@ -81,11 +70,11 @@ class Source:
         ):
             if number is not None and number < least:
                 raise BadInput(f"A {flag} of {number} {unit} is too small; give at least {least}.")
-        for flag in ("horizon", "split", "time_column"):
-            if getattr(self, flag) is not None and self.data is not None and not self.forecasts:
+        for flag, only in fields_of_one_problem().items():
+            if getattr(self, flag) is not None and self.data is not None and self.kind != only:
                 raise BadInput(
-                    f"--{flag.replace('_', '-')} {getattr(self, flag)} is for a series to be continued; add --kind "
-                    "forecasting, or leave it out."
+                    f"--{flag.replace('_', '-')} {getattr(self, flag)} is for {problems()[only].suits}; add --kind "
+                    f"{only}, or leave it out."
                 )
         own = (
             ("--target", self.target, "target"),
@@ -105,18 +94,34 @@ class Source:
 
     def require_suits(self, kind: str | None, where: str) -> None:
         """Raises BadInput where a field was given that this kind has no use for. kind: None where it is not known."""
-        for flag, one in OF_ONE_KIND.items():
+        for flag, one in fields_of_one_problem().items():
             if getattr(self, flag) is not None and kind != one:
                 raise BadInput(
                     f"--{flag} {getattr(self, flag)} is for --kind {one}, and {where} is not for that; leave it out."
                 )
 
     @property
-    def forecasts(self) -> bool:
-        return self.kind == "forecasting"
+    def reads(self) -> Reading:
+        """How the data are to be read for the problem that was asked for."""
+        return reading_of(self.kind)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the problem that was asked for needs a target; True if it is left to be judged from the data."""
+        return self.kind is None or problems()[self.kind].labelled
 
     @classmethod
     def parse(cls, plain: Mapping[str, JSON]) -> Source:
         """Raises BadInput on an unknown key or a value that is not allowed."""
-        asked = [kind for flag, kind in ASKED_BY.items() if plain.get(flag) is not None]
+        asked = [kind for flag, kind in asked_by().items() if plain.get(flag) is not None]
         return thaw(cls, {**({"kind": asked[0]} if asked else {}), **plain})
+
+
+def asked_by() -> dict[str, str]:
+    """Fields that ask for a problem without its name, and that problem."""
+    return {field: name for name, info in problems().items() for field in info.asked_by}
+
+
+def fields_of_one_problem() -> dict[str, str]:
+    """The other fields that mean nothing to any other problem than one, and that problem."""
+    return {field: name for name, info in problems().items() for field in info.fields if field not in info.asked_by}

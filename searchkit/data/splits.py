@@ -18,8 +18,17 @@ VAL_SHARE = 0.15  # of what test leaves
 def split_rows(
     n: int, strata: np.ndarray | None, *, given: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, np.ndarray]:
-    """Ascending row indices by split. strata: (n,) int, what to keep the shares of. given: rows that are kept as they
-    are; the rest is shared out among the splits that are not given, and in none where all are.
+    """Split rows into train, val and test.
+
+    Args:
+        n: How many rows there are.
+        strata: (n,) int, what every split keeps the shares of; None for no such thing.
+        given: Rows by split that are kept as they are. The rest is shared out among the splits that are not given, and
+            is in none if all are.
+        seed: By which rows are drawn.
+
+    Returns:
+        Ascending int64 row indices by split.
     """
     rows = {split: np.sort(chosen).astype(np.int64) for split, chosen in given.items()}
     rest = np.setdiff1d(np.arange(n), np.concatenate([*rows.values(), np.empty(0, np.int64)]))
@@ -48,8 +57,10 @@ def _take(rows: np.ndarray, strata: np.ndarray | None, share: float, *, seed: in
 
 
 def rows_named(files: Sequence[Path], pattern: str, where: str) -> np.ndarray:
-    """The rows whose file has a name like `pattern`, with the wildcards of a shell. Raises BadInput where none has, or
-    all have.
+    """Find the rows whose file has a name like `pattern`, with the wildcards of a shell.
+
+    Raises:
+        BadInput: none has, or all have.
     """
     rows = np.array([row for row, file in enumerate(files) if fnmatchcase(file.name, pattern)], dtype=np.int64)
     if len(rows) in (0, len(files)):
@@ -61,6 +72,6 @@ def rows_named(files: Sequence[Path], pattern: str, where: str) -> np.ndarray:
 
 
 def quantile_strata(values: np.ndarray, bins: int = 10) -> np.ndarray:
-    """(n,) the quantile bin of each value, for the splits of a regression. values: (n,)."""
+    """Number the quantile bin of each value, (n,), for the splits of a regression."""
     edges = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
     return np.searchsorted(edges, values, side="right")

@@ -10,10 +10,20 @@ from searchkit.core import batching
 from searchkit.core.data_spec import TensorSpec
 from searchkit.core.serialization import JSON, freeze
 from searchkit.data.dataset import Dataset
+from searchkit.data.problems import problems
 
 
 def summarise(data: Dataset, ports: tuple[TensorSpec, ...], *, examples: Dataset | None = None) -> dict[str, JSON]:
-    """examples: the same data with one row each, where `data` keeps them otherwise."""
+    """Count what is in the data.
+
+    Args:
+        data: Checked and split.
+        ports: Of the raw inputs.
+        examples: The same data with one row an example, if `data` keeps them otherwise.
+
+    Returns:
+        Plain JSON, kept in run.json; `describe` puts it into words.
+    """
     repeated, shared = duplicates(examples or data, ports)
     x = data.inputs[data.main]
     missing = int(np.isnan(x).sum()) if x.dtype.kind == "f" else 0
@@ -41,8 +51,10 @@ def summarise(data: Dataset, ports: tuple[TensorSpec, ...], *, examples: Dataset
 
 
 def duplicates(data: Dataset, ports: tuple[TensorSpec, ...]) -> tuple[int, int]:
-    """Rows whose inputs repeat those of an earlier row of the same split, and test rows whose inputs stand in train or
-    val too. Targets are not compared.
+    """Count rows whose inputs occur more than once. Targets are not compared.
+
+    Returns:
+        The rows that repeat an earlier row of their split, and the test rows that are in train or val too.
     """
     keys = batching.keys(ports, data.inputs)
     seen = {split: {keys[row] for row in rows} for split, rows in data.rows.items()}
@@ -51,31 +63,16 @@ def duplicates(data: Dataset, ports: tuple[TensorSpec, ...]) -> tuple[int, int]:
     return repeated, sum(keys[row] in known for row in data.rows["test"])
 
 
-QUESTIONS = {
-    "classification": "one of {n} classes",
-    "multilabel": "any of {n} labels",
-    "regression": "a quantity",
-    "reconstruction": "the input itself",
-    "denoising": "the input without its noise",
-    "anomaly": "how unlike the normal examples it is",
-    "language": "the token after each",
-    "translation": "a text",
-    "transcription": "a text, the one that is right",
-    "forecasting": "the steps to come",
-    "control": "the value of each action, of which the best is taken",
-    "generation": "pictures like those of train, made of noise",
-    "restyling": "the picture as one of the second set",
-}
-
 MAX_NAMED = 12  # columns and classes; a screen has lines enough for so many
 
 
 def describe(summary: Mapping[str, JSON]) -> dict[str, str]:
-    """The summary in words: what is shown before training, a line each, in order."""
+    """Put a summary into words: what is shown before training, a line each, in order."""
     rows, classes, targets = summary["rows"], summary["classes"], summary["targets"]
     parts = ", ".join(f"{split} {count:,}" for split, count in rows.items())
     kind: str = summary["kind"]
-    predicts = QUESTIONS.get(kind, kind).format(n=len(classes))
+    known = problems().get(kind)
+    predicts = kind if known is None else known.predicts.format(n=len(classes))
     named = [f"{label} ({count:,})" for label, count in classes.items()] or list(targets)
     missing = [f"{column} ({count:,})" for column, count in summary["missing_by_column"].items()]
     told = {

@@ -1,6 +1,6 @@
-"""What is to be told of each example, as `Dataset` stores it: numbers, classes or labels out of what was found.
+"""What is to be predicted of each example, as `Dataset` stores it: numbers, classes or labels out of what was found.
 
-Each reader takes what was found and the kind that is asked for, and refuses with one sentence what does not suit it.
+Each reader takes what was found and the problem's name, and refuses with one sentence what does not suit it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from searchkit.data.splits import quantile_strata
 
 
 def given_target(found: RawDataset, kind: str) -> np.ndarray:
-    """(n,) or (n, n_targets), one row an example. Raises BadInput."""
+    """The target as it was found, one row an example: (n,) or (n, n_targets).
+
+    Raises:
+        BadInput: there is none, it has another shape or length, or a value is not finite.
+    """
     target, where = found.target, found.where
     if target is None:
         raise BadInput(f"{where} has no target, which {kind} needs; add y, or ask for --kind reconstruction.")
@@ -34,7 +38,11 @@ def given_target(found: RawDataset, kind: str) -> np.ndarray:
 
 
 def read_values(found: RawDataset, kind: str) -> Target:
-    """(n, n_targets) float32. Raises BadInput."""
+    """Read numbers: (n, n_targets) float32.
+
+    Raises:
+        BadInput: a value is no number or too large, or all are the same.
+    """
     target = given_target(found, kind)
     if target.dtype.kind not in "biuf":
         word = next(str(value) for value in target.reshape(-1) if not is_number(value))
@@ -54,7 +62,11 @@ def read_values(found: RawDataset, kind: str) -> Target:
 
 
 def read_labels(found: RawDataset, kind: str) -> Target:
-    """(n, n_labels) float32 of 0 and 1. Raises BadInput."""
+    """Read labels, any number of them an example: (n, n_labels) float32 of 0 and 1, and their names.
+
+    Raises:
+        BadInput: the target has another shape or other values.
+    """
     target = given_target(found, kind)
     if target.ndim != 2 or not is_binary(target):
         raise BadInput(
@@ -65,7 +77,11 @@ def read_labels(found: RawDataset, kind: str) -> Target:
 
 
 def read_classes(found: RawDataset, kind: str) -> Target:
-    """(n,) int64 indices, and the names of the classes. Raises BadInput."""
+    """Read classes: (n,) int64 indices, and their names.
+
+    Raises:
+        BadInput: there is one class only, or almost as many as rows, or a value is a fraction.
+    """
     target = given_target(found, kind)
     if target.ndim == 2 and target.shape[1] > 1:
         if not is_binary(target) or not (target.sum(axis=1) == 1).all():
@@ -97,7 +113,11 @@ def read_classes(found: RawDataset, kind: str) -> Target:
 
 
 def require_known(data: Dataset, found: RawDataset, source: Source) -> Dataset:
-    """The same. Raises BadInput where train lacks a class that val or test has, or has but one."""
+    """Check that train has every class of val and test, and two at least; the data stay as they are.
+
+    Raises:
+        BadInput: a class is missing.
+    """
     assert data.target is not None
     target, labels, rows = data.target, data.labels, data.rows
     trained = np.unique(target[rows["train"]])
@@ -117,10 +137,12 @@ def require_known(data: Dataset, found: RawDataset, source: Source) -> Dataset:
 
 
 def is_binary(target: np.ndarray) -> bool:
+    """Whether all numbers are 0 or 1; False for words."""
     return target.dtype.kind in "biuf" and bool(np.isin(target, (0, 1)).all())
 
 
 def is_number(value: object) -> bool:
+    """Whether a value reads as a number, also if it is text."""
     try:
         float(str(value))
     except ValueError:
@@ -129,4 +151,5 @@ def is_number(value: object) -> bool:
 
 
 def count_rows(n: int) -> str:
+    """Say how many rows there are: "1 row", "1,797 rows"."""
     return "1 row" if n == 1 else f"{n:,} rows"

@@ -30,6 +30,8 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 class Tokenizer:
+    """Applies a tokenizer, given as plain JSON in the form above."""
+
     def __init__(self, plain: dict[str, Any]) -> None:
         self.tokens: list[str] = plain["tokens"]
         self.steps = int(plain["steps"])
@@ -43,6 +45,7 @@ class Tokenizer:
         self._pieces: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
+        """The token numbers of a text; 0 for what has no token."""
         text = self.prefix + (text.lower() if self.lowercase else text)
         if self.words or not self.merged:
             return [self.numbers.get(token, 0) for token in (WORDS.findall(text) if self.words else text)]
@@ -54,6 +57,7 @@ class Tokenizer:
         return found
 
     def decode(self, numbers: Iterable[int]) -> str:
+        """The text of token numbers; a replacement character for 0."""
         return (" " if self.words else "").join(self.tokens[number] if number else UNKNOWN for number in numbers)
 
     def characters(self) -> list[int]:
@@ -84,4 +88,5 @@ def merge_pair(numbers: list[int], pair: tuple[int, int], new: int) -> list[int]
 
 
 def load(path: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json file."""
     return Tokenizer(json.loads(path.read_text(encoding="utf-8")))

@@ -10,8 +10,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 @dataclass(frozen=True)
 class Cut:
-    """How examples are cut from the stream. targets: the channels that are forecast. ends: the rows at which train, val
-    and test end. times: what was found of them, in words.
+    """How examples are cut from one stream of T rows.
+
+    Attributes:
+        window: Steps that the network sees.
+        horizon: Steps that it answers.
+        targets: The channels that are forecast.
+        ends: The rows at which train, val and test end.
+        times: What was found of the times, in words.
     """
 
     window: int
@@ -21,11 +27,11 @@ class Cut:
     times: str = ""
 
     def windows(self, stream: np.ndarray) -> np.ndarray:
-        """(T, …) -> a view (T − window + 1, …, window) of all windows, by the row at which each begins."""
+        """View all windows of a stream (T, …): (T − window + 1, …, window), by the row at which each begins."""
         return sliding_window_view(stream, self.window, axis=0)
 
     def futures(self, stream: np.ndarray) -> np.ndarray:
-        """(T, …) -> a view (T − window − horizon + 1, …, horizon) of what comes after each window."""
+        """View what comes after each window of a stream (T, …): (T − window − horizon + 1, …, horizon)."""
         return sliding_window_view(stream[self.window :], self.horizon, axis=0)
 
     def rows(self) -> dict[str, np.ndarray]:

@@ -12,7 +12,6 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -28,7 +27,6 @@ from searchkit.evaluation.evidence_file import FILE, FORMAT, read_evidence
 from searchkit.evaluation.statistics import (
     CONFIDENCE,
     RESAMPLES,
-    PredictionType,
     agreement,
     is_binary,
     mcnemar,
@@ -37,6 +35,8 @@ from searchkit.evaluation.statistics import (
 )
 from searchkit.run import Run
 from searchkit.tasks.modalities.image import channel_order as picture_layout
+from searchkit.tasks.predictions import Prediction
+from searchkit.tasks.registry import problem_named
 
 PICTURED = 12  # examples that are shown where the answers are pictures
 PICTURE_SIDE = 64  # pixels, at most
@@ -72,7 +72,7 @@ def collect(
     order = [fp32.id, *(artifact.id for artifact in models if artifact.id != fp32.id)]
     paths = {artifact.id: ctx.model_path(artifact) for artifact in models}
     latency = measure.latency({id: paths[id] for id in order}, example)
-    kind = _kind(ctx.task, scored[fp32.id])
+    prediction = problem_named(ctx.task.problem).prediction
     groups = ctx.task.groups("test") if isinstance(ctx.task, Grouped) else None
     rows = []
     for artifact in models:
@@ -87,7 +87,7 @@ def collect(
                 "metrics": scored[artifact.id].metrics | own,
                 "val": artifact.metrics,
                 **_compare(
-                    goal, kind, scored[artifact.id], scored[fp32.id], derive_seed(ctx.seed, artifact.id), groups
+                    goal, prediction, scored[artifact.id], scored[fp32.id], derive_seed(ctx.seed, artifact.id), groups
                 ),
                 "params": network.metrics["params"],
                 "macs": network.metrics["macs"],
@@ -106,7 +106,8 @@ def collect(
         "n": ctx.task.n_examples("test"),
         "groups": None if groups is None else len(np.unique(groups)),
         "goal": goal,
-        "kind": kind,
+        "kind": prediction.name,
+        "prediction": prediction.words(),
         "labels": ctx.task.labels,
         "confidence": CONFIDENCE,
         "resamples": RESAMPLES,
@@ -118,7 +119,7 @@ def collect(
             {"name": name, **_rival(goal, own, scored[chosen.id], derive_seed(ctx.seed, name), groups)}
             for name, own in beside.items()
         ],
-        "errors": errors(kind, scored[chosen.id], beside=beside),
+        "errors": prediction.errors(scored[chosen.id], beside),
         "pictures": pictures(ctx.task, scored[fp32.id], scored[chosen.id]),
     }
     run.write_json(FILE, found)
@@ -126,14 +127,14 @@ def collect(
 
 
 def _compare(
-    goal: Goal, kind: PredictionType, own: Evaluation, reference: Evaluation, seed: int, groups: np.ndarray | None
+    goal: Goal, prediction: Prediction, own: Evaluation, reference: Evaluation, seed: int, groups: np.ndarray | None
 ) -> dict[str, JSON]:
-    binary = is_binary(own.scores) and is_binary(reference.scores)
+    binary = prediction.right_or_wrong and is_binary(own.scores) and is_binary(reference.scores)
     return {
         "metric": metric_interval(goal, own.scores, seed=seed, groups=groups),
         "difference": paired_difference(goal, own.scores, reference.scores, seed=seed, groups=groups),
-        "mcnemar": mcnemar(own.scores == 1.0, reference.scores == 1.0) if kind == "classes" and binary else None,
-        "agreement": agreement(own.decisions, reference.decisions, kind, targets=own.targets, groups=groups),
+        "mcnemar": mcnemar(own.scores == 1.0, reference.scores == 1.0) if binary else None,
+        "agreement": agreement(own.decisions, reference.decisions, prediction, targets=own.targets, groups=groups),
     }
 
 
@@ -144,52 +145,6 @@ def _rival(goal: Goal, own: Evaluation, chosen: Evaluation, seed: int, groups: n
         "metric": metric_interval(goal, own.scores, seed=seed, groups=groups),
         "difference": paired_difference(goal, chosen.scores, own.scores, seed=seed, groups=groups),
     }
-
-
-def _kind(task: Task, evaluation: Evaluation) -> PredictionType:
-    if task.spec.forecasts:
-        return "forecast"
-    if task.spec.acts:
-        return "actions"
-    if task.spec.generates:
-        return "generation"
-    if evaluation.decisions.dtype.kind not in "iub":
-        return "reconstruction" if task.spec.reconstructs else "values"
-    return "steps" if task.spec.by_step else "classes"
-
-
-def errors(
-    kind: PredictionType,
-    evaluation: Evaluation,
-    *,
-    points: int = 400,
-    beside: Mapping[str, Evaluation] = MappingProxyType({}),
-) -> dict[str, JSON]:
-    """What a picture of the errors needs, as plain data.
-
-    One class an example: "confusion", rows the truth. Several labels: "labels", counts by label. values: "points",
-    (truth, predicted) of each target, thinned evenly. forecast: "by_step", the mean squared error of each step to come,
-    by name, of the file and of what stands beside it. The others: "histogram" of the scores, and its "edges".
-    """
-    truth, given = evaluation.targets, evaluation.decisions
-    if kind == "classes" and truth.ndim == 1:
-        size = int(max(truth.max(), given.max())) + 1
-        table = np.zeros((size, size), dtype=np.int64)
-        answered = given >= 0  # −1: the answer was not a number
-        np.add.at(table, (truth[answered].astype(np.int64), given[answered].astype(np.int64)), 1)
-        return {"confusion": table.tolist(), "unanswered": int(np.sum(~answered))}
-    if kind == "classes":
-        yes, said = truth.astype(bool), given.astype(bool)
-        cells = {"hit": yes & said, "missed": yes & ~said, "false_alarm": ~yes & said}
-        return {"labels": {name: cell.sum(axis=0).tolist() for name, cell in cells.items()}}
-    if kind == "values":
-        rows = np.unique(np.linspace(0, len(truth) - 1, min(points, len(truth))).astype(int))
-        pairs = np.stack([truth.reshape(len(truth), -1)[rows], given.reshape(len(given), -1)[rows]], axis=-1)
-        return {"points": [[[float(f"{v:.6g}") for v in pair] for pair in target] for target in pairs.swapaxes(0, 1)]}
-    if kind == "forecast":
-        return {"by_step": {name: _by_step(one) for name, one in {"the network": evaluation, **beside}.items()}}
-    counts, edges = np.histogram(evaluation.scores, bins=min(30, max(5, len(evaluation.scores) // 10)))
-    return {"histogram": counts.tolist(), "edges": edges.tolist()}
 
 
 def pictures(task: Task, fp32: Evaluation, shipped: Evaluation) -> JSON:
@@ -226,12 +181,6 @@ def _as_bytes(values: np.ndarray, least: float, most: float) -> np.ndarray:
     values = values[:, ::step, ::step, : 3 if values.shape[3] >= 3 else 1]
     share = (np.nan_to_num(values.astype(np.float64), nan=least) - least) / max(most - least, 1e-300)
     return np.ascontiguousarray(np.round(255 * share.clip(0, 1)).astype(np.uint8))
-
-
-def _by_step(evaluation: Evaluation) -> list[float]:
-    """(H,) of answers (n, K, H)."""
-    error = np.square(evaluation.decisions - evaluation.targets, dtype=np.float64)
-    return [float(f"{value:.6g}") for value in error.mean(axis=(0, 1))]
 
 
 def _score(ctx: Context, artifact: Artifact, sha256: str) -> Evaluation:

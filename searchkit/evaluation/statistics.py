@@ -13,18 +13,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 
 from searchkit.core.goal import Goal
-from searchkit.tasks.metrics import errors_to_nearest
+from searchkit.tasks.predictions import Prediction
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 FEW = 10  # discordant pairs; below this the bootstrap of a difference of shares is too narrow
-
-PredictionType = Literal["classes", "steps", "values", "forecast", "reconstruction", "generation", "actions"]
 
 _NORMAL = NormalDist()
 _Z = _NORMAL.inv_cdf(0.5 + CONFIDENCE / 2)
@@ -222,41 +219,24 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
 def agreement(
     decisions_a: np.ndarray,
     decisions_b: np.ndarray,
-    kind: PredictionType,
+    prediction: Prediction,
     *,
     targets: np.ndarray,
     groups: np.ndarray | None = None,
 ) -> Interval:
-    """The share of examples that model a answers as b, the reference, does, with Wilson's interval. (n,) or (n, …).
+    """The share of examples that model a answers as b, the reference, does. decisions, targets: (n,) or (n, …).
 
-    classes, actions: the same (several labels: all the same). steps, (n, L): the share of steps with the same class,
-    and its bootstrap interval over examples, for the steps of one are not independent; where the target is −1 there is
-    no step. reconstruction: the two differ, root mean square over the example's values, by no more than b errs, root
-    mean square over the split: by less than what is wrong with b anyhow. generation: as reconstruction, the error of
-    b's answer being its distance to the nearest of all targets. values, forecast: as reconstruction, each difference in
-    the unit of b's error on its own target, or step. groups: as in `metric_interval`; where all examples are alike in
-    this, Wilson's interval of as many as there are groups.
+    The prediction says when an example is answered alike. Yes or no gives Wilson's interval; a share of each example,
+    of which the parts are not independent, the bootstrap's over examples. groups: as in `metric_interval`; where all
+    examples are alike in this, Wilson's interval of as many as there are groups.
     """
     a, b = np.asarray(decisions_a), np.asarray(decisions_b)
     if a.shape != b.shape:
         raise ValueError(f"decisions over the same examples have one shape: {a.shape} against {b.shape}")
-    n = len(a)
-    if kind == "steps":
-        there = np.asarray(targets).reshape(n, -1) >= 0
-        shares = ((a == b).reshape(n, -1) & there).sum(axis=1) / there.sum(axis=1)
-        low, high = _bca(shares, 0, groups)
-        return Interval(float(shares.mean()), low, high, _named("bca", groups), n)
-    if kind in ("classes", "actions"):
-        alike = np.all((a == b).reshape(n, -1), axis=1)
-    else:
-        gap = np.square(a - b, dtype=np.float64).reshape(n, -1)
-        if kind == "generation":
-            error = errors_to_nearest(b, np.asarray(targets))
-        else:
-            error = np.square(b - np.asarray(targets), dtype=np.float64).reshape(n, -1)
-        allowed = error.mean(axis=0 if kind in ("values", "forecast") else None)
-        # a reference without error allows no difference, and none is 0 of it
-        alike = np.mean(gap / np.maximum(allowed, 1e-100), axis=1) <= 1
+    n, alike = len(a), prediction.alike(a, b, np.asarray(targets))
+    if alike.dtype != bool:
+        low, high = _bca(alike, 0, groups)
+        return Interval(float(alike.mean()), low, high, _named("bca", groups), n)
     if groups is not None:
         n_groups = len(np.unique(groups))
         if alike.all() or not alike.any():

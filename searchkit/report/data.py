@@ -22,6 +22,7 @@ from searchkit.search.results import history, importances, random_so_far, search
 from searchkit.stages import recipes
 from searchkit.stages.export import DIGEST
 from searchkit.stages.pipeline import SKIPPED
+from searchkit.tasks.predictions import words_of
 
 SCHEMA_VERSION = 1
 
@@ -52,7 +53,8 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
         "question": question,
         "command": reproducing([redacted(word) for word in asked["command"]]),
         "evidence": evidence
-        and {k: evidence.get(k) for k in ("split", "n", "confidence", "resamples", "kind", "groups")},
+        and {k: evidence.get(k) for k in ("split", "n", "confidence", "resamples", "kind", "groups")}
+        | {"prediction": evidence.get("prediction") or words_of(evidence["kind"])},
         "labels": evidence["labels"] if evidence else [],
         "stages": rows,
         "rivals": evidence.get("rivals", []) if evidence else [],

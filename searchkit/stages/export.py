@@ -31,6 +31,8 @@ from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.core.task import Calibrated, HasBundleFiles
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.parity import Parity, parity
+from searchkit.tasks.bundle_files import metric_script
+from searchkit.tasks.registry import problem_named
 
 if TYPE_CHECKING:
     from searchkit.context import Context
@@ -71,6 +73,7 @@ class Export:
             manifest["calibration"] = ctx.task.calibrate(OnnxPredictor(model))
         # The artifact comes last: what is killed before it is done again, bundle and all.
         equipment = ctx.task.bundle_files() if isinstance(ctx.task, HasBundleFiles) else {}
+        equipment = {**equipment, **metric_script(problem_named(ctx.task.problem))}
         whole = write_bundle(
             ctx.run.bundle, model=model, fp32=fp32, manifest=manifest, golden=golden, equipment=equipment
         )

@@ -1,4 +1,4 @@
-"""ArrayTask: supervised learning on examples that lie in memory, a modality and a kind put together.
+"""ArrayTask: supervised learning on examples that lie in memory, a modality and a problem put together.
 
 The training split goes to the device once, in its compact type, and is sliced there: on small networks a DataLoader
 costs more than the network.
@@ -39,17 +39,24 @@ INSPECTED = 10_000
 
 
 class ArrayTask:
-    """Implements `types.Task`. Raises BadInput where the modality and the kind do not go together."""
+    """Implements `searchkit.core.task.Task` for checked and split data.
+
+    Raises:
+        BadInput: the modality and the problem do not go together.
+    """
 
     def __init__(self, data: Dataset) -> None:
         self.data = data
         self.name = data.name
+        self.problem = data.kind
         self.labels = data.labels
         self._modality = modality_named(data.modality)
         self._preprocessor = self._modality.preprocessor(data).eval()
         self.inputs = self._modality.ports(data)
         ports = self._model_ports()
-        self._kind = problem_named(data.kind).make(data, self._modality, self._preprocessor, ports[0])
+        make = problem_named(data.kind).make
+        assert make is not None, f"{data.kind} has a task of its own"
+        self._kind = make(data, self._modality, self._preprocessor, ports[0])
         self.goal = self._kind.goal
         self.answers: tuple[TensorSpec, ...] = (self._kind.answers,)
         self.spec = DataSpec(
@@ -69,25 +76,43 @@ class ArrayTask:
 
     @property
     def fingerprint(self) -> str:
+        """The digest of all values and splits, by which a run knows its data again."""
         return self.data.fingerprint()
 
     def preprocessor(self) -> nn.Module:
+        """Copy the modality's module from raw to model inputs, on the CPU."""
         return copy.deepcopy(self._preprocessor).cpu()
 
     def postprocessor(self) -> nn.Module:
+        """Make the problem's module from the network's output to answers."""
         return self._kind.postprocessor()
 
     def n_examples(self, split: Split) -> int:
+        """Count the examples of a split."""
         return len(self.data.rows[split])
 
     def splits(self) -> Arrays:
+        """Row indices by split, ascending, in the order of the source."""
         return dict(self.data.rows)
 
     def raw(self, split: Split) -> Arrays:
+        """Raw inputs of a split by port name, laid out as the ports say."""
         return batching.take(self.inputs, self.data.inputs, self.data.rows[split])
 
     def batches(self, split: Split, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
-        """Raises BadInput on an augmentation that the data do not have, Infeasible on mixed tokens."""
+        """Draw one epoch of train, shuffled, augmented and mixed as `training` says, or val in order and as it is.
+
+        Args:
+            split: "train" or "val".
+            training: Its batch size, augmentations, mixup and label smoothing are used.
+            seed: By which train is shuffled and augmented.
+            device: Where the tensors are.
+
+        Raises:
+            BadInput: an augmentation is asked for that such data do not have.
+            Infeasible: inputs are to be mixed that cannot be.
+            ValueError: test is asked for, which only `evaluate` reads.
+        """
         if split == "test":
             raise ValueError("batches gives train and val; test is read by evaluate, for the evidence alone")
         return self._train(training, seed, device) if split == "train" else self._val(training, device)
@@ -111,8 +136,10 @@ class ArrayTask:
             yield Batch(inputs, target)
 
     def _shuffled(self, size: int, generator: Generator, device: str) -> list[Tensor]:
-        """The rows of train in batches, in an order drawn by the generator. Where rows differ in length, a batch holds
-        those of like lengths. None has one example, where there are more: batch norm cannot train on it.
+        """The rows of train in batches, in an order drawn by the generator.
+
+        If rows differ in length, a batch holds those of similar lengths. No batch has one example unless train has no
+        more: batch norm cannot train on it.
         """
         order = torch.randperm(self.n_examples("train"), generator=generator, device=device)
         if (lengths := self._lengths(device)) is None:
@@ -211,6 +238,7 @@ class ArrayTask:
         )
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Compute the problem's loss of a batch, with the network's own penalty if it has one: a scalar."""
         output = model(*batch.inputs)
         loss = self._kind.loss(output, batch.target)
         if isinstance(model, HasAuxLoss):
@@ -218,23 +246,26 @@ class ArrayTask:
         return loss
 
     def distillation_loss(self, student: nn.Module, teacher: nn.Module, batch: Batch, *, temperature: float) -> Tensor:
+        """Compare a student with its teacher on a batch: a scalar, least if they answer alike."""
         with torch.no_grad():
             wanted = teacher(*batch.inputs)
         return self._kind.distillation_loss(student(*batch.inputs), wanted, temperature)
 
     def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
+        """Train in place by the general loop, see `searchkit.train.fit`."""
         from searchkit import train
 
         return train.fit(model, self, plan, state)
 
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
+        """Score a predictor on a split by its first answer."""
         raw = self.raw(split)
         answers = predict(raw)[self.answers[0].name]
         truth = raw[self.data.main] if self.data.target is None else self.data.target_of(split)
         return self._kind.score(answers, truth)
 
     def inspect(self, model: nn.Module, split: Split) -> dict[str, float]:
-        """See `HasModelMetrics`: the bound of a VAE that rebuilds its very input."""
+        """See `HasModelMetrics`: the evidence bound of a VAE that rebuilds its very input, in nats an example."""
         if not (self.spec.reconstructs and self.data.target is None and isinstance(model, Variational)):
             return {}
         from searchkit.tasks.problems.reconstruction import elbo
@@ -249,6 +280,7 @@ class ArrayTask:
         return self._scale(tuple(torch.from_numpy(raw[port.name]) for port in self.inputs))[0]
 
     def summary(self) -> dict[str, JSON]:
+        """Count what was found, see `searchkit.data.summary`."""
         return summarise(self.data, self.inputs) | {"goal": self.goal.metric, "fingerprint": self.fingerprint}
 
     def bundle_files(self) -> dict[str, str]:
@@ -256,6 +288,7 @@ class ArrayTask:
         return {} if self.data.tokenizer is None else for_text(self.data, "run_lines.py")
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        """Take apart into plain JSON and arrays; `unpack` of this module, or of a subclass's own, is the inverse."""
         words, arrays = self.data.pack()
         return {"module": "arrays", **words}, arrays
 
@@ -264,13 +297,14 @@ TASKS = {OTHERWISE: ArrayTask}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ArrayTask:
+    """Rebuild a packed task."""
     return ArrayTask(Dataset.unpack(config, arrays))
 
 
 def _mix(
     inputs: tuple[Tensor, ...], target: Tensor, share: float, generator: Generator
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """mixup (Zhang et al. 2018, arXiv:1710.09412) of each example with another of the batch; the longer length."""
+    """Mixup (Zhang et al. 2018, arXiv:1710.09412) of each example with another of the batch; the longer length."""
     other = torch.randperm(len(target), generator=generator, device=target.device)
     x, *lengths = inputs
     longer = tuple(torch.maximum(values, values[other]) for values in lengths)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
 from searchkit.data.dataset import Dataset
+from searchkit.tasks.protocols import ProblemSpec
 
 FOLDER = Path(__file__).parent
 
@@ -14,13 +16,20 @@ SHARED = {"tokenizer.py": FOLDER.parent / "data" / "tokenizer.py", "decoding.py"
 
 
 def script(name: str) -> str:
-    """One that is written for bundles alone."""
+    """Read a script that is written for bundles alone."""
     return (FOLDER / "bundle" / name).read_text(encoding="utf-8")
 
 
 def for_text(data: Dataset, run: str, *beside: str) -> dict[str, str]:
-    """Files for a bundle that takes text (see `HasBundleFiles`): the tokenizer, the code that applies it, a run.py that
-    takes text, and the SHARED modules that it imports.
+    """Collect the files for a bundle that takes text, see `HasBundleFiles`.
+
+    Args:
+        data: With a tokenizer.
+        run: The script that becomes run.py.
+        beside: Names of SHARED modules that it imports beside tokenizer.py.
+
+    Returns:
+        File name to text: the tokenizer, the code that applies it, and run.py.
     """
     modules = {name: SHARED[name].read_text(encoding="utf-8") for name in ("tokenizer.py", *beside)}
     return {
@@ -28,3 +37,23 @@ def for_text(data: Dataset, run: str, *beside: str) -> dict[str, str]:
         "run.py": script(run),
         **modules,
     }
+
+
+_METRIC = '''"""The metric of this model: verify.py calls it with the answers by name, the targets and the labels."""
+from __future__ import annotations
+
+import numpy as np
+
+
+'''
+
+
+def metric_script(problem: ProblemSpec) -> dict[str, str]:
+    """Write metric.py: the very function that the problem computes its metric with.
+
+    Returns:
+        The file's name to its text; nothing if verify.py knows the metric.
+    """
+    if problem.metric is None:
+        return {}
+    return {"metric.py": f"{_METRIC}{inspect.getsource(problem.metric)}\n\nmetric = {problem.metric.__name__}\n"}

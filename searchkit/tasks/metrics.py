@@ -6,10 +6,17 @@ import numpy as np
 
 
 def roc_auc(targets: np.ndarray, answers: np.ndarray) -> float:
-    """How often an example of a class gets a higher probability of it than one of another class, a tie counting half;
-    the mean over the classes of which there are examples and others (one against the rest: Fawcett 2006).
+    """The area under the ROC curve, the mean over the classes (one against the rest: Fawcett 2006).
 
-    targets: (n,) class indices. answers: (n, n_classes); what is no number ranks lowest. .5 for a single class.
+    It is how often an example of a class gets a higher probability of it than one of another class, a tie counting
+    half. Classes without examples, or without others, are left out.
+
+    Args:
+        targets: (n,) class indices.
+        answers: (n, n_classes); what is no number ranks lowest.
+
+    Returns:
+        From 0 to 1; .5 for a single class.
     """
     ranked = np.where(np.isfinite(answers), answers.astype(np.float64), -np.inf)
     areas = []
@@ -24,13 +31,18 @@ def roc_auc(targets: np.ndarray, answers: np.ndarray) -> float:
 
 
 def roc_components(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(n,) one number an example: their mean is the area under the ROC curve, and the variance of that mean is the
-    area's by DeLong, DeLong & Clarke-Pearson 1988, so that what holds of means (intervals, comparisons in pairs) holds
-    of the area.
+    """One number an example whose mean is the area under the ROC curve (DeLong, DeLong & Clarke-Pearson 1988).
 
-    An example's share in the area is how much of the other side it stands on the right side of, a tie counting half;
-    its distance from the area weighs by how few of its own side there are. positive: (n,) bool. scores: (n,), higher
-    where positive is more likely. .5 each where one side is empty.
+    The variance of that mean is the area's, so that what holds of means (intervals, comparisons in pairs) holds of the
+    area. An example's share in the area is how much of the other side it stands on the right side of, a tie counting
+    half; its distance from the area weighs by how few of its own side there are.
+
+    Args:
+        positive: (n,) bool.
+        scores: (n,), higher if positive is more likely.
+
+    Returns:
+        (n,) float64; .5 each if one side is empty.
     """
     sides = (positive, ~positive)
     if not all(side.any() for side in sides):
@@ -47,13 +59,18 @@ def roc_components(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def macro_f1(targets: np.ndarray, decisions: np.ndarray) -> float:
-    """The mean of F1 = 2TP / (2TP + FP + FN) over the classes that targets or decisions name. (n,) each."""
+    """The mean of F1 = 2TP / (2TP + FP + FN) over the classes that targets or decisions, (n,) each, name."""
     classes = np.unique(np.concatenate([targets, decisions]))
     return float(np.mean([_f1(targets == k, decisions == k) for k in classes]))
 
 
 def macro_f1_labels(targets: np.ndarray, decisions: np.ndarray) -> float:
-    """The mean over labels of F1; 0 for a label that is neither given nor decided. (n, n_labels) of 0 and 1 each."""
+    """The mean over labels of F1; 0 for a label that is neither given nor decided.
+
+    Args:
+        targets: (n, n_labels) of 0 and 1.
+        decisions: The same.
+    """
     return float(np.mean([_f1(t == 1, d == 1) for t, d in zip(targets.T, decisions.T, strict=True)]))
 
 
@@ -64,8 +81,13 @@ def _f1(targets: np.ndarray, decisions: np.ndarray) -> float:
 
 
 def r2(targets: np.ndarray, values: np.ndarray) -> float:
-    """1 less the share of variance left over, averaged over targets; a constant target counts 0, or 1 where it is met.
-    (n, n_targets) each.
+    """1 less the share of variance left over, averaged over targets.
+
+    A constant target counts 0, or 1 if it is met.
+
+    Args:
+        targets: (n, n_targets).
+        values: The same.
     """
     left = ((targets - values) ** 2).sum(axis=0)
     total = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)

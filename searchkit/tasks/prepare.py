@@ -1,4 +1,4 @@
-"""From what was found to a task: guess the modality and the kind, check, split. Every refusal is one sentence."""
+"""From what was found to a task: guess the modality and the problem, check, split. Each refusal is one sentence."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from searchkit.data.dataset import Dataset, RawDataset
 from searchkit.data.sizes import MIN_ROWS
 from searchkit.data.source import Source
 from searchkit.data.splits import split_rows
-from searchkit.data.targets import count_rows, is_binary
-from searchkit.tasks.registry import modality_named, problem_named, task_class
-
-MAX_GUESSED_CLASSES = 20  # distinct whole numbers in a column of a table, above which it is a quantity
+from searchkit.data.targets import count_rows
+from searchkit.tasks.registry import modality_named, problem_named, problem_specs, task_class
 
 
 def make_task(found: RawDataset, source: Source) -> Task:
-    """Raises BadInput."""
+    """Make the task of what was found, as the user asked for it.
+
+    Raises:
+        BadInput: it cannot be used for that.
+    """
     kind = source.kind or found.kind
     source.require_suits(kind, found.where)
     if kind is not None and (whole := problem_named(kind).whole) is not None:
@@ -47,7 +49,14 @@ def make_task(found: RawDataset, source: Source) -> Task:
 
 
 def arranged(found: RawDataset, source: Source) -> tuple[str, Arrays]:
-    """The name of the modality, and the inputs as it lays them out. Raises BadInput."""
+    """Choose the modality, and lay the inputs out as it does.
+
+    Returns:
+        The modality's name, and the inputs by port name.
+
+    Raises:
+        BadInput: there are too few examples, or they do not suit the modality.
+    """
     if len(found.x) < MIN_ROWS:
         raise BadInput(
             f"{found.where} has {count_rows(len(found.x))}; at least {MIN_ROWS} are needed for train, val and test."
@@ -62,7 +71,11 @@ def arranged(found: RawDataset, source: Source) -> tuple[str, Arrays]:
 
 
 def require_rows(rows: dict[str, np.ndarray], found: RawDataset) -> None:
-    """Raises BadInput where a split is empty, or nothing is left to train on."""
+    """Check that no split is empty and two rows are left to train on.
+
+    Raises:
+        BadInput: they are not.
+    """
     for split, chosen in rows.items():
         if len(chosen) == 0:
             raise BadInput(f"The {split} split of {found.where} would be empty; give more rows, several of each class.")
@@ -71,7 +84,11 @@ def require_rows(rows: dict[str, np.ndarray], found: RawDataset) -> None:
 
 
 def choose_modality(found: RawDataset, source: Source) -> str:
-    """As the user said, else as the source is known to be, else by the shape; with the features that were asked for."""
+    """Take the modality that the user names, else that of the source, else that of the shape.
+
+    Raises:
+        BadInput: the features that were asked for do not go with it.
+    """
     name = source.modality or found.modality or guess_modality(found)
     if source.features in (None, "raw"):
         if found.rate and name != "series":
@@ -90,8 +107,13 @@ def choose_modality(found: RawDataset, source: Source) -> str:
 
 
 def guess_modality(found: RawDataset) -> str:
-    """By the number of axes: 2 tabular, 3 a grey picture where uint8 and a series otherwise, 4 a picture, 5 voxels.
-    Voxels of one channel have 4 axes too, and are so by request.
+    """Tell the modality by the number of axes.
+
+    2 are a table, 3 a grey picture if uint8 and a series otherwise, 4 a picture, 5 voxels. Voxels of one channel have
+    4 axes too, and have to be asked for.
+
+    Raises:
+        BadInput: there are fewer axes, or more.
     """
     axes = found.x.ndim
     if axes == 2:
@@ -109,13 +131,6 @@ def guess_modality(found: RawDataset) -> str:
 
 
 def guess_kind(found: RawDataset) -> str:
-    target = found.target
-    if target is None:
-        return "reconstruction"
-    if target.ndim == 2 and target.shape[1] > 1:
-        return "multilabel" if is_binary(target) else "regression"
-    if target.dtype.kind == "f":
-        return "regression"
-    if found.columns and target.dtype.kind in "iu" and len(np.unique(target)) > MAX_GUESSED_CLASSES:
-        return "regression"
-    return "classification"
+    """Name the first problem, by priority, that recognizes the data as its own."""
+    asked = sorted(problem_specs().items(), key=lambda item: item[1].priority)
+    return next(name for name, spec in asked if spec.recognizes is not None and spec.recognizes(found))

@@ -27,6 +27,7 @@ from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON
 from searchkit.core.task import Task
 from searchkit.data.dataset import Dataset
+from searchkit.data.problems import problems as declared_problems
 from searchkit.data.source import Source
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
@@ -38,8 +39,9 @@ OTHERWISE = "otherwise"
 
 @cache
 def _modules() -> dict[str, str]:
-    """The last part of a module's name to its full name, for every module below this folder; scripts that bundles
-    carry are no modules. The last parts are unique, because a packed task names its module by it.
+    """The last part of a module's name to its full name, for every module below this folder.
+
+    Scripts that bundles carry are no modules. The last parts are unique, because a packed task names its module by it.
     """
     found: dict[str, str] = {}
     for file in sorted(FOLDER.rglob("*.py")):
@@ -90,6 +92,11 @@ def names() -> dict[str, str]:
     return {name: description for name, (_, description) in sorted(_literals("EMBEDDED").items())}
 
 
+def problems() -> dict[str, str]:
+    """The problems that a user may ask for: name to a phrase that says what is predicted. Imports no torch."""
+    return {name: info.description for name, info in sorted(declared_problems().items()) if info.selectable}
+
+
 def schemes() -> dict[str, str]:
     """Prefixes that a task's name may have before a colon, and what follows each: a description of one line."""
     return {name: description for name, (_, description) in sorted(_literals("SCHEMES").items())}
@@ -124,7 +131,15 @@ def load(source: Mapping[str, JSON]) -> Task:
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> Task:
-    """Rebuild a packed task: the inverse of `Task.pack`. config["module"] names the module that packed it."""
+    """Rebuild a packed task: the inverse of `Task.pack`.
+
+    Args:
+        config: Its "module" names the module that packed the task.
+        arrays: As `Task.pack` gave them.
+
+    Raises:
+        BadInput: this searchkit has no such module.
+    """
     module = str(config["module"])
     if module not in _modules():
         raise BadInput(
@@ -144,6 +159,11 @@ def modality_named(name: str) -> Modality:
     return modality
 
 
+def problem_specs() -> dict[str, ProblemSpec]:
+    """Every problem by name. Imports their modules, and so torch."""
+    return dict(_offered("PROBLEMS"))
+
+
 def problem_named(name: str) -> ProblemSpec:
     """The problem of this name."""
     problem: ProblemSpec = _offered("PROBLEMS")[name]
@@ -151,7 +171,7 @@ def problem_named(name: str) -> ProblemSpec:
 
 
 def task_class(data: Dataset) -> Callable[[Dataset], Task]:
-    """The problem's own task class; else the modality's; else the general one."""
+    """Choose the task's class: the problem's own, else the modality's, else the general one."""
     tasks = _offered("TASKS")
     own: Callable[[Dataset], Task] = problem_named(data.kind).task or tasks.get(data.modality, tasks[OTHERWISE])
     return own

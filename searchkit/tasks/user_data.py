@@ -9,4 +9,9 @@ from searchkit.tasks.prepare import make_task
 
 
 def load(source: Source) -> Task:
+    """Make a task from a user's own files.
+
+    Raises:
+        BadInput: they cannot be read, or used for what was asked.
+    """
     return make_task(find(source), source)

@@ -209,6 +209,16 @@ def check_pack_round_trip(task: Task) -> None:
     )
 
 
+def check_problem_keeps_its_own_promises(task: Task) -> None:
+    """What the problem guarantees of its tasks, if it has a check of its own."""
+    check = registry.problem_named(task.problem).check
+    if check is not None:
+        try:
+            check(task)
+        except AssertionError as error:
+            raise CheckFailed(str(error)) from error
+
+
 def check_test_is_not_trained_on(task: Task) -> None:
     """`batches` refuses the test split."""
     try:

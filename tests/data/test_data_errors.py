@@ -143,7 +143,7 @@ def unknown_modality(folder: Path) -> Source:
     return archive(folder, x=X, y=Y) | {"modality": "video"}
 
 
-@refused("No kind named 'ranking'", "classification, multilabel, regression, reconstruction")
+@refused("No kind named 'ranking'", "anomaly, classification, denoising, forecasting, generation")
 def unknown_kind(folder: Path) -> Source:
     return archive(folder, x=X, y=Y) | {"kind": "ranking"}
 

@@ -19,6 +19,8 @@ from searchkit.evaluation.evidence import pictures
 from searchkit.evaluation.statistics import agreement, mcnemar, metric_interval, paired_difference, wilson
 from searchkit.run import Run
 from searchkit.stages import quantize
+from searchkit.tasks import predictions
+from searchkit.tasks.predictions import CLASSES, FORECAST, GENERATION, LABELS, RECONSTRUCTION, STEPS, VALUES
 
 ACCURACY = Goal("accuracy", "maximize")
 MSE = Goal("mse", "minimize")
@@ -149,40 +151,40 @@ def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="pairs need"):
         paired_difference(MSE, np.zeros(3), np.zeros(4))
     with pytest.raises(ValueError, match="one shape"):
-        agreement(np.zeros(3), np.zeros(4), "classes", targets=np.zeros(3))
+        agreement(np.zeros(3), np.zeros(4), CLASSES, targets=np.zeros(3))
 
 
 def test_agreement_by_kind():
     targets = np.array([0.0, 10.0, 20.0, 30.0])
     reference = targets + np.array([2.0, -2.0, 2.0, -2.0])  # its root mean squared error is 2
-    near = agreement(reference + np.array([0.0, 1.9, -1.9, 2.1]), reference, "values", targets=targets)
+    near = agreement(reference + np.array([0.0, 1.9, -1.9, 2.1]), reference, VALUES, targets=targets)
     assert near.value == 0.75 and near.low < 0.75 < near.high and near.n == 4
-    assert agreement(np.array([1, 2, 3]), np.array([1, 2, 0]), "classes", targets=np.zeros(3)).value == 2 / 3
+    assert agreement(np.array([1, 2, 3]), np.array([1, 2, 0]), CLASSES, targets=np.zeros(3)).value == 2 / 3
     labels = np.array([[1, 0], [1, 1]])
-    assert agreement(labels, np.array([[1, 0], [1, 0]]), "classes", targets=labels).value == 0.5
+    assert agreement(labels, np.array([[1, 0], [1, 0]]), CLASSES, targets=labels).value == 0.5
     units = np.array([[0.0, 0.0], [1.0, 1000.0]])  # each target in its own unit
-    assert agreement(units + [0.0, 90.0], units, "values", targets=units + [1.0, 100.0]).value == 1.0
-    assert agreement(units + [2.0, 0.0], units, "values", targets=units + [1.0, 100.0]).value == 0.0
+    assert agreement(units + [0.0, 90.0], units, VALUES, targets=units + [1.0, 100.0]).value == 1.0
+    assert agreement(units + [2.0, 0.0], units, VALUES, targets=units + [1.0, 100.0]).value == 0.0
     images = np.random.default_rng(0).random((6, 1, 4, 4))
     drawn, one_pixel = images + 0.1, images + 0.1
     one_pixel[:, 0, 0, 0] += 0.3  # RMS over 16 pixels: .075, and drawn errs by .1
-    assert agreement(one_pixel, drawn, "reconstruction", targets=images).value == 1.0
-    assert agreement(drawn + 0.11, drawn, "reconstruction", targets=images).value == 0.0
-    perfect = agreement(images, images, "reconstruction", targets=images)
-    assert perfect.value == 1.0 and agreement(drawn, images, "reconstruction", targets=images).value == 0.0
+    assert agreement(one_pixel, drawn, RECONSTRUCTION, targets=images).value == 1.0
+    assert agreement(drawn + 0.11, drawn, RECONSTRUCTION, targets=images).value == 0.0
+    perfect = agreement(images, images, RECONSTRUCTION, targets=images)
+    assert perfect.value == 1.0 and agreement(drawn, images, RECONSTRUCTION, targets=images).value == 0.0
     rng = np.random.default_rng(1)  # as good in another way: errors of the same size that have nothing in common
     a, b = (images + 0.1 * rng.standard_normal(images.shape) for _ in range(2))
-    assert agreement(a, b, "reconstruction", targets=images).value == 0.0
+    assert agreement(a, b, RECONSTRUCTION, targets=images).value == 0.0
     mixed = images[[3, 0, 5, 1, 2, 4]]  # made of noise: no truth of its own, so the nearest example is what it errs by
-    assert agreement(one_pixel, drawn, "generation", targets=mixed).value == 1.0
-    assert agreement(drawn + 0.11, drawn, "generation", targets=mixed).value == 0.0
+    assert agreement(one_pixel, drawn, GENERATION, targets=mixed).value == 1.0
+    assert agreement(drawn + 0.11, drawn, GENERATION, targets=mixed).value == 0.0
 
 
 def test_a_step_whose_target_is_minus_one_is_no_step():
     """Of two answers of three steps and one, padded alike, three of four steps agree."""
     targets = np.array([[1, 2, 3], [4, -1, -1]])
     a, b = np.array([[1, 2, 0], [4, -1, -1]]), np.array([[1, 2, 3], [4, -1, -1]])
-    assert agreement(a, b, "steps", targets=targets).value == pytest.approx((2 / 3 + 1) / 2)
+    assert agreement(a, b, STEPS, targets=targets).value == pytest.approx((2 / 3 + 1) / 2)
     one, other = (Evaluation({}, np.zeros(2), decisions, targets) for decisions in (a, b))
     assert quantize.agreement(one, other, pooled=False, by_step=True) == 0.75
 
@@ -200,15 +202,15 @@ def test_intervals_hold_their_estimate(right, seed):
 def test_errors_are_plain_and_complete():
     truth, given = np.array([0, 1, 2, 2, 1]), np.array([0, 2, 2, 2, -1])
     scores = (truth == given).astype(float)
-    found = evidence.errors("classes", Evaluation({}, scores, given, truth))
+    found = CLASSES.errors(Evaluation({}, scores, given, truth), {})
     assert found == {"confusion": [[1, 0, 0], [0, 0, 1], [0, 0, 2]], "unanswered": 1}
     many = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[1, 1], [0, 1], [0, 0]])
-    labels = evidence.errors("classes", Evaluation({}, scores, many[1], many[0]))["labels"]
+    labels = LABELS.errors(Evaluation({}, scores, many[1], many[0]), {})["labels"]
     assert labels == {"hit": [1, 1], "missed": [1, 0], "false_alarm": [0, 1]}
     values = np.linspace(0, 1, 1000)
-    points = evidence.errors("values", Evaluation({}, values, values + 1, values), points=100)["points"]
+    points = predictions.points(Evaluation({}, values, values + 1, values), {}, most=100)["points"]
     assert len(points) == 1 and len(points[0]) == 100 and points[0][0] == [0.0, 1.0] and points[0][-1] == [1.0, 2.0]
-    bins = evidence.errors("reconstruction", Evaluation({}, values, values, values))
+    bins = RECONSTRUCTION.errors(Evaluation({}, values, values, values), {})
     assert sum(bins["histogram"]) == 1000 and len(bins["edges"]) == len(bins["histogram"]) + 1
 
 
@@ -301,8 +303,8 @@ def test_copies_of_an_example_tell_no_more_than_one():
 def test_agreement_of_groups_is_as_sure_as_there_are_groups():
     decisions = np.random.default_rng(0).normal(size=(100, 1, 4))
     groups = np.arange(100) // 10
-    same = agreement(decisions, decisions, "forecast", targets=decisions + 1, groups=groups)
+    same = agreement(decisions, decisions, FORECAST, targets=decisions + 1, groups=groups)
     assert (same.value, same.low, same.method) == (1.0, wilson(10, 10)[0], "wilson of groups")
     moved = decisions + np.where(np.arange(100) < 10, 2.0, 0.0)[:, None, None]
-    part = agreement(moved, decisions, "forecast", targets=decisions + 1, groups=groups)
+    part = agreement(moved, decisions, FORECAST, targets=decisions + 1, groups=groups)
     assert part.value == 0.9 and part.low < 0.8 and part.method == "bca of groups"

@@ -179,14 +179,15 @@ def test_the_threshold_lets_one_normal_val_example_in_twenty_through(line: Simpl
 
 
 def test_decisions_are_compared_as_classes(line: SimpleNamespace) -> None:
-    from searchkit.evaluation.evidence import _kind
+    from searchkit.tasks.registry import problem_named
 
     own, other = (
         line.task.evaluate(OnnxPredictor(line.ctx.model_path(artifact)), "test")
         for artifact in (line.quantized, line.pruned)
     )
-    assert _kind(line.task, own) == "classes"
-    assert agreement(own.decisions, other.decisions, "classes", targets=own.targets).value > 0.9
+    prediction = problem_named(line.task.problem).prediction
+    assert prediction.name == "classes"
+    assert agreement(own.decisions, other.decisions, prediction, targets=own.targets).value > 0.9
     assert own.metrics["recall"] == np.mean(own.decisions[own.targets == 1])
 
 

@@ -23,7 +23,6 @@ from searchkit.core.goal import Evaluation, Goal, Tolerance
 from searchkit.core.serialization import freeze
 from searchkit.core.space_file import load_space
 from searchkit.core.training import FitPlan, Training, TrainState
-from searchkit.evaluation.evidence import errors
 from searchkit.evaluation.statistics import agreement
 from searchkit.onnx.predictor import Deployed, OnnxPredictor, TorchPredictor
 from searchkit.run import Run
@@ -32,6 +31,7 @@ from searchkit.stages.export import Export
 from searchkit.stages.promote import Promote
 from searchkit.stages.quantize import Quantize
 from searchkit.tasks import registry
+from searchkit.tasks.predictions import ACTIONS
 from searchkit.tasks.rl.control import EPISODES, ControlTask, best_actions
 from searchkit.tasks.rl.environments import Environment, ExplorationPolicy
 from searchkit.tasks.rl.replay import DISCOUNT, REPLAYED, TRAINING_SEEDS, Player, Replay
@@ -458,8 +458,8 @@ def test_an_answer_that_is_no_number_is_no_decision_and_is_played_all_the_same(c
 
 def test_agents_agree_where_they_take_the_same_action_and_their_returns_are_drawn() -> None:
     a = Evaluation({}, np.array([500.0, 20.0, 31.0]), np.array([0, 1, 1]), np.zeros(0))
-    found = agreement(a.decisions, np.array([0, 1, 0]), "actions", targets=a.targets)
-    assert found.value == pytest.approx(2 / 3) and sum(errors("actions", a)["histogram"]) == 3
+    found = agreement(a.decisions, np.array([0, 1, 0]), ACTIONS, targets=a.targets)
+    assert found.value == pytest.approx(2 / 3) and sum(ACTIONS.errors(a, {})["histogram"]) == 3
 
 
 def test_a_tolerated_drop_is_a_share_of_the_span(cart: ControlTask) -> None:

@@ -22,10 +22,9 @@ from searchkit.core.task import Grouped, HasBaselines
 from searchkit.core.training import Training
 from searchkit.data.summary import describe
 from searchkit.data.windows import Cut
-from searchkit.evaluation import evidence
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor, deploy
-from searchkit.tasks import registry
+from searchkit.tasks import predictions, registry
 from searchkit.tasks.problems.forecasting import ForecastTask
 from searchkit.tasks.problems.mackey_glass import mackey_glass
 from searchkit.testing.families import parameter_names, run_check
@@ -649,7 +648,7 @@ def test_errors_by_step_are_those_of_the_answers(tmp_path: Path) -> None:
     task = made(tmp_path)
     found = {name: task.evaluate(rival, "test") for name, rival in task.baselines().items()}
     first = found["the last step again"]
-    drawn = evidence.errors("forecast", first, beside=found)["by_step"]
+    drawn = predictions.FORECAST.errors(first, found)["by_step"]
     assert list(drawn) == ["the network", *found] and drawn["the network"] == drawn["the last step again"]
     assert np.mean(drawn["the network"]) == pytest.approx(first.metrics["mse"], rel=1e-4)
 

@@ -17,7 +17,7 @@ import numpy as np
 from searchkit.core.errors import BadInput
 from searchkit.data.dataset import Column, RawDataset
 from searchkit.data.sizes import MIN_ROWS
-from searchkit.data.source import UNLABELLED, Source
+from searchkit.data.source import Source
 
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 DELIMITERS = ",;\t|"
@@ -209,10 +209,10 @@ def _read_test(path: Path, train: Table) -> Table:
 
 def _target_index(table: Table, source: Source) -> int | None:
     if source.target is None:
-        if source.kind in UNLABELLED:
+        if not source.labelled:
             return None
         raise BadInput(f"'{table.path}' is a table and needs --target COLUMN; its columns are {_some(table.names)}.")
-    if source.kind in UNLABELLED:
+    if not source.labelled:
         raise BadInput(
             f"A {source.kind} has no target, and --target '{source.target}' was given; leave one of them out."
         )

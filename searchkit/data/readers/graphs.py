@@ -151,8 +151,9 @@ def _many(path: Path, arrays: Arrays, nodes: np.ndarray | None, target: np.ndarr
 
 
 def is_graph_text(path: Path) -> bool:
-    """Whether a text file begins as a graph file does: one number, then two, then a tag, a count, and at least as many
-    numbers.
+    """Whether a text file begins as a graph file does.
+
+    That is one number, then two, then a tag, a count, and at least as many numbers.
     """
     try:
         with path.open(encoding="utf-8") as file:

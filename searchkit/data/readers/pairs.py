@@ -18,15 +18,14 @@ from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON
 from searchkit.data.byte_pairs import learn
 from searchkit.data.dataset import RawDataset
+from searchkit.data.problems import problems, that_read
 from searchkit.data.readers.text import read_text, split_of_name
 from searchkit.data.sizes import MIN_ROWS
-from searchkit.data.source import WRITTEN, Source
+from searchkit.data.source import Source
 from searchkit.data.splits import split_rows
 from searchkit.data.tokenizer import Tokenizer
 
 LONGEST = 256  # tokens of a side; what is longer is cut
-
-TRANSLATION_VOCABULARY = 4000
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -201,8 +200,8 @@ def from_pairs(parts: dict[str, Pairs], name: str, where: str, source: Source, *
     answers = [text for pairs in parts.values() for text in pairs.answers]
     if len(sources) < MIN_ROWS:
         raise BadInput(f"{where} has {len(sources)} pairs; at least {MIN_ROWS} are needed for train, val and test.")
-    if kind not in WRITTEN:
-        raise BadInput(f"{where} holds pairs of texts, which are for {' or '.join(WRITTEN)}, not {kind}.")
+    if kind not in that_read("pairs"):
+        raise BadInput(f"{where} holds pairs of texts, which are for {' or '.join(that_read('pairs'))}, not {kind}.")
     given: dict[str, np.ndarray] = {}
     begin = 0
     for split, pairs in parts.items():
@@ -210,7 +209,7 @@ def from_pairs(parts: dict[str, Pairs], name: str, where: str, source: Source, *
             given[split] = np.arange(begin, begin + len(pairs.sources))
         begin += len(pairs.sources)
     rows = split_rows(len(sources), None, given=given, seed=source.split_seed)
-    size = source.vocabulary or (TRANSLATION_VOCABULARY if kind == "translation" else None)
+    size = source.vocabulary or problems()[kind].vocabulary
     tokens, lengths, words = _tokens(sources, rows["train"], size, f"the sources of {where}")
     answered, steps, answer_words = _tokens(answers, rows["train"], size, f"the answers of {where}")
     mark, there = len(answer_words["tokens"]), np.arange(answered.shape[1] + 1) < steps[:, None]

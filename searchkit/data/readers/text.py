@@ -22,6 +22,7 @@ import numpy as np
 from searchkit.core.errors import BadInput
 from searchkit.data.byte_pairs import learn, learn_words
 from searchkit.data.dataset import RawDataset
+from searchkit.data.problems import reading_of
 from searchkit.data.sizes import MIN_ROWS
 from searchkit.data.source import Source
 from searchkit.data.splits import split_rows
@@ -39,7 +40,7 @@ LONGEST_LINE = 512  # tokens; what is longer is cut
 
 
 def read_text(path: Path, source: Source) -> str:
-    """Read a text file, gzipped or not, with line ends as "\\n".
+    """Read a text file, gzipped or not, with every line end as a line feed.
 
     Raises:
         BadInput: The file is empty, is no text, or has another encoding than `source.encoding`.
@@ -127,7 +128,7 @@ def find_text(path: Path, source: Source) -> RawDataset:
         kind = "classification" if is_labelled(text) else "language"
     else:
         kind = source.kind
-    if kind == "language":
+    if reading_of(kind) == "text":
         later = None if source.test_data is None else read_text(Path(source.test_data), source)
         return from_text(read_text(path, source), path.stem, f"'{path}'", source, later=later)
     parts = {"train": read_lines(path, source)}
@@ -172,7 +173,7 @@ def is_text_folder(folder: Path) -> bool:
 
 def _find_folder(folder: Path, source: Source) -> RawDataset:
     files = files_by_split(folder)
-    if source.kind == "language":
+    if source.reads == "text":
         raise BadInput(f"'{folder}' is a folder, and a text to be continued is one file; give that file.")
     for flag, value in (("--test-data", source.test_data), ("--target", source.target)):
         if value is not None:

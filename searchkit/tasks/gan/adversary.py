@@ -130,6 +130,7 @@ class Adversary:
         )
 
     def __call__(self, generator: nn.Module, batch: Batch) -> Tensor:
+        """The generator's loss on a batch; the critic takes its steps first."""
         for _ in range(CRITIC_STEPS[self.objective]):
             self.learn_(generator)
         return self.generator_loss(generator(*batch.inputs))

@@ -26,6 +26,7 @@ from searchkit.core.serialization import JSON, derive_seed
 from searchkit.core.task import Task
 from searchkit.core.training import FitPlan, TrainState
 from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
 from searchkit.data.splits import split_rows
 from searchkit.data.targets import read_classes
@@ -35,6 +36,7 @@ from searchkit.tasks.gan.cycle import Cycle
 from searchkit.tasks.gan.frechet import potentials, precision_and_recall
 from searchkit.tasks.gan.perception import Perception, features, train
 from searchkit.tasks.modalities.image import ScaleImage, UnscaleImage, channel_order, digits
+from searchkit.tasks.predictions import GENERATION
 from searchkit.tasks.prepare import arranged, guess_kind, make_task, require_rows
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
@@ -386,7 +388,17 @@ def generation(found: RawDataset, source: Source) -> GenerationTask:
     return GenerationTask(data, classes)
 
 
-PROBLEMS = {"generation": ProblemSpec(generate_image, whole=generation)}
+PROBLEMS = {
+    "generation": ProblemSpec(
+        generate_image,
+        ProblemInfo(
+            description="new pictures like those of the data, made of noise",
+            predicts="pictures like those of train, made of noise",
+        ),
+        GENERATION,
+        whole=generation,
+    ),
+}
 
 
 def draw_noise(rows: Mapping[str, np.ndarray], n: int, size: int, *, seed: int) -> np.ndarray:

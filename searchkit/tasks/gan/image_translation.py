@@ -28,6 +28,7 @@ from searchkit.core.serialization import JSON, derive_seed
 from searchkit.core.task import Task
 from searchkit.core.training import Batch, FitPlan, Training
 from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
 from searchkit.data.splits import split_rows
 from searchkit.tasks.arrays import ArrayTask
@@ -36,6 +37,7 @@ from searchkit.tasks.gan.cycle import Cycle
 from searchkit.tasks.gan.generation import GenerateImage, GenerationTask, bounds, unpacked
 from searchkit.tasks.metrics import squared_distances
 from searchkit.tasks.modalities.image import digits
+from searchkit.tasks.predictions import GENERATION
 from searchkit.tasks.prepare import arranged, make_task, require_rows
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
@@ -213,7 +215,17 @@ def image_translation(found: RawDataset, source: Source) -> ImageTranslationTask
     return ImageTranslationTask(data, found.more.get("classes"))
 
 
-PROBLEMS = {"restyling": ProblemSpec(translate_image, whole=image_translation)}
+PROBLEMS = {
+    "restyling": ProblemSpec(
+        translate_image,
+        ProblemInfo(
+            description="the picture as one of a second set, learnt from unpaired pictures",
+            predicts="the picture as one of the second set",
+        ),
+        GENERATION,
+        whole=image_translation,
+    ),
+}
 
 
 def by_set(

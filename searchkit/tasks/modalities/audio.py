@@ -242,8 +242,9 @@ CLASSES = ("falling", "noise", "pulses", "rising", "tone", "warble")
 
 @cache
 def _tones() -> tuple[np.ndarray, np.ndarray]:
-    """Generate `tones`: (n, 1, 1024) int16 samples and (n,) int64 classes, each with its own pitch, phase, loudness and
-    noise.
+    """Generate `tones`: (n, 1, 1024) int16 samples and (n,) int64 classes.
+
+    Each sound has its own pitch, phase, loudness and noise.
     """
     generator = np.random.default_rng(SEED)
     n = EACH * len(CLASSES)

@@ -138,10 +138,10 @@ def _karate() -> RawDataset:
 
 
 def _block_model() -> RawDataset:
-    """A stochastic block model (Holland, Laskey & Leinhardt 1983) with features as in Deshpande et al. 2018
-    (arXiv:1807.09596).
+    """A stochastic block model (Holland, Laskey & Leinhardt 1983) with node features.
 
-    Neither the features nor the edges alone identify the block well.
+    Features are as in Deshpande et al. 2018 (arXiv:1807.09596): neither they nor the edges alone identify the block
+    well.
     """
     rng = np.random.default_rng(1983)
     blocks, n, width = 5, 600, 16

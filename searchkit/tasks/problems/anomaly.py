@@ -23,11 +23,13 @@ from searchkit.core.goal import Evaluation, Goal, Predict
 from searchkit.core.serialization import JSON, derive_seed
 from searchkit.core.task import Task
 from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
 from searchkit.data.targets import read_classes
 from searchkit.tasks.arrays import ArrayTask
 from searchkit.tasks.bundle_files import script
 from searchkit.tasks.metrics import roc_components
+from searchkit.tasks.predictions import CLASSES
 from searchkit.tasks.prepare import make_task
 from searchkit.tasks.problems.reconstruction import Rebuild, rebuild
 from searchkit.tasks.protocols import Modality, ProblemSpec
@@ -45,7 +47,10 @@ SCORE = TensorSpec("score", ())
 
 
 class RestoredAndScored(nn.Module):
-    """Of a reconstruction on the network's scale: the same on the raw scale, and its mean squared error, (B,)."""
+    """Takes a reconstruction on the network's scale to one on the raw scale, and its mean squared error, (B,).
+
+    The error is over the values of an example, on the network's scale.
+    """
 
     def __init__(self, restore: nn.Module) -> None:
         super().__init__()
@@ -56,18 +61,10 @@ class RestoredAndScored(nn.Module):
         return self.restore(output), (output - x).square().flatten(1).mean(1)
 
 
-class AnomalyScore(Rebuild):
-    """Trained as a reconstruction; the goal is that anomalies have higher scores than normal examples."""
-
-    goal = Goal("roc_auc", "maximize", most=1.0)
-
-    def postprocessor(self) -> nn.Module:
-        return RestoredAndScored(self.restore)
-
-
-def anomaly_score(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> AnomalyScore:
+def anomaly_score(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Rebuild:
+    """Make a problem trained as a reconstruction, with the goal that anomalies have higher scores than the normal."""
     made = rebuild(data, modality, preprocessor, spec_input)
-    return AnomalyScore(made.raw, made.model, made.restore)
+    return replace(made, goal=Goal("roc_auc", "maximize", most=1.0), tail=RestoredAndScored(made.restore))
 
 
 class AnomalyTask(ArrayTask):
@@ -81,8 +78,11 @@ class AnomalyTask(ArrayTask):
         return None
 
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
-        """Decisions: 1 where the score is above the threshold of this very predictor. recall: of the anomalies.
-        false_alarm_rate: of the normal. mse: of the normal examples' reconstructions, on the raw scale.
+        """Score a predictor on a split.
+
+        Decisions are 1 if the score is above the threshold of this very predictor. Of the metrics, recall is over the
+        anomalies, false_alarm_rate over the normal examples, and mse that of the normal examples' reconstructions on
+        the raw scale.
         """
         raw, truth = self.raw(split), self.data.target_of(split)
         answered = predict(raw)
@@ -103,7 +103,7 @@ class AnomalyTask(ArrayTask):
         return Evaluation(metrics, components, decisions, truth)
 
     def calibrate(self, predict: Predict) -> dict[str, JSON]:
-        """See `types.Calibrated`."""
+        """See `Calibrated`: the threshold of this very predictor, from the normal examples of val."""
         truth = self.data.target_of("val")
         scores = predict(self.raw("val"))[SCORE.name].astype(np.float64)[truth == 0]
         return {
@@ -116,21 +116,24 @@ class AnomalyTask(ArrayTask):
         }
 
     def bundle_files(self) -> dict[str, str]:
-        """See `HasBundleFiles`."""
+        """See `HasBundleFiles`: a run.py that says which rows are anomalies."""
         return {"run.py": script("run_anomaly.py")}
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        """See `Task.pack`."""
         words, arrays = super().pack()
         return {**words, "module": "anomaly"}, arrays
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> AnomalyTask:
+    """Rebuild a packed task."""
     return AnomalyTask(Dataset.unpack(config, arrays))
 
 
 def _threshold(scores: np.ndarray) -> float:
-    """The least score that the quantile of them does not exceed: an order statistic, so that the same scores in another
-    order or a larger split give no value in between. What is no number counts as the highest.
+    """The least score that the quantile of them does not exceed; what is no number counts as the highest.
+
+    An order statistic, so that the same scores in another order or a larger split give no value in between.
     """
     ranked = np.sort(np.where(np.isfinite(scores), scores, np.finfo(np.float64).max))
     return float(np.quantile(ranked, QUANTILE, method="higher"))
@@ -144,7 +147,19 @@ def _mean(values: np.ndarray) -> float:
 
 
 def held_out(wanted: str | None, labels: tuple[str, ...], where: str) -> list[int]:
-    """The indices of the classes that `wanted` names, one or several with commas between. Raises BadInput."""
+    """Find the classes to hold out.
+
+    Args:
+        wanted: One label, or several with commas between.
+        labels: All class names, in the order of their indices.
+        where: What an error calls the data.
+
+    Returns:
+        Ascending indices.
+
+    Raises:
+        BadInput: a label is no class, all are named, or none.
+    """
     known = ", ".join(labels[:20]) + (f" and {len(labels) - 20} more" if len(labels) > 20 else "")
     if wanted is None:
         raise BadInput(
@@ -165,11 +180,21 @@ def held_out(wanted: str | None, labels: tuple[str, ...], where: str) -> list[in
 
 
 def separate(data: Dataset, found: RawDataset, source: Source) -> Dataset:
-    """data: its target are classes. The same with 0 for normal and 1 for an anomaly, the two names, and the splits
-    without anomalies in train.
+    """Make classes into normal examples and anomalies, without anomalies in train.
 
-    Those of train go to val where the source says which rows are test, else all are shared out between val and test as
-    the normal examples are. Raises BadInput.
+    The anomalies of train go to val if the source says which rows are test; else all are shared out between val and
+    test as the normal examples are.
+
+    Args:
+        data: Its target are classes.
+        found: What the data were made of.
+        source: Says which classes to hold out.
+
+    Returns:
+        The data with a target of 0 for normal and 1 for an anomaly, and names for the two.
+
+    Raises:
+        BadInput: a class is not known, or a split would lack anomalies or normal examples.
     """
     classes, labels, rows = data.target, data.labels, data.rows
     assert classes is not None
@@ -202,10 +227,25 @@ def separate(data: Dataset, found: RawDataset, source: Source) -> Dataset:
     return replace(data, target=target, labels=names, rows={"train": normal["train"], **joined})
 
 
-PROBLEMS = {"anomaly": ProblemSpec(anomaly_score, read=read_classes, arrange=separate, task=AnomalyTask)}
+PROBLEMS = {
+    "anomaly": ProblemSpec(
+        anomaly_score,
+        ProblemInfo(
+            description="how unlike the normal examples an example is",
+            predicts="how unlike the normal examples it is",
+            fields=("anomaly",),
+            asked_by=("anomaly",),
+        ),
+        CLASSES,
+        read=read_classes,
+        arrange=separate,
+        task=AnomalyTask,
+    ),
+}
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task: the digits with one held out, or with what the user holds out."""
     from searchkit.tasks.modalities.image import digits
 
     if source.kind in (None, "anomaly"):

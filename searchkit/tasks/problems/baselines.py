@@ -22,20 +22,25 @@ SEASON_WINDOWS = 200
 
 @dataclass(frozen=True)
 class SeasonalNaive:
-    """The last `season` steps of a window, as often as the horizon needs them."""
+    """Repeats the last `season` steps of a window, as often as the horizon needs them."""
 
     cut: Cut
     season: int
 
     def __call__(self, inputs: Arrays) -> Arrays:
+        """See `Predict`."""
         at = self.cut.window - self.season + np.arange(self.cut.horizon) % self.season
         return {"forecast": inputs["series"][:, list(self.cut.targets)][:, :, at]}
 
 
 @dataclass(frozen=True, eq=False)
 class Ridge:
-    """Ridge regression (Hoerl & Kennard 1970) from a window to what follows, both less the window's last value: weights
-    (window + 1, horizon) in float64 that all channels share, the last row for the constant. std: (K,).
+    """Ridge regression (Hoerl & Kennard 1970) from a window to what follows, both less the window's last value.
+
+    Attributes:
+        cut: How windows are cut.
+        std: (K,) the unit of each channel.
+        weights: (window + 1, horizon) float64, which all channels share; the last row is the constant.
     """
 
     cut: Cut
@@ -43,6 +48,7 @@ class Ridge:
     weights: np.ndarray
 
     def __call__(self, inputs: Arrays) -> Arrays:
+        """See `Predict`."""
         series = inputs["series"]
         parts = []
         for start in range(0, len(series), 1024):
@@ -54,8 +60,16 @@ class Ridge:
 
 
 def best_season(cut: Cut, unit: np.ndarray, seen: np.ndarray, to_come: np.ndarray) -> int:
-    """By the error of repeating it over windows, (n, C, window), beside what follows, (n, K, horizon); 1 where none
-    does better than the last step alone. unit: (K,).
+    """Choose the length of a season by the error of repeating it.
+
+    Args:
+        cut: How windows are cut.
+        unit: (K,) the unit of each channel.
+        seen: (n, C, window).
+        to_come: (n, K, horizon), what follows each window.
+
+    Returns:
+        Steps; 1 if no season does better than the last step alone.
     """
     errors = [
         float(np.square((SeasonalNaive(cut, season)({"series": seen})["forecast"] - to_come) / unit[:, None]).mean())
@@ -65,8 +79,14 @@ def best_season(cut: Cut, unit: np.ndarray, seen: np.ndarray, to_come: np.ndarra
 
 
 def ridge(cut: Cut, unit: np.ndarray, seen: np.ndarray, to_come: np.ndarray, error: Callable[[Ridge], float]) -> Ridge:
-    """Fitted to some windows, (n, C, window), and what follows, (n, K, horizon). error: by which the penalty is
-    chosen. unit: (K,).
+    """Fit a ridge regression, with the best of PENALTIES.
+
+    Args:
+        cut: How windows are cut.
+        unit: (K,) the unit of each channel.
+        seen: (n, C, window).
+        to_come: (n, K, horizon), what follows each window.
+        error: By which the penalty is chosen.
     """
     shown = seen[:, list(cut.targets)].astype(np.float64)
     last = shown[:, :, -1:]

@@ -23,8 +23,10 @@ from searchkit.core.serialization import JSON, derive_seed
 from searchkit.core.task import Task
 from searchkit.core.training import Batch, Training
 from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
 from searchkit.tasks.arrays import ArrayTask
+from searchkit.tasks.predictions import RECONSTRUCTION
 from searchkit.tasks.prepare import make_task
 from searchkit.tasks.problems.reconstruction import Rebuild, rebuild
 from searchkit.tasks.protocols import Modality, ProblemSpec
@@ -43,14 +45,18 @@ that are replaced by the mean."""
 
 @dataclass(frozen=True)
 class Noise:
-    """kind: a key of LEVELS."""
+    """A kind of noise, a key of LEVELS, and how much of it."""
 
     kind: str
     level: float
 
     @classmethod
     def parse(cls, text: str) -> Noise:
-        """Raises BadInput."""
+        """Read what a user writes, such as gaussian:0.5.
+
+        Raises:
+            BadInput: it names no noise, or a level that is out of range.
+        """
         kind, _, number = text.partition(":")
         try:
             level = float(number)
@@ -64,7 +70,7 @@ class Noise:
         return cls(kind, level)
 
     def add(self, scaled: Tensor, generator: Generator) -> Tensor:
-        """scaled: of mean 0 and deviation 1 on the clean training rows."""
+        """Add noise to values of mean 0 and deviation 1 on the clean training rows."""
         if self.kind == "gaussian":
             drawn = torch.randn(scaled.shape, generator=generator, device=scaled.device)
             return scaled + self.level * drawn
@@ -73,12 +79,18 @@ class Noise:
 
 
 class Corrupt:
-    """Clean raw rows to noisy ones, of the same type. `preprocessor`, `restore`: of the clean data, whose scale
-    counts.
-    """
+    """Makes noisy raw rows of clean ones, of the same type, by noise on the scale of the clean training rows."""
 
     def __init__(self, data: Dataset, noise: Noise) -> None:
-        """data: with clean inputs. Raises BadInput where they cannot be restored."""
+        """Prepare for clean data.
+
+        Args:
+            data: With clean inputs.
+            noise: What to add.
+
+        Raises:
+            BadInput: such data cannot be taken back from the network's scale.
+        """
         modality = modality_named(data.modality)
         self.noise = noise
         self.dtype = data.inputs[data.main].dtype
@@ -87,6 +99,7 @@ class Corrupt:
 
     @torch.no_grad()
     def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
+        """Add newly drawn noise to raw rows, (B, …)."""
         for module in (self.preprocessor, self.restore):
             module.to(clean.device)
         raw: Tensor = self.restore(self.noise.add(self.preprocessor(clean), generator))
@@ -97,7 +110,16 @@ class Corrupt:
 
 
 def with_noise(data: Dataset, found: RawDataset, source: Source) -> Dataset:
-    """data: clean. The same with noisy inputs, and the clean ones as the target. Raises BadInput."""
+    """Make the inputs noisy and the clean ones the target.
+
+    Args:
+        data: Clean.
+        found: What the data were made of.
+        source: Says which noise to add; DEFAULT if it does not.
+
+    Raises:
+        BadInput: the noise is not known, or examples differ in length.
+    """
     if "lengths" in data.inputs:
         raise BadInput(
             f"{data.where} has examples of different lengths, which cannot be denoised; cut them to one length."
@@ -110,19 +132,10 @@ def with_noise(data: Dataset, found: RawDataset, source: Source) -> Dataset:
     return replace(data, inputs={data.main: np.concatenate(noisy)}, target=clean, noise=noise)
 
 
-class Denoise(Rebuild):
-    """A reconstruction of another example than the input."""
-
-    goal = Goal("mse_to_clean", "minimize")
-
-    def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
-        found = super().score(answers, truth)
-        return replace(found, metrics={self.goal.metric: found.metrics["mse"]})
-
-
-def denoise(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Denoise:
+def denoise(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Rebuild:
+    """Make a reconstruction of another example than the input."""
     made = rebuild(data, modality, preprocessor, spec_input)
-    return Denoise(made.raw, made.model, made.restore)
+    return replace(made, goal=Goal("mse_to_clean", "minimize"), error="mse_to_clean")
 
 
 class DenoisingTask(ArrayTask):
@@ -151,25 +164,45 @@ class DenoisingTask(ArrayTask):
             yield Batch(self._scale((noisy,)), batch.target)
 
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
-        """mse_of_input: what the noise itself comes to, which a network that changes nothing has."""
+        """Score a predictor on a split.
+
+        Of the metrics, mse_of_input is what the noise itself comes to, which a network that changes nothing has.
+        """
         found = super().evaluate(predict, split)
         raw, clean = self.raw(split)[self.data.main], self.data.target_of(split)
         noise = float(np.mean(np.square(raw.astype(np.float64) - clean)))
         return replace(found, metrics={**found.metrics, "mse_of_input": noise})
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        """See `Task.pack`."""
         words, arrays = super().pack()
         return {**words, "module": "denoising"}, arrays
 
 
-PROBLEMS = {"denoising": ProblemSpec(denoise, arrange=with_noise, task=DenoisingTask)}
+PROBLEMS = {
+    "denoising": ProblemSpec(
+        denoise,
+        ProblemInfo(
+            description="the input without the noise that was added to it",
+            predicts="the input without its noise",
+            labelled=False,
+            fields=("noise",),
+            asked_by=("noise",),
+        ),
+        RECONSTRUCTION,
+        arrange=with_noise,
+        task=DenoisingTask,
+    ),
+}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> DenoisingTask:
+    """Rebuild a packed task."""
     return DenoisingTask(Dataset.unpack(config, arrays))
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task: the digits with noise."""
     from searchkit.tasks.modalities.image import digits
 
     kind = source.kind or "denoising"

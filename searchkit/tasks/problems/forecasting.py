@@ -14,26 +14,28 @@ blocks for independent.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from searchkit.core.data_spec import Arrays, Split, TensorSpec
 from searchkit.core.errors import BadInput
 from searchkit.core.goal import Evaluation, Goal, Predict
-from searchkit.core.serialization import JSON, freeze, thaw
-from searchkit.data.dataset import Dataset, RawDataset, standard_dtype
+from searchkit.core.serialization import JSON, freeze
+from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
 from searchkit.data.splits import TEST_SHARE, VAL_SHARE
 from searchkit.data.summary import summarise
 from searchkit.data.windows import Cut
 from searchkit.tasks.arrays import ArrayTask
-from searchkit.tasks.modalities.series import ScaleSeries, jitter
+from searchkit.tasks.modalities.windows import ScaleChannels, Windows, cut_of
+from searchkit.tasks.predictions import FORECAST
 from searchkit.tasks.problems.baselines import RIDGE_ROWS, SEASON_WINDOWS, Ridge, SeasonalNaive, best_season, ridge
 from searchkit.tasks.problems.regression import Rescale
 from searchkit.tasks.protocols import Modality, ProblemSpec
@@ -42,57 +44,15 @@ WINDOW, HORIZON = 96, 24
 """Steps, where nothing is said."""
 
 
-class ScaleChannels(ScaleSeries):
-    """(B, C, L) to float32 of mean 0 and deviation 1 by channel, in the order (C,): what is forecast comes first."""
-
-    order: Tensor
-
-    def __init__(self, mean: np.ndarray, std: np.ndarray, order: tuple[int, ...]) -> None:
-        super().__init__(mean[list(order)], std[list(order)])
-        self.moves = order != tuple(range(len(order)))
-        self.register_buffer("order", torch.tensor(order), persistent=False)
-
-    def forward(self, series: Tensor, lengths: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        return super().forward(series.index_select(1, self.order) if self.moves else series, lengths)
-
-
-class Windows:
-    """A stream of rows, seen through windows; the augmentations leave it what comes after them."""
-
-    augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = {"jitter": jitter}
-    corrupts: frozenset[str] = frozenset()
-    form = "series"
-
-    def arrange(self, found: RawDataset) -> Arrays:
-        return {"series": standard_dtype(found.x, found.where)}
-
-    def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
-        series = data.inputs["series"]
-        return (TensorSpec("series", (series.shape[1], _cut(data).window), series.dtype.name),)
-
-    def preprocessor(self, data: Dataset) -> ScaleChannels:
-        cut = _cut(data)
-        train = data.inputs["series"][: cut.ends[0]].astype(np.float64)
-        mean, std = train.mean(axis=0), train.std(axis=0)
-        std = np.where(std > 1e-12 * np.maximum(1.0, np.abs(mean)), std, 1.0)
-        rest = (c for c in range(train.shape[1]) if c not in cut.targets)
-        return ScaleChannels(mean, std, (*cut.targets, *rest))
-
-    def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
-        raise BadInput(
-            f"{data.where} is a series to be continued; for its reconstruction give an .npz file of windows."
-        )
-
-    def vocabulary(self, data: Dataset) -> int:
-        return 0
-
-
-MODALITIES = {"windows of a series": Windows()}
-
-
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """mean, std: (K,) of the channels that are forecast."""
+    """The problem of the next steps of some channels.
+
+    Attributes:
+        mean: (K,) of the channels that are forecast.
+        std: (K,) of the same.
+        horizon: Steps to come.
+    """
 
     mean: np.ndarray
     std: np.ndarray
@@ -101,30 +61,38 @@ class Forecast:
 
     @property
     def goal(self) -> Goal:
+        """The mean squared error, each channel in its deviations."""
         return Goal("mse", "minimize", unit=tuple(float(s) for s in self.std))
 
     @property
     def output(self) -> TensorSpec:
+        """(K, horizon), on the network's scale; the answers have the same shape."""
         return TensorSpec("forecast", (len(self.mean), self.horizon))
 
     answers = output
 
     def postprocessor(self) -> nn.Module:
+        """Make the module back to the series' own units."""
         return Rescale(self.std[:, None], self.mean[:, None])
 
     def encode(self, target: np.ndarray) -> np.ndarray:
+        """What is to be forecast is cut from the scaled stream, so there is nothing to encode."""
         raise AssertionError("what is to be forecast is cut from the scaled stream")
 
     def encode_soft(self, target: Tensor, smoothing: float) -> Tensor:
+        """Values stay as they are; smoothing has no meaning here."""
         return target
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The mean squared error on the network's scale."""
         return F.mse_loss(output.float(), target)
 
     def aux_loss_weight(self, loss: Tensor, output: Tensor) -> float:
+        """A network's own penalty counts once."""
         return 1.0
 
     def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """The mean squared difference of the two on the network's scale; temperature has no meaning here."""
         return F.mse_loss(student.float(), teacher.float())
 
     def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
@@ -140,8 +108,9 @@ class Forecast:
 
 
 def forecast(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Forecast:
+    """Make the problem for these data."""
     assert isinstance(preprocessor, ScaleChannels)
-    cut = _cut(data)
+    cut = cut_of(data)
     mean, std = (
         values.view(-1)[: len(cut.targets)].double().numpy() for values in (preprocessor.mean, preprocessor.std)
     )
@@ -152,7 +121,7 @@ class ForecastTask(ArrayTask):
     """An ArrayTask that keeps the stream and cuts what is asked for: neighbouring windows share all steps but one."""
 
     def __init__(self, data: Dataset) -> None:
-        self.cut = _cut(data)
+        self.cut = cut_of(data)
         self._streams: dict[str, Tensor] = {}
         super().__init__(data)
 
@@ -162,7 +131,7 @@ class ForecastTask(ArrayTask):
         return self.data.inputs["series"]
 
     def raw(self, split: Split) -> Arrays:
-        """Views: windows overlap."""
+        """The windows of a split, as views: they overlap."""
         return {"series": self.cut.windows(self.stream)[self._slice(split)]}
 
     def truth(self, split: Split) -> np.ndarray:
@@ -188,17 +157,19 @@ class ForecastTask(ArrayTask):
         return (inputs,), series_CT[: len(cut.targets), to_come].transpose(0, 1).contiguous()
 
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
+        """Score a predictor on all windows of a split."""
         return self._kind.score(predict(self.raw(split))[self.answers[0].name], self.truth(split))
 
     def groups(self, split: Split) -> np.ndarray | None:
-        """See `types.Grouped`. Blocks are at least n^(1/3) windows long (Hall, Horowitz & Jing 1995)."""
+        """See `Grouped`. Blocks are at least n^(1/3) windows long (Hall, Horowitz & Jing 1995)."""
         n = self.n_examples(split)
         block = max(self.cut.horizon, math.ceil(n ** (1 / 3)))
         return np.asarray(np.arange(n) // block)
 
     def baselines(self) -> dict[str, Predict]:
-        """See `HasBaselines`: the last step again and again, the last season where there is one that does better on
-        val, and ridge regression from window to horizon.
+        """See `HasBaselines`: the last step, the last season, and ridge regression from window to horizon.
+
+        The season is left out if none does better on val than the last step alone.
         """
         return dict(self._rivals)
 
@@ -227,6 +198,7 @@ class ForecastTask(ArrayTask):
         return "on val: " + ", ".join(f"{name} {mse:.3g}" for name, mse in scored.items())
 
     def summary(self) -> dict[str, JSON]:
+        """Count what was found, with times, borders and what needs no network."""
         cut, channels = self.cut, self.data.columns
         # a row by its number among the different rows: windows are the same where these are
         ids = np.unique(self.stream, axis=0, return_inverse=True)[1].reshape(-1)
@@ -251,24 +223,25 @@ class ForecastTask(ArrayTask):
         }
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        """See `Task.pack`."""
         words, arrays = super().pack()
         return {**words, "module": "forecasting"}, arrays
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ForecastTask:
+    """Rebuild a packed task."""
     return ForecastTask(Dataset.unpack(config, arrays))
-
-
-def _cut(data: Dataset) -> Cut:
-    assert data.windows is not None
-    return thaw(Cut, data.windows)
 
 
 # ── From what was found to a task ────────────────────────────────────────────────────────────────────────────────────
 
 
 def make_forecast(found: RawDataset, source: Source) -> ForecastTask:
-    """Raises BadInput. found.x: (T, C), the rows in the order of time."""
+    """Make the task of a series that was found.
+
+    Raises:
+        BadInput: it is no series, too short for its window and horizon, or constant in train.
+    """
     if found.kind != "forecasting":
         raise BadInput(
             f"{found.where} is no series to be continued, which forecasting needs: a table with a row a step; leave "
@@ -311,10 +284,24 @@ def make_forecast(found: RawDataset, source: Source) -> ForecastTask:
     )
 
 
-PROBLEMS = {"forecasting": ProblemSpec(forecast, whole=make_forecast)}
+PROBLEMS = {
+    "forecasting": ProblemSpec(
+        forecast,
+        ProblemInfo(
+            description="the next steps of a series",
+            predicts="the steps to come",
+            reads="series",
+            fields=("horizon", "split", "time_column"),
+            suits="a series to be continued",
+        ),
+        FORECAST,
+        whole=make_forecast,
+    ),
+}
 
 
 def unsuited(where: str, asked: str | None) -> BadInput:
+    """The error of another problem that was asked of a series to be continued."""
     return BadInput(f"{where} is a series to be continued, which '{asked}' is not for; leave it out.")
 
 

@@ -20,12 +20,19 @@ STEPS = 3_000
 
 @cache
 def mackey_glass(steps: int = STEPS, delay: int = 17, transient: int = 300) -> np.ndarray:
-    """(steps,) float64 of dx/dt = 0.2 x(t − delay) / (1 + x(t − delay)^10) − 0.1 x, one apart in time (Mackey & Glass
-    1977, Oscillation and chaos in physiological control systems); chaotic from a delay of 16.8 on (Farmer 1982).
+    """Generate the series of Mackey & Glass (1977, Oscillation and chaos in physiological control systems).
 
-    By the method of Runge and Kutta, ten steps to one of time, from 1.2 for all time before; what comes first, a
-    transient, is left out. The power is by products, so that the same bits come out everywhere: chaos would make any
-    other one visible.
+    dx/dt = 0.2 x(t − delay) / (1 + x(t − delay)^10) − 0.1 x, by the method of Runge and Kutta, ten steps to one of
+    time, from 1.2 for all time before. The power is by products, so that the same bits come out everywhere: chaos
+    would make any other one visible.
+
+    Args:
+        steps: How many values, one apart in time.
+        delay: In time; chaotic from 16.8 on (Farmer 1982).
+        transient: Steps at the beginning that are left out.
+
+    Returns:
+        (steps,) float64.
     """
     per_step = 10
     dt, lag = 1 / per_step, delay * per_step
@@ -48,6 +55,7 @@ def mackey_glass(steps: int = STEPS, delay: int = 17, transient: int = 300) -> n
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task, with a window of 64 and a horizon of 24 if the user names none."""
     found = RawDataset(
         name="mackey-glass",
         x=mackey_glass()[:, None],

@@ -21,8 +21,10 @@ from searchkit.core.errors import BadInput
 from searchkit.core.goal import Evaluation, Goal
 from searchkit.core.network import Variational
 from searchkit.core.task import Task
-from searchkit.data.dataset import Dataset
+from searchkit.data.dataset import Dataset, RawDataset
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
+from searchkit.tasks.predictions import RECONSTRUCTION
 from searchkit.tasks.prepare import make_task
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
@@ -33,52 +35,82 @@ EMBEDDED = {
 
 @dataclass(frozen=True, eq=False)
 class Rebuild:
-    """raw, model: the ports of the example before and after the preprocessor. restore: from the one to the other."""
+    """The problem of giving an example as it should be, from the example as it is.
+
+    Attributes:
+        raw: The port of the example before the preprocessor.
+        model: The same after it.
+        restore: From the network's scale back to the raw one.
+        goal: What the search improves.
+        error: What the mean squared error on the raw scale is called.
+        tail: The module from the network's output to the answers, if not `restore`.
+    """
 
     raw: TensorSpec
     model: TensorSpec
     restore: nn.Module
+    goal: Goal = Goal("mse", "minimize")
+    error: str = "mse"
+    tail: nn.Module | None = None
     n_classes = 0
-    goal = Goal("mse", "minimize")
 
     @property
     def output(self) -> TensorSpec:
+        """The example on the network's scale."""
         return TensorSpec("reconstruction", self.model.shape)
 
     @property
     def answers(self) -> TensorSpec:
+        """The example on the raw scale."""
         return TensorSpec("reconstruction", self.raw.shape)
 
     def postprocessor(self) -> nn.Module:
-        return self.restore
+        """The module from the network's scale to the answers."""
+        return self.restore if self.tail is None else self.tail
 
     def encode(self, target: np.ndarray) -> np.ndarray:
+        """The target is the input, so there is nothing to encode."""
         raise AssertionError("a reconstruction has no target but its input")
 
     def encode_soft(self, target: Tensor, smoothing: float) -> Tensor:
+        """Values stay as they are; smoothing has no meaning here."""
         return target
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The mean squared error on the network's scale."""
         return F.mse_loss(output.float(), target)
 
     def aux_loss_weight(self, loss: Tensor, output: Tensor) -> Tensor:
+        """2 MSE / D, so that a divergence in nats weighs as in the ELBO; see the module."""
         return loss.detach() * (2 / math.prod(output.shape[1:]))
 
     def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """The mean squared difference of the two on the network's scale; temperature has no meaning here."""
         return F.mse_loss(student.float(), teacher.float())
 
     def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
+        """The score of an example is its mean squared error on the raw scale."""
         values, targets = answers.astype(np.float64), truth.astype(np.float64)
         scores = ((values - targets) ** 2).reshape(len(values), -1).mean(axis=1)
-        return Evaluation({"mse": self.goal.value(scores)}, scores, answers, truth)
+        return Evaluation({self.error: float(scores.mean())}, scores, answers, truth)
 
 
 def rebuild(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> Rebuild:
+    """Make the problem for these data.
+
+    Raises:
+        BadInput: examples differ in length, or cannot be taken back to the raw scale.
+    """
     if "lengths" in data.inputs:
         raise BadInput(
             f"{data.where} has examples of different lengths, which cannot be reconstructed; cut them to one length."
         )
     return Rebuild(modality.ports(data)[0], spec_input, modality.restore(data, preprocessor))
+
+
+def has_no_target(found: RawDataset) -> bool:
+    """Whether there are inputs alone."""
+    return found.target is None
 
 
 DRAWS = 16
@@ -88,12 +120,21 @@ more (see the test)."""
 
 @torch.no_grad()
 def elbo(net: Variational, train: Tensor, x: Tensor, restore: nn.Module, *, seed: int = 0) -> np.ndarray | None:
-    """(n,) the evidence lower bound of log p(x) in nats, an example each; None where the network draws nothing.
+    """Bound log p(x) from below, in nats an example.
 
     E log p(x | code) - KL(q(code | x) || p(code)) with a Gaussian decoder of one variance, which is the mean squared
     error of drawn reconstructions of `train`, on the network's scale. The density is that of the raw values: of whole
     numbers it is their log probability (spread evenly over a unit each), and -ELBO / (D log 2) their bits a value.
-    train, x: (n, ...) on the network's scale. restore: to the raw scale.
+
+    Args:
+        net: In eval mode, on the CPU.
+        train: (n, ...) on the network's scale.
+        x: The same, to be judged.
+        restore: To the raw scale.
+        seed: By which codes are drawn.
+
+    Returns:
+        (n,), or None if the network draws nothing.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -125,10 +166,21 @@ def _drawn(net: Variational, x: Tensor, draws: int) -> tuple[Tensor, Tensor] | N
     return torch.cat(errors), torch.cat(nats)
 
 
-PROBLEMS = {"reconstruction": ProblemSpec(rebuild)}
+PROBLEMS = {
+    "reconstruction": ProblemSpec(
+        rebuild,
+        ProblemInfo(
+            description="the input itself, through a narrow network", predicts="the input itself", labelled=False
+        ),
+        RECONSTRUCTION,
+        recognizes=has_no_target,
+        priority=10,
+    ),
+}
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task: the digits, with their classes only if anomalies are asked for."""
     from searchkit.tasks.modalities.image import digits
 
     return make_task(digits("digits-reconstruction", labelled=source.kind == "anomaly"), source)

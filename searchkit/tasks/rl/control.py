@@ -28,9 +28,12 @@ from searchkit.core.serialization import JSON, derive_seed, freeze, thaw
 from searchkit.core.task import Task
 from searchkit.core.training import Batch, FitPlan, Training, TrainState
 from searchkit.data.dataset import Dataset
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
 from searchkit.data.summary import summarise
 from searchkit.tasks.bundle_files import script
+from searchkit.tasks.predictions import ACTIONS
+from searchkit.tasks.protocols import ProblemSpec
 from searchkit.tasks.rl.environments import Environment, EnvSpec, ExplorationPolicy, play
 from searchkit.tasks.rl.replay import DISCOUNT, TRAINING_SEEDS, ReplayTraining
 
@@ -87,6 +90,7 @@ class ControlTask:
     """The task of playing an environment; implements `Task`."""
 
     labels: tuple[str, ...] = ()
+    problem = "control"
 
     def __init__(self, about: EnvSpec, log: Log) -> None:
         self.about, self.data, self._log = about, log.data, log
@@ -278,6 +282,19 @@ class ControlTask:
         config = {"module": "control", "about": freeze(self.about), "chance": log.chance, "data": words}
         arrays = arrays | {"actions": log.actions, "values": log.values, "unit": log.unit}
         return config, arrays | {f"log.{name}": values for name, values in log.transitions.items()}
+
+
+PROBLEMS = {
+    "control": ProblemSpec(
+        None,
+        ProblemInfo(
+            description="the action to take in an environment",
+            predicts="the value of each action, of which the best is taken",
+            selectable=False,
+        ),
+        ACTIONS,
+    ),
+}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ControlTask:

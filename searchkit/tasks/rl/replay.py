@@ -151,13 +151,17 @@ class Played(Protocol):
     log: Arrays
     unit: float
 
-    def preprocessor(self) -> nn.Module: ...
+    def preprocessor(self) -> nn.Module:
+        """Scaling of observations."""
 
-    def environments(self, n: int) -> list[Environment]: ...
+    def environments(self, n: int) -> list[Environment]:
+        """Make n environments."""
 
-    def n_examples(self, split: Split) -> int: ...
+    def n_examples(self, split: Split) -> int:
+        """Examples of a split."""
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor: ...
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Loss of a batch of actions with their values."""
 
 
 class ReplayTraining:

@@ -36,8 +36,10 @@ def greedy(ask: Ask, n: int, *, mark: int, longest: int) -> list[list[int]]:
 
 
 def beam(ask: Ask, row: int, *, mark: int, longest: int, width: int, alpha: float = 0.6) -> list[int]:
-    """The best answer to source `row` that a beam of `width` finds: its log-probability over ((5 + length) / 6)^alpha,
-    so that short ones are not preferred for their shortness (Wu et al. 2016, arXiv:1609.08144, section 7).
+    """The best output for source `row` that a beam of `width` finds.
+
+    Outputs are ranked by log-probability over ((5 + length) / 6)^alpha, so that short ones are not preferred for their
+    shortness (Wu et al. 2016, arXiv:1609.08144, section 7).
     """
     open_: list[tuple[float, list[int]]] = [(0.0, [])]
     done: list[tuple[float, list[int]]] = []

@@ -22,10 +22,12 @@ from searchkit.core.goal import Evaluation, Goal, Predict
 from searchkit.core.serialization import JSON
 from searchkit.core.training import Batch, Training
 from searchkit.data.dataset import Dataset, RawDataset, Target
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.targets import given_target
 from searchkit.data.tokenizer import Tokenizer
 from searchkit.tasks.arrays import ArrayTask
 from searchkit.tasks.bundle_files import for_text
+from searchkit.tasks.predictions import STEPS
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
 WINDOWS_AT_ONCE = 64
@@ -179,7 +181,17 @@ def read_tokens(found: RawDataset, kind: str) -> Target:
     return Target(given_target(found, kind).astype(np.int64))
 
 
-PROBLEMS = {"language": ProblemSpec(next_token, read=read_tokens, task=LanguageTask)}
+PROBLEMS = {
+    "language": ProblemSpec(
+        next_token,
+        ProblemInfo(
+            description="the next token of a text, at every step", predicts="the token after each", reads="text"
+        ),
+        STEPS,
+        read=read_tokens,
+        task=LanguageTask,
+    ),
+}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> LanguageTask:

@@ -84,7 +84,7 @@ def bleu_interval(counts: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
 
 
 def chrf(written: str, wanted: str) -> float:
-    """chrF of one sentence, 0 to 100, as sacreBLEU computes it.
+    """ChrF of one sentence, 0 to 100, as sacreBLEU computes it.
 
     Blanks do not count; an order that one of the texts is too short for is left out.
     """

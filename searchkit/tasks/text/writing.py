@@ -22,10 +22,12 @@ from searchkit.core.goal import Evaluation, Goal, Predict
 from searchkit.core.serialization import JSON
 from searchkit.core.training import Batch, Training
 from searchkit.data.dataset import Dataset, RawDataset, Target
+from searchkit.data.problems import ProblemInfo
 from searchkit.data.targets import given_target
 from searchkit.data.tokenizer import Tokenizer
 from searchkit.tasks.arrays import ArrayTask
 from searchkit.tasks.bundle_files import for_text
+from searchkit.tasks.predictions import STEPS
 from searchkit.tasks.protocols import Modality, ProblemSpec
 from searchkit.tasks.text.decoding import greedy
 from searchkit.tasks.text.language import WORST, LogSoftmax
@@ -267,8 +269,29 @@ def read_answers(found: RawDataset, kind: str) -> Target:
 
 
 PROBLEMS = {
-    "translation": ProblemSpec(_maker(Goal("nats_per_character", "minimize")), read=read_answers, task=WritingTask),
-    "transcription": ProblemSpec(_maker(Goal("exact_match", "maximize")), read=read_answers, task=WritingTask),
+    "translation": ProblemSpec(
+        _maker(Goal("nats_per_character", "minimize")),
+        ProblemInfo(
+            description="a text that answers a text; there are many good ones",
+            predicts="a text",
+            reads="pairs",
+            vocabulary=4000,
+        ),
+        STEPS,
+        read=read_answers,
+        task=WritingTask,
+    ),
+    "transcription": ProblemSpec(
+        _maker(Goal("exact_match", "maximize")),
+        ProblemInfo(
+            description="the one text that is the right answer to a text",
+            predicts="a text, the one that is right",
+            reads="pairs",
+        ),
+        STEPS,
+        read=read_answers,
+        task=WritingTask,
+    ),
 }
 
 
