@@ -61,7 +61,7 @@ _HOMES = {
 }
 """Each public name, and the module that it is loaded from."""
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOMES)]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until the caller configures logging
 

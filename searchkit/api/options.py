@@ -101,14 +101,14 @@ def as_limits(limits: Limits | Mapping[str, Any] | None) -> Limits:
     if limits is None or isinstance(limits, Limits):
         return limits or Limits()
     require_known(limits, LIMITS, "limit")
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in limits.items():
         kind, field = LIMITS[name]
         amount = quantities.parse(kind, str(value), f"the limit {name}")
         if field != "latency_ms" and amount < 1:
             raise BadInput(f"The limit {name} {value} is below one; it is a whole number from 1 on.")
         found[field] = amount if field == "latency_ms" else int(amount)
-    return Limits(**found)  # type: ignore[arg-type]
+    return Limits(**found)
 
 
 def as_budget(budget: Budget | Mapping[str, Any] | str | None, default: Budget) -> Budget:
@@ -124,7 +124,7 @@ def as_budget(budget: Budget | Mapping[str, Any] | str | None, default: Budget) 
     """
     if budget is None or isinstance(budget, Budget):
         return budget or default
-    given = {"time": budget} if isinstance(budget, str) else dict(budget)
+    given: dict[str, Any] = {"time": budget} if isinstance(budget, str) else dict(budget)
     require_known(given, ("trials", "epochs", "rungs", "time"), "part of a budget")
     time = given.pop("time", None)
     seconds = math.inf if time is None else quantities.parse("duration", str(time), "the time budget")

@@ -66,7 +66,7 @@ class Shipped:
             return first
         if self.data is not None and self.data.kind == "multilabel":
             return np.asarray(first > 0.5)
-        return restored(labels)[first.argmax(axis=1)]
+        return np.asarray(restored(labels)[first.argmax(axis=1)])
 
     def inputs(self, data: Any) -> Arrays:
         """The file's inputs by name. Raises BadInput if the data are unlike those of the training."""

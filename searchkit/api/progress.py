@@ -28,14 +28,16 @@ Show: TypeAlias = Literal["auto", "rich", "plain", "none"]
 
 
 class Display(Protocol):
-    """Where lines are shown. `say` shows a line that stays; `live` one that the next takes the place of."""
+    """Where lines are shown."""
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
 
     def live(self, text: str) -> bool:
-        """False if this display has no live line."""
+        """Show a line that the next takes the place of; False if this display has no such line."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Remove the live line."""
 
 
 class Silent:

@@ -9,7 +9,7 @@ from searchkit.api.options import config_of
 from searchkit.api.predict import Shipped
 from searchkit.api.trials import TrialInfo, trials_of
 from searchkit.core.errors import BadInput, NotInstalled
-from searchkit.data import memory
+from searchkit.data import memory_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,7 +154,7 @@ class Result:
         return self._file().predict(data)
 
     def predict_raw(self, data: Any) -> Arrays:
-        """The answers of the shipped file as they are, by name: probabilities (n, n_classes), values, …
+        """The answers of the shipped file as they are, by name: such as probabilities (n, n_classes).
 
         Args:
             data: see `predict`.
@@ -190,4 +190,4 @@ def task_of(run: Run) -> Task:
     """The task of a run, from its data as they are now. Raises BadInput if they cannot be read."""
     from searchkit.tasks import registry
 
-    return registry.load(memory.relocated(config_of(run).source, run.path))
+    return registry.load(memory_files.relocated(config_of(run).source, run.path))

@@ -6,6 +6,7 @@ They read neither `sys.argv` nor install an exception hook: those belong to the 
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from searchkit.api.options import Compression, Options, as_budget, as_limits, compression, require_known, run_config, words
+from searchkit.api.options import (
+    Compression,
+    Options,
+    as_budget,
+    as_limits,
+    compression,
+    require_known,
+    run_config,
+    words,
+)
 from searchkit.api.progress import Progress, Show
 from searchkit.api.result import Result, task_of
 from searchkit.api.spaces import load_space, name_of
@@ -21,13 +31,17 @@ from searchkit.api.trials import Callback, Watch
 from searchkit.core.errors import BadInput, NothingFeasible
 from searchkit.core.serialization import JSON
 from searchkit.core.space import Budget, Limits, Space
-from searchkit.data import memory
+from searchkit.data import memory, memory_files
 
 if TYPE_CHECKING:
     from searchkit.core.task import Task
     from searchkit.run import Run
     from searchkit.search.settings import Status
     from searchkit.workflow import RunConfig
+
+
+GIVEN = "the given data"
+"""What data in memory are called in what is said of them."""
 
 
 def search(
@@ -189,8 +203,8 @@ def _source(data: Any, target: Any, task: str | None, test: Any, family: Space, 
         raise BadInput(f"Data and the task '{task}' were both given; leave one of them out.")
     if not memory.is_path(data):
         if memory.is_path(test):
-            raise BadInput(f"The data are in memory, and the test split is the path '{test}'; give both in the same way.")
-        return dict(memory.store(data, folder, target=target, test=test))
+            raise BadInput(f"The data are in memory, and test_data is the path '{test}'; give both in the same way.")
+        return dict(memory_files.store(data, folder, target=target, test=test))
     if target is not None and not isinstance(target, (str, int)):
         raise BadInput("The data are a path, and the targets are values; name the target column instead.")
     if test is not None and not memory.is_path(test):
@@ -203,20 +217,36 @@ def _source(data: Any, target: Any, task: str | None, test: Any, family: Space, 
 def _start(config: RunConfig, family: Space, root: Path, name: str | None, staged: Path) -> tuple[Task, Run]:
     """A new run on disk; what can be refused is refused before. The data in `staged` become the run's own."""
     from searchkit import workflow
-    from searchkit.tasks import registry
 
-    task = registry.load(config.source)
+    task = _load(config.source, staged)
     if (refusal := family.accepts(task.spec)) is not None:
         raise BadInput(f"The space '{family.name}' is not for the task '{task.name}': {refusal}.")
     workflow.require_startable(config, root)
     name = name or _free_name(root, f"{family.name}-{task.name}")
-    inside = (root / name / memory.FOLDER).resolve()
+    inside = (root / name / memory_files.FOLDER).resolve()
     source = {key: _moved(value, staged, inside) for key, value in config.source.items()}
     config = replace(config, source=source)
     run = workflow.start(config, task, root=root, name=name, command=words(config, name))
     if any(staged.iterdir()):
         shutil.copytree(staged, inside)
     return task, run
+
+
+def _load(source: Mapping[str, JSON], staged: Path) -> Task:
+    """The task. Data that were given in memory are called so in what is said of them, and not by a path."""
+    from searchkit.data.find import find
+    from searchkit.data.source import Source
+    from searchkit.tasks import registry
+    from searchkit.tasks.prepare import make_task
+
+    if not any(staged.iterdir()):
+        return registry.load(source)
+    wanted = Source.parse(source)
+    try:
+        found = find(wanted)
+    except BadInput as error:
+        raise BadInput(re.sub(rf"'{re.escape(str(staged))}[^']*'", GIVEN, str(error))) from error
+    return make_task(replace(found, where=GIVEN), wanted)
 
 
 def _moved(value: JSON, old: Path, new: Path) -> JSON:

@@ -72,7 +72,7 @@ def name_of(space: str | Path | Space) -> str:
     else:
         file = inspect.getsourcefile(space.sample)
         if file is None or not Path(file).is_file():
-            raise BadInput(f"The family '{space.name}' has no file; save it as a .py file that ends in SPACE = Space(…).")
+            raise BadInput(f"The family '{space.name}' has no file; save it as a .py file that ends in SPACE.")
         path = Path(file).resolve()
     return path.stem if path.parent == catalogue.FAMILIES else str(path)
 
@@ -149,7 +149,7 @@ def _spec(
 
     if input_shape is None:
         if num_classes is not None or num_targets is not None:
-            raise BadInput("The number of outputs needs the shape of an input; give input_shape too, such as (3, 32, 32).")
+            raise BadInput("The number of outputs goes with the shape of an input; give input_shape too.")
         from searchkit.tasks import registry
 
         return registry.load({"task": family.task}).spec

@@ -1,13 +1,11 @@
-"""Data given in memory become files that the readers read, so that a run can be resumed and moved as any other can.
+"""Data given in memory, recognized: arrays, tables, texts, and datasets of examples.
 
-Arrays become an `.npz` archive, tables a `.csv` file, labeled texts a folder of `label text` lines. pandas, polars,
-pyarrow, torch and datasets are recognized by their protocols (column names and a way to a column; a length and a way to
-an example), and none of them is imported here.
+pandas, polars, pyarrow, torch and datasets are known by their protocols (column names and a way to a column; a length
+and a way to an example), and none of them is imported here. `memory_files` writes what was recognized.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +15,8 @@ import numpy as np
 
 from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import BadInput
-from searchkit.core.serialization import JSON
 from searchkit.data.dataset import Column
-from searchkit.data.readers.csv import DELIMITERS, MISSING, Table, encode, read_columns
-
-FOLDER = "data"
-"""The folder inside a run that holds its data, if they were given in memory."""
-
-SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "dev": "val", "test": "test"}
-"""The names that a split may have in what was given, and ours for it."""
+from searchkit.data.readers.csv import MISSING, Table, encode
 
 ARCHIVE = ("x", "y", "lengths", "edges", "a", "b")
 """Keys, up to the first underscore, of a dictionary of arrays that is laid out as an .npz archive is."""
@@ -75,52 +66,6 @@ def is_path(data: object) -> bool:
     return isinstance(data, (str, Path))
 
 
-def store(data: object, folder: Path, *, name: str = "data", target: object = None, test: object = None) -> JSON:
-    """Write data given in memory into `folder`, in a format that the readers read.
-
-    Args:
-        data: arrays, a table or a dataset; or a dictionary of them by split: "train", "val" and "test".
-        folder: an empty folder.
-        name: the stem of the file; it becomes the name of the task.
-        target: the name of the target column, or the targets themselves, one for each example.
-        test: the examples of the test split, if they are given apart from `data`.
-
-    Returns:
-        The entries of `Source` that name what was written: "data", and "test_data" and "target" if they apply.
-
-    Raises:
-        BadInput: the data are of no known form, or cannot be written without loss.
-    """
-    parts = {split: part_of(given, target) for split, given in _by_split(data, test).items()}
-    kinds = {type(part) for part in parts.values()}
-    if len(kinds) > 1:
-        raise BadInput("The splits are of different kinds; give all of them as arrays, or all of them as tables.")
-    first = next(iter(parts.values()))
-    if isinstance(first, Columns):
-        return _store_tables({k: part for k, part in parts.items() if isinstance(part, Columns)}, folder, name, target)
-    if isinstance(first, Texts):
-        return _store_texts({k: part for k, part in parts.items() if isinstance(part, Texts)}, folder, name)
-    arrays = first.arrays if isinstance(first, Archive) else _arrays(parts)
-    if isinstance(first, Archive) and len(parts) > 1:
-        raise BadInput("A dictionary of arrays holds its own splits; name them x_train, y_train, x_test and y_test.")
-    path = folder / f"{name}.npz"
-    np.savez(path, allow_pickle=False, **arrays)
-    return {"data": str(path)}
-
-
-def relocated(source: Mapping[str, JSON], run: Path) -> dict[str, JSON]:
-    """The stored source of a run, with the paths of data inside the run as they are now that the run lies at `run`."""
-
-    def moved(path: str) -> str:
-        parts = Path(path).parts
-        if FOLDER not in parts:
-            return path
-        inside = run.joinpath(*parts[len(parts) - 1 - parts[::-1].index(FOLDER) :]).resolve()
-        return str(inside) if inside.exists() else path
-
-    return {key: moved(value) if key in ("data", "test_data") else value for key, value in source.items()}
-
-
 def part_of(data: object, target: object = None, *, strict: bool = True) -> Part:
     """Recognize one split of data given in memory.
 
@@ -148,7 +93,8 @@ def part_of(data: object, target: object = None, *, strict: bool = True) -> Part
         return Examples(_array(data, "x"), _labels(target))
     if isinstance(data, (str, bytes)) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise BadInput(f"Data of type {type(data).__name__} cannot be read; give {ALLOWED}.")
-    return _from_items([data[k] for k in range(len(data))], target)
+    items: Any = data
+    return _from_items([items[k] for k in range(len(items))], target)
 
 
 def encode_table(part: Columns, columns: Sequence[Column]) -> np.ndarray:
@@ -164,7 +110,7 @@ def encode_table(part: Columns, columns: Sequence[Column]) -> np.ndarray:
     Raises:
         BadInput: a column is absent, or a value of a numeric column is not a number.
     """
-    given = _texts_by_name(part)
+    given = texts_by_name(part)
     missing = [column.name for column in columns if column.name not in given]
     if missing:
         raise BadInput(f"The table has no column '{missing[0]}'; it needs {', '.join(c.name for c in columns)}.")
@@ -174,16 +120,6 @@ def encode_table(part: Columns, columns: Sequence[Column]) -> np.ndarray:
 
 
 # ── Recognizing ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _by_split(data: object, test: object) -> dict[str, object]:
-    """The data by split; all of them under "" if they are not split."""
-    is_split = isinstance(data, Mapping) and "train" in data and set(data) <= set(SPLITS)
-    if isinstance(data, Mapping) and is_split:
-        if test is not None:
-            raise BadInput("The test split is given twice, in data and in test_data; leave one of them out.")
-        return {SPLITS[str(split)]: part for split, part in data.items()}
-    return {"": data} if test is None else {"train": data, "test": test}
 
 
 def _columns(data: Any) -> dict[Any, Sequence[Any]] | None:
@@ -209,8 +145,8 @@ def _from_columns(columns: dict[Any, Sequence[Any]], target: object, strict: boo
     of_target = _column_named(columns, target)
     if isinstance(target, (list, tuple)) and target and all(isinstance(n, str) and n in columns for n in target):
         raise BadInput(
-            f"A table has one target column, and {len(target)} were named; give the features and the targets as arrays, "
-            "(n, features) and (n, n_targets)."
+            f"A table has one target column, and {len(target)} were named; give features and targets as arrays, (n, "
+            "features) and (n, n_targets)."
         )
     if target is not None and of_target is None and not isinstance(target, (str, int)):
         of_target = str(getattr(target, "name", None) or "target")
@@ -231,7 +167,7 @@ def _from_columns(columns: dict[Any, Sequence[Any]], target: object, strict: boo
             f"Column '{whole[0]}' holds arrays, and there are {len(features)} columns beside the target; select that "
             "column and the target alone."
         )
-    return Columns({_safe_name(name): values for name, values in columns.items()})
+    return Columns({safe_name(name): values for name, values in columns.items()})
 
 
 def _column_named(columns: Mapping[Any, object], target: object) -> Any:
@@ -267,7 +203,7 @@ def _values(column: Any) -> Sequence[Any]:
         if hasattr(column, method):
             return list(getattr(column, method)())
     if isinstance(column, (str, bytes)) or not isinstance(column, Iterable):
-        raise BadInput(f"'{column}' is neither a column of the data nor a sequence of targets.")
+        raise BadInput(f"{column!r} is neither a column of the data nor a sequence of targets.")
     return list(column)
 
 
@@ -373,8 +309,8 @@ def _present(cell: str) -> str:
     return "" if cell.lower() in MISSING else cell
 
 
-def _safe_name(name: Any) -> str:
-    """A column's name as a header holds it: one that is a number, missing or spaced apart would be taken for a value."""
+def safe_name(name: Any) -> str:
+    """A column's name as a header holds it: a number, or a word for a missing value, would be taken for a value."""
     text = " ".join(str(name).split())
     try:
         float(text)
@@ -383,72 +319,6 @@ def _safe_name(name: Any) -> str:
     return f"c{text}"
 
 
-def _texts_by_name(part: Columns) -> dict[str, list[str]]:
+def texts_by_name(part: Columns) -> dict[str, list[str]]:
+    """The table as the text of a CSV file, by column. Raises BadInput on a value that is no cell of a table."""
     return {name: [_cell(value, name) for value in values] for name, values in part.values.items()}
-
-
-# ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _arrays(parts: Mapping[str, Part]) -> Arrays:
-    """x, y and lengths of each split, under the names that `read_npz` reads."""
-    found: Arrays = {}
-    for split, part in parts.items():
-        assert isinstance(part, Examples)
-        suffix = f"_{split}" if split else ""
-        if part.y is not None and len(part.y) != len(part.x):
-            raise BadInput(
-                f"There are {len(part.x)} examples and {len(part.y)} targets; give one target for each example."
-            )
-        for name, values in (("x", part.x), ("y", part.y), ("lengths", part.lengths)):
-            if values is not None:
-                found[name + suffix] = values
-    return found
-
-
-def _store_tables(parts: dict[str, Columns], folder: Path, name: str, target: object) -> JSON:
-    if "val" in parts:
-        raise BadInput("A table brings train and test alone; put the validation rows to train, which they are drawn from.")
-    found: dict[str, JSON] = {}
-    for split, part in parts.items():
-        path = folder / (f"{name}-test.csv" if split == "test" else f"{name}.csv")
-        _write_table(part, path)
-        found["test_data" if split == "test" else "data"] = str(path)
-    if target is None:
-        return found
-    names = list(next(iter(parts.values())).values)
-    if not isinstance(target, (str, int)):  # the targets themselves became the last column
-        return {**found, "target": names[-1]}
-    return {**found, "target": _safe_name(target) if _safe_name(target) in names else str(target)}
-
-
-def _write_table(part: Columns, path: Path) -> None:
-    """Raises BadInput if the reader would not find the same columns and rows again."""
-    cells = _texts_by_name(part)
-    delimiter = max(DELIMITERS, key=lambda mark: -sum(mark in name for name in cells))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(cells)
-        writer.writerows(zip(*cells.values(), strict=True))
-    table = read_columns(path)
-    n_rows = len(next(iter(cells.values())))
-    if list(table.names) != list(cells) or table.n_rows != n_rows:
-        raise BadInput(
-            f"The table cannot be stored without loss: {len(cells)} columns of {n_rows} rows would be read as "
-            f"{len(table.names)} of {table.n_rows}; give columns plain names, and remove rows without any value."
-        )
-
-
-def _store_texts(parts: dict[str, Texts], folder: Path, name: str) -> JSON:
-    inside = folder / name
-    inside.mkdir()
-    for split, part in parts.items():
-        if len(part.labels) != len(part.texts):
-            raise BadInput("Texts need a label each; name the column of labels by target.")
-        lines = []
-        for row, (label, text) in enumerate(zip(part.labels, part.texts, strict=True)):
-            if not label or not text.split():
-                raise BadInput(f"Row {row} lacks its {'text' if label else 'label'}; remove the row or complete it.")
-            lines.append(f"{label} {' '.join(text.split())}\n")
-        (inside / f"{split or 'train'}.txt").write_text("".join(lines), encoding="utf-8")
-    return {"data": str(inside)}
