@@ -222,8 +222,8 @@ def require_known(given: Mapping[str, Any], known: Any, what: str) -> None:
     for name in given:
         if name not in known:
             near = get_close_matches(str(name), list(known), n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise BadInput(f"No {what} named '{name}'; there is {', '.join(known)}.{hint}")
+            hint = f"Did you mean '{near[0]}'?" if near else f"there is {', '.join(known)}."
+            raise BadInput(f"No {what} named '{name}'{'. ' if near else '; '}{hint}")
 
 
 def config_of(run: Run) -> RunConfig:

@@ -27,6 +27,19 @@ PLAIN_LINE_SECONDS = 5.0
 Show: TypeAlias = Literal["auto", "rich", "plain", "none"]
 
 
+class Screen(Protocol):
+    """Hears how a run goes."""
+
+    def say(self, text: str) -> None:
+        """Hear one line that stays."""
+
+    def progress(self, status: Status) -> None:
+        """Hear where the search stands."""
+
+    def close(self) -> None:
+        """The work is over, or waits for nothing that has a live line."""
+
+
 class Display(Protocol):
     """Where lines are shown."""
 
@@ -142,7 +155,7 @@ def make_display(show: Show) -> Display:
 
 
 class Progress:
-    """Tells how a run goes: to a display, and to the logger "searchkit"."""
+    """Tells how a run goes: to a display, and to the logger "searchkit". It is a `Screen`."""
 
     def __init__(self, show: Show = "auto") -> None:
         self.display = make_display(show)
@@ -153,7 +166,7 @@ class Progress:
         logger.info("%s", text)
         self.display.say(text)
 
-    def status(self, status: Status) -> None:
+    def progress(self, status: Status) -> None:
         """Tell where the search stands. A live display gets all, a log what changed, at most every few seconds."""
         line = describe(status)
         shown = self.display.live(line)

@@ -24,10 +24,10 @@ from searchkit.api.options import (
     run_config,
     words,
 )
-from searchkit.api.progress import Progress, Show
+from searchkit.api.progress import Progress, Screen, Show
 from searchkit.api.result import Result, task_of
 from searchkit.api.spaces import load_space, name_of
-from searchkit.api.trials import Callback, Watch
+from searchkit.api.trials import Callback, Watched
 from searchkit.core.errors import BadInput, NothingFeasible
 from searchkit.core.serialization import JSON
 from searchkit.core.space import Budget, Limits, Space
@@ -89,7 +89,7 @@ def search(
         Interrupted: Ctrl-C; `resume` goes on.
     """
     family, root = load_space(space), Path(runs)
-    found = as_budget(budget, family.budget)
+    shown, found = Progress(progress), as_budget(budget, family.budget)
     own_epochs = isinstance(budget, Budget) or (isinstance(budget, Mapping) and "epochs" in budget)
     require_known(options, [*Options.__annotations__], "option")
     with tempfile.TemporaryDirectory(prefix="searchkit-") as staged:
@@ -98,7 +98,7 @@ def search(
             name_of(space), source, limits=as_limits(limits), budget=found, fixed_epochs=own_epochs, options=options
         )
         loaded, run = _start(config, family, root, name, Path(staged))
-    return _carry_out(run, loaded, Progress(progress), callback=callback, is_new=True)
+    return _carry_out(run, loaded, _watched(shown, run, callback), is_new=True)
 
 
 def resume(
@@ -124,7 +124,9 @@ def resume(
         BadInput: there is no such run, its data have changed, or the budget is below the one before.
     """
     opened = _open(run, runs)
-    return _carry_out(opened, task_of(opened), Progress(progress), callback=callback, more=budget, workers=workers)
+    return _carry_out(
+        opened, task_of(opened), _watched(Progress(progress), opened, callback), more=budget, workers=workers
+    )
 
 
 def compress(
@@ -255,12 +257,16 @@ def _moved(value: JSON, old: Path, new: Path) -> JSON:
     return str(new / Path(value).relative_to(old)) if is_inside else value
 
 
+def _watched(screen: Screen, run: Run, callback: Callback | None) -> Screen:
+    """The screen, and the callback if there is one."""
+    return screen if callback is None else Watched(screen, run, callback)
+
+
 def _carry_out(
     run: Run,
     task: Task,
-    progress: Progress,
+    screen: Screen,
     *,
-    callback: Callback | None,
     is_new: bool = False,
     more: Mapping[str, Any] | None = None,
     workers: int | None = None,
@@ -276,22 +282,19 @@ def _carry_out(
             config = replace(config, workers=workers)
             workflow.settings_of(config)
         clock = workflow.Clock(run)
-        watch = None if callback is None else Watch(run, callback)
 
         def say(text: str) -> None:
             clock.tick()
-            progress.say(text)
+            screen.say(text)
 
-        def status(found: Status) -> None:
+        def progress(status: Status) -> None:
             clock.tick()
-            progress.status(found)
-            if watch is not None:
-                watch(found)
+            screen.progress(status)
 
         try:
             ctx = workflow.context(run, config, task, load_space, say, spent=clock.before)
             say(f"run {run.name}" + ("" if is_new else " resumed") + f" in {run.path}")
-            winner = workflow.search(ctx, config, status, spent=clock.before)
+            winner = workflow.search(ctx, config, progress, spent=clock.before)
             if config.recipe != "none":
                 workflow.prove(workflow.compress(winner, ctx, config), ctx, run.path.parent)
         except (BadInput, NothingFeasible):
@@ -299,7 +302,7 @@ def _carry_out(
                 workflow.discard_unbegun(run)
             raise
         finally:
-            progress.close()
+            screen.close()
             if run.path.is_dir():
                 clock.tick(at_once=True)
     return Result(run)

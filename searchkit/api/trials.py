@@ -11,6 +11,7 @@ from searchkit.core.serialization import JSON
 from searchkit.search.settings import Status, StopSearch
 
 if TYPE_CHECKING:
+    from searchkit.api.progress import Screen
     from searchkit.run import Run
 
 ENDED = ("trained", "failed")
@@ -83,19 +84,27 @@ def _info(row: Mapping[str, JSON], metric: str) -> TrialInfo:
     )
 
 
-class Watch:
-    """Calls a callback once for each trial that ends while it watches."""
+class Watched:
+    """A screen that also calls a callback, once for each trial that ends while it watches.
 
-    def __init__(self, run: Run, callback: Callback) -> None:
-        self.run, self.callback = run, callback
+    Args:
+        screen: hears everything.
+        run: the run, new or resumed: what ended before is no news.
+        callback: hears of each trial.
+    """
+
+    def __init__(self, screen: Screen, run: Run, callback: Callback) -> None:
+        self.screen, self.run, self.callback = screen, run, callback
+        self.say, self.close = screen.say, screen.close
         self.stopped = False
         self.n_ended = -1
         self.known: set[tuple[str, int]] = set()
-        if run.read_json("search.json"):  # a run that is resumed: what ended before is no news
+        if run.read_json("search.json"):
             self.known = {(trial.space, trial.number) for trial in trials_of(run) if trial.state in ENDED}
 
-    def __call__(self, status: Status) -> None:
+    def progress(self, status: Status) -> None:
         """Tell the callback what is new. Raises StopSearch once, if it asks for the end of the search."""
+        self.screen.progress(status)
         if self.stopped or status.done == self.n_ended:
             return
         self.n_ended = status.done

@@ -82,7 +82,9 @@ def part_of(data: object, target: object = None, *, strict: bool = True) -> Part
     data = data.collect() if hasattr(data, "collect") and not hasattr(data, "__len__") else data  # a lazy polars frame
     if isinstance(data, Mapping) and target is None and {str(key).split("_")[0] for key in data} <= set(ARCHIVE):
         return Archive({str(key): _array(values, f"'{key}'") for key, values in data.items()})
-    if isinstance(data, tuple) and len(data) == 2 and target is None:
+    if isinstance(data, tuple) and target is None:
+        if len(data) != 2:
+            raise BadInput(f"A tuple of data is (x, y), and {len(data)} parts were given.")
         return part_of(data[0], data[1])
     columns = _columns(data)
     if columns is not None:
@@ -261,8 +263,11 @@ def _labels(target: Any) -> np.ndarray | None:
         return None
     values = target if hasattr(target, "__array__") or hasattr(target, "detach") else _values(target)
     if isinstance(values, Sequence):
-        values = [np.asarray(v.detach().cpu() if hasattr(v, "detach") else v) for v in values]
-        values = np.stack(values) if len({v.dtype.kind for v in values}) == 1 else np.array(values, dtype=object)
+        parts = [np.asarray(v.detach().cpu() if hasattr(v, "detach") else v) for v in values]
+        if any(part.ndim for part in parts):
+            return _array(np.stack(parts), "The target")
+        alike = len({part.dtype.kind for part in parts}) == 1
+        values = np.array([part.item() for part in parts], dtype=None if alike else object)
     return _array(values, "The target")
 
 

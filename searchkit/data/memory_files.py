@@ -121,7 +121,10 @@ def _write_table(part: Columns, path: Path) -> None:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         writer.writerow(cells)
         writer.writerows(zip(*cells.values(), strict=True))
-    table = read_columns(path)
+    try:
+        table = read_columns(path)
+    except BadInput as error:
+        raise BadInput(str(error).replace(f"'{path}'", "the given table")) from error
     n_rows = len(next(iter(cells.values())))
     if list(table.names) != list(cells) or table.n_rows != n_rows:
         raise BadInput(
