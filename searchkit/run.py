@@ -6,7 +6,6 @@ is written here is written beside its place and renamed too: a kill at any momen
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +34,18 @@ FORMAT = 1
 """The version of what is on disk. A run of another format is not resumed: an id does not include the code's version."""
 
 
+def _locks() -> Any:
+    """The module that locks files. Raises BadInput on Windows, which has none, before anything is written."""
+    try:
+        import fcntl
+    except ImportError as error:
+        raise BadInput(
+            "searchkit runs on Linux and macOS: this system cannot lock a run's folder (Python has no fcntl here). On "
+            "Windows, use the Windows Subsystem for Linux (WSL)."
+        ) from error
+    return fcntl
+
+
 class Run:
     """One directory of artifacts with the settings that made them."""
 
@@ -49,6 +60,7 @@ class Run:
         """splits: row indices by split, kept with the run. Raises BadInput where a run of this name exists or the
         folder cannot be written.
         """
+        _locks()
         if not name or name != Path(name).name or name.startswith("."):
             raise BadInput(f"'{name}' is not a name for a run; it is one folder's name, such as cnn-digits-1.")
         path = root / name
@@ -94,6 +106,7 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time may write a run. Raises BadInput where another one does."""
+        fcntl = _locks()
         with open(self.path / "lock", "a+") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """Data given in memory reach the readers unchanged: arrays, tables, texts and datasets, each in every form it has.
 
-pandas, polars and datasets are used if they are installed; stand-ins with the same protocol (columns and a way to one, a
-length and a way to an item) are used always.
+pandas, polars and datasets are used if they are installed; stand-ins with the same protocol (columns and a way to one,
+a length and a way to an item) are used always.
 """
 
 from __future__ import annotations
@@ -199,8 +199,9 @@ def test_splits_of_arrays_are_kept(tmp_path: Path) -> None:
 
 def test_a_column_of_pictures_is_what_the_network_reads(tmp_path: Path) -> None:
     pictures = [np.full((8, 8), k, np.uint8) for k in range(N)]
-    for data in (Hosted({"image": pictures, "label": TABLE["label"]}),
-                 Items([{"image": image, "label": label} for image, label in zip(pictures, TABLE["label"], strict=True)])):  # fmt: skip
+    labels = TABLE["label"]
+    items = [{"image": image, "label": label} for image, label in zip(pictures, labels, strict=True)]
+    for data in (Hosted({"image": pictures, "label": labels}), Items(items)):
         found = read(data, tmp_path, target="label")
         assert found.x.shape == (N, 8, 8) and found.x.dtype == np.uint8
         assert found.target is not None and found.target.tolist() == TABLE["label"]
