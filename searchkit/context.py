@@ -5,6 +5,7 @@ It also loads an artifact's network, exports it, and proves that the exported fi
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -49,7 +50,7 @@ class Context:
     channels_last: bool = False
     limits: Limits = field(default_factory=Limits)
     deadline: Deadline = field(default_factory=lambda: Deadline.after(math.inf))
-    echo: Callable[[str], None] = print
+    echo: Callable[[str], None] = logging.getLogger("searchkit").info
     threads: int = 1  # of the training inside a stage, which has the machine for itself
     epoch_scale: float = 1.0  # the pipeline lowers it where the deadline leaves less than the stages would like
 

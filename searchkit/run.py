@@ -6,7 +6,6 @@ is written here is written beside its place and renamed too: a kill at any momen
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -22,7 +21,17 @@ import numpy as np
 from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import BadInput, Infeasible
-from searchkit.core.files import Figures, _lock, _named, last_byte, read_json, readable, to_json, write_atomically
+from searchkit.core.files import (
+    Figures,
+    file_locks,
+    last_byte,
+    lock,
+    named,
+    read_json,
+    readable,
+    to_json,
+    write_atomically,
+)
 from searchkit.core.run_files import EVENTS, SEARCH_LOG, ArtifactFile, Epoch, Head, Logged, TrialMadeBy, TrialNotes
 from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.core.training import TrainState
@@ -57,6 +66,7 @@ class Run:
         """splits: row indices by split, kept with the run. Raises BadInput where a run of this name exists or the
         folder cannot be written.
         """
+        file_locks()
         if not name or name != Path(name).name or name.startswith("."):
             raise BadInput(f"'{name}' is not a name for a run; it is one folder's name, such as cnn-digits-1.")
         path = root / name
@@ -92,7 +102,7 @@ class Run:
                 + (f"the runs there are {', '.join(known)}." if known else "there are none: start one with search.")
             )
         config = read_json(file, f"the run '{path.name}'")
-        thaw(Head, config, file=_named(file, path.name))
+        thaw(Head, config, file=named(file, path.name))
         if config.get("format") != FORMAT:
             raise BadInput(
                 f"The run '{path.name}' has format {config.get('format')}; this version reads format {FORMAT}. "
@@ -105,7 +115,7 @@ class Run:
         """One process at a time may write a run. Raises BadInput where another one does."""
         with open(self.path / "lock", "a+") as handle:
             try:
-                _lock(handle)
+                lock(handle)
             except OSError as error:
                 handle.seek(0)
                 raise BadInput(
@@ -122,6 +132,7 @@ class Run:
         file = self.path / "lock"
         if not file.exists():
             return None
+        fcntl = file_locks()
         with open(file) as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -157,22 +168,22 @@ class Run:
     def load(self, id: str) -> Artifact:
         file = self.artifact_dir(id) / "artifact.json"
         found = read_json(file, f"artifact {id} of the run '{self.name}'")
-        plain: Any = thaw(ArtifactFile, found, file=_named(file, self.name))
+        plain: Any = thaw(ArtifactFile, found, file=named(file, self.name))
         if plain["id"] != id:
             raise BadInput(f"{file} is of the artifact '{plain['id']}', not of '{id}'; put the right file back.")
         if plain["made_by"]["stage"] == "Trial":
-            thaw(TrialMadeBy, plain["made_by"], file=_named(file, self.name, "made_by"))
-            thaw(TrialNotes, plain["notes"], file=_named(file, self.name, "notes"))
+            thaw(TrialMadeBy, plain["made_by"], file=named(file, self.name, "made_by"))
+            thaw(TrialNotes, plain["notes"], file=named(file, self.name, "notes"))
         # edits stay the lists that JSON gives: they are replayed, never hashed
         known = {name: plain[name] for name in ArtifactFile.__annotations__}
-        metrics = Figures(plain["metrics"], _named(file, self.name))
+        metrics = Figures(plain["metrics"], named(file, self.name))
         return Artifact(**{**known, "edits": tuple(plain["edits"]), "metrics": metrics})
 
     def notes(self, artifact: Artifact, name: str) -> JSON:
         """One note of an artifact. Raises BadInput if it is missing."""
         if name not in artifact.notes:
             file = self.artifact_dir(artifact.id) / "artifact.json"
-            raise BadInput(f"In {_named(file, self.name)}, the field 'notes.{name}' is missing; restore the file.")
+            raise BadInput(f"In {named(file, self.name)}, the field 'notes.{name}' is missing; restore the file.")
         return artifact.notes[name]
 
     def artifacts(self) -> dict[str, Artifact]:
@@ -197,7 +208,7 @@ class Run:
         """The path of a file of the artifact. Raises BadInput if it has none of this role."""
         if role not in artifact.files:
             file = self.artifact_dir(artifact.id) / "artifact.json"
-            raise BadInput(f"In {_named(file, self.name)}, the field 'files.{role}' is missing; restore the file.")
+            raise BadInput(f"In {named(file, self.name)}, the field 'files.{role}' is missing; restore the file.")
         return self.artifact_dir(artifact.id) / artifact.files[role]
 
     def save(
@@ -259,7 +270,7 @@ class Run:
             if not rows:
                 raise ValueError("it is empty")
         for number, row in enumerate(rows, 1):
-            thaw(Epoch, row, file=_named(file, self.name, f"line {number}"))
+            thaw(Epoch, row, file=named(file, self.name, f"line {number}"))
         return rows
 
     def _way_out(self, artifact: Artifact) -> str:
@@ -288,7 +299,7 @@ class Run:
 
     def named(self, name: str, part: str = "") -> str:
         """A file of the run, for a message."""
-        return _named(self.path / name, self.name, part)
+        return named(self.path / name, self.name, part)
 
     def append_line(self, name: str, row: Mapping[str, JSON]) -> None:
         """Append one JSON line and wait until it is on disk."""
@@ -313,7 +324,7 @@ class Run:
         for number, row in enumerate(found, 1):
             if "event" in row or name == SEARCH_LOG:
                 event = EVENTS.get(str(row.get("event")), Logged)
-                thaw(event, row, file=_named(file, self.name, f"line {number}"))
+                thaw(event, row, file=named(file, self.name, f"line {number}"))
         return found
 
     # ── the state of a training between rungs ───────────────────────────────────────────────────────────────────────

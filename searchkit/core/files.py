@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -80,7 +79,8 @@ def read_json(file: Path, what: str) -> Any:
     return value
 
 
-def _named(file: Path, run: str, part: str = "") -> str:
+def named(file: Path, run: str, part: str = "") -> str:
+    """How errors name a file of a run, e.g. "artifacts/0123abcd/artifact.json of the run 'mine'"."""
     name = f"artifacts/{file.parent.name}/{file.name}" if file.parent.parent.name == "artifacts" else file.name
     return f"{part + ' of ' if part else ''}{name} of the run '{run}'"
 
@@ -115,11 +115,37 @@ def readable(file: Path, way_out: str, *also: type[Exception]) -> Iterator[None]
         raise BadInput(f"{file} cannot be read ({error}); {way_out}.") from error
 
 
-def _lock(handle: IO[str], *, tries: int = 5) -> None:
-    """Raises OSError if another process holds it for longer than a look at who does, such as `Run.writer`, takes."""
+def file_locks() -> Any:
+    """The standard library's module that locks files.
+
+    Raises:
+        BadInput: If the system has none, as Windows does not.
+    """
+    try:
+        import fcntl
+    except ImportError as error:
+        raise BadInput(
+            "searchkit runs on Linux and macOS: this system cannot lock a run's folder (Python has no fcntl here). On "
+            "Windows, use the Windows Subsystem for Linux (WSL)."
+        ) from error
+    return fcntl
+
+
+def lock(handle: IO[str], *, tries: int = 5) -> None:
+    """Lock an open file for this process.
+
+    Args:
+        handle: The open file.
+        tries: How often to try, 20 ms apart: a look at who holds the lock, such as `Run.writer`, holds it briefly.
+
+    Raises:
+        OSError: If another process holds the lock.
+    """
+    fcntl = file_locks()
     for left in reversed(range(tries)):
         try:
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except OSError:
             if not left:
                 raise

@@ -30,7 +30,7 @@ from searchkit.search.jobs import Job, Outcome, decode_state, encode_state
 from searchkit.search.results import default_url
 from searchkit.search.sampler import Candidate, Proposer
 from searchkit.search.search_state import SearchRecord
-from searchkit.search.settings import Progress, SearchSettings, SearchStopped, Status
+from searchkit.search.settings import Progress, SearchSettings, SearchStopped, Status, StopSearch
 from searchkit.search.study import FAILED, REJECTED, TRAINED, UNTOLD, TrialStore
 from searchkit.search.time_planning import TimePlan, make_time_plan, training_seconds
 
@@ -155,6 +155,11 @@ class _Search:
             self.executor = self._open_executor()
             try:
                 self._loop()
+            except StopSearch as stop:
+                self.ctx.echo(f"the search ends: {stop}" if str(stop) else "the search ends: it was stopped")
+                for flight in self.flights.values():
+                    self._abandon(flight, "the search was stopped")
+                self.flights.clear()
             finally:
                 self.executor.close()
         self._conclude()
@@ -410,7 +415,11 @@ class _Search:
 
     def _out_of_time(self, flight: _Flight) -> None:
         """The deadline came before the end of the first epoch, or before a resumed search could go on with it."""
-        self.ledger.abandon(flight.trial, "the time budget ended")
+        self._abandon(flight, "the time budget ended")
+
+    def _abandon(self, flight: _Flight, reason: str) -> None:
+        """Close a trial that is cut off: it does not count, and is not trained on."""
+        self.ledger.abandon(flight.trial, reason)
         self.run_dir.drop_state(self._state_key(flight.trial))
         self._log("cut off", flight)
 

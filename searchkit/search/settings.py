@@ -20,6 +20,10 @@ class SearchStopped(SearchkitError):
     """The search cannot usefully go on: the same error again and again."""
 
 
+class StopSearch(Exception):
+    """Raised by a progress callback to end the search: what was trained so far is kept, and the rest goes on."""
+
+
 @dataclass(frozen=True)
 class SearchSettings:
     """How to search. minimize: None searches for the metric alone. ship_int8: limits on size and latency are meant for
@@ -82,3 +86,4 @@ class Status:
 
 
 Progress: TypeAlias = Callable[[Status], None]
+"""Hears where the search stands. It may raise `StopSearch`."""

@@ -72,7 +72,7 @@ def read_table(path: Path, source: Source) -> RawDataset:
     columns = [_judge(table, k) for k in features]
     x = np.stack(
         [
-            np.concatenate([_encode(part, k, column) for part in tables])
+            np.concatenate([encode(part, k, column) for part in tables])
             for k, column in zip(features, columns, strict=True)
         ],
         axis=1,
@@ -254,7 +254,7 @@ def _judge(table: Table, index: int) -> Column:
     return Column(name, "categorical", tuple(sorted(categories)))
 
 
-def _encode(table: Table, index: int, column: Column) -> np.ndarray:
+def encode(table: Table, index: int, column: Column) -> np.ndarray:
     """Encode a column as (n,) float64: numbers or category indices; NaN if missing, -1 if train lacks the category."""
     cells = table.columns[index]
     if column.kind == "categorical":

@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from searchkit.core import batching
 from searchkit.core.data_spec import Arrays, TensorSpec
-from searchkit.core.errors import BadInput
+from searchkit.core.errors import BadInput, NotInstalled
 from searchkit.core.task import Task
 from searchkit.data.dataset import Dataset, RawDataset, standard_dtype
 from searchkit.data.graphs import many_graphs, node_graph
@@ -129,7 +129,13 @@ def _karate() -> RawDataset:
 
     A member has no features but their identity: one column each.
     """
-    from networkx import karate_club_graph
+    try:
+        from networkx import karate_club_graph
+    except ImportError as error:
+        raise NotInstalled(
+            "The task 'karate' needs the package networkx, which is not installed; run pip install 'searchkit[demo]', "
+            "or take the task sbm."
+        ) from error
 
     club = karate_club_graph()
     sides = np.array([club.nodes[n]["club"] for n in range(len(club))])

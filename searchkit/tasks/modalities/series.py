@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from searchkit.core.data_spec import Arrays, TensorSpec
-from searchkit.core.errors import BadInput
+from searchkit.core.errors import BadInput, NotInstalled
 from searchkit.core.task import Task
 from searchkit.data.dataset import Dataset, RawDataset, standard_dtype
 from searchkit.data.scaling import channel_statistics
@@ -231,7 +231,13 @@ def _mnist1d() -> tuple[np.ndarray, np.ndarray, int]:
 
     The package seeds the global random generators, so their states are restored.
     """
-    from mnist1d.data import get_dataset_args, make_dataset
+    try:
+        from mnist1d.data import get_dataset_args, make_dataset
+    except ImportError as error:
+        raise NotInstalled(
+            "The task 'mnist1d' needs the package mnist1d, which is not installed; run pip install 'searchkit[demo]', "
+            "or give data of your own."
+        ) from error
 
     before, numpy_before = random.getstate(), np.random.get_state()
     try:

@@ -1,0 +1,6 @@
+"""`python -m searchkit` is the command line."""
+
+from searchkit.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+"""Search, resume and compress: from data to a verified bundle, as functions that return a `Result`.
+
+They read neither `sys.argv` nor install an exception hook: those belong to the command line.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from searchkit.api.options import (
+    Compression,
+    Options,
+    as_budget,
+    as_limits,
+    compression,
+    require_known,
+    run_config,
+    words,
+)
+from searchkit.api.progress import Progress, Screen, Show
+from searchkit.api.result import Result, task_of
+from searchkit.api.spaces import load_space, name_of
+from searchkit.api.trials import Callback, Watched
+from searchkit.core.errors import BadInput, NothingFeasible
+from searchkit.core.serialization import JSON
+from searchkit.core.space import Budget, Limits, Space
+from searchkit.data import memory, memory_files
+
+if TYPE_CHECKING:
+    from searchkit.core.task import Task
+    from searchkit.run import Run
+    from searchkit.search.settings import Status
+    from searchkit.workflow import RunConfig
+
+
+GIVEN = "the given data"
+"""What data in memory are called in what is said of them."""
+
+
+def search(
+    space: str | Path | Space,
+    data: Any = None,
+    target: Any = None,
+    *,
+    task: str | None = None,
+    test_data: Any = None,
+    limits: Limits | Mapping[str, Any] | None = None,
+    budget: Budget | Mapping[str, Any] | str | None = None,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    callback: Callback | None = None,
+    progress: Show = "auto",
+    **options: Unpack[Options],
+) -> Result:
+    """Search a family for the best network for your data, compress it, prove it, and bundle it.
+
+    Args:
+        space: a family's name (see `list_spaces`), the path of your own family's file, or a `Space`.
+        data: arrays as (x, y) or as a dictionary with the keys of an .npz archive; a pandas, polars or pyarrow table; a
+            torch or a Hugging Face dataset; a dictionary of such data by split ("train", "val", "test"); or a path that
+            the command line's `--data` takes. None takes `task`. Data in memory are written into the run.
+        target: the name of the target column, or the targets themselves if `data` are the inputs alone.
+        task: a packaged task (see `list_tasks`). Without data and task, the family's default task is taken.
+        test_data: the test split, if it is given apart.
+        limits: hard limits on what is shipped, such as {"size": "100KB", "latency": "2ms"}; see `Limits`.
+        budget: how much to spend, such as {"trials": 12, "epochs": 20}, or a time such as "10m"; see `Budget`. None
+            takes the family's own.
+        name: of the run. None finds a free one.
+        runs: the folder of runs.
+        callback: called after each trial with a `TrialInfo`. It ends the search by returning False or by raising
+            `StopSearch`; the best trial so far is then compressed and bundled.
+        progress: "auto" shows progress in a notebook's cell or on the terminal; "rich", "plain" or "none" choose.
+        **options: the other flags of the command line, by name; see `Options`.
+
+    Returns:
+        The finished run. The report is `report.html` in its folder.
+
+    Raises:
+        BadInput: an argument or the data cannot be used.
+        NothingFeasible: no candidate is within the limits.
+        GateFailed: a proof failed, such as an export that disagrees with its network.
+        Interrupted: Ctrl-C; `resume` goes on.
+    """
+    family, root = load_space(space), Path(runs)
+    shown, found = Progress(progress), as_budget(budget, family.budget)
+    own_epochs = isinstance(budget, Budget) or (isinstance(budget, Mapping) and "epochs" in budget)
+    require_known(options, [*Options.__annotations__], "option")
+    with tempfile.TemporaryDirectory(prefix="searchkit-") as staged:
+        source = _source(data, target, task, test_data, family, Path(staged))
+        config = run_config(
+            name_of(space), source, limits=as_limits(limits), budget=found, fixed_epochs=own_epochs, options=options
+        )
+        loaded, run = _start(config, family, root, name, Path(staged))
+    return _carry_out(run, loaded, _watched(shown, run, callback), is_new=True)
+
+
+def resume(
+    run: str | Path | Result,
+    *,
+    runs: str | Path = "runs",
+    budget: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    callback: Callback | None = None,
+    progress: Show = "auto",
+) -> Result:
+    """Go on with a run that was interrupted, or give a finished one more to spend. Nothing that is done is done again.
+
+    Args:
+        run: a run's name in the folder `runs`, its path, or a `Result`.
+        runs: the folder of runs.
+        budget: more trials or time than before, such as {"trials": 24} or {"time": "60m"}.
+        workers: worker processes, if other than before.
+        callback: see `search`. It hears of the trials that end from now on.
+        progress: see `search`.
+
+    Raises:
+        BadInput: there is no such run, its data have changed, or the budget is below the one before.
+    """
+    opened = _open(run, runs)
+    return _carry_out(
+        opened, task_of(opened), _watched(Progress(progress), opened, callback), more=budget, workers=workers
+    )
+
+
+def compress(
+    run: str | Path | Result,
+    *,
+    trial: int | None = None,
+    runs: str | Path = "runs",
+    progress: Show = "auto",
+    **options: Unpack[Compression],
+) -> Result:
+    """Put the winner of a run, or any trial of it, through a recipe, and bundle what comes of it.
+
+    Args:
+        run: a run's name in the folder `runs`, its path, or a `Result`.
+        trial: the number of a trained trial. None takes the winner.
+        runs: the folder of runs.
+        progress: see `search`.
+        **options: recipe and the settings of its stages; see `Compression`.
+
+    Raises:
+        BadInput: there is no such run or trial, or an option is not allowed.
+        GateFailed: a stage did not deliver what was asked of it.
+    """
+    from searchkit import workflow
+    from searchkit.search.results import winners
+    from searchkit.stages import recipes
+
+    require_known(options, [*Compression.__annotations__], "option")
+    recipe = options.get("recipe", "compact")
+    if recipe not in recipes.NAMES or recipe == "none":
+        allowed = ", ".join(name for name in recipes.NAMES if name != "none")
+        raise BadInput(f"No recipe named '{recipe}' compresses a run; it is one of {allowed}.")
+    wish, opened, shown = compression(options), _open(run, runs), Progress(progress)
+    task = task_of(opened)
+    asked = workflow.reopen(opened, task)
+    if wish.student is not None:
+        opened.trial(wish.student)
+    config = replace(asked, recipe=recipe, wish=wish, budget=replace(asked.budget, seconds=math.inf))
+    try:
+        with opened.locked(), workflow.resumable(opened):
+            ctx = workflow.context(opened, config, task, load_space, shown.say)
+            best = winners(opened) if trial is None else [opened.trial(trial)]
+            if not best:
+                raise BadInput(f"The run '{opened.name}' has no trained trial; go on with it by searchkit.resume.")
+            made = workflow.compress(best[0], ctx, config)
+            command = _compress_words(opened.name, trial, options)
+            workflow.prove(made, ctx, opened.path.parent, question=config, command=command)
+    finally:
+        shown.close()
+    return Result(opened)
+
+
+def load_run(run: str | Path, *, runs: str | Path = "runs") -> Result:
+    """Open a run that is on disk, finished or not. Nothing is trained, and nothing is written.
+
+    Args:
+        run: its name in the folder `runs`, or its path.
+        runs: the folder of runs.
+
+    Raises:
+        BadInput: there is no such run, or it was made by another version.
+    """
+    return Result(_open(run, runs))
+
+
+# ── The steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _source(data: Any, target: Any, task: str | None, test: Any, family: Space, folder: Path) -> dict[str, JSON]:
+    """Where the data are, as `Source` has it. Data in memory are written into `folder`."""
+    if data is None:
+        if test is not None or target is not None:
+            raise BadInput("A task brings its own target and test split; give data with them, or leave them out.")
+        return {"task": task or family.task}
+    if task is not None:
+        raise BadInput(f"Data and the task '{task}' were both given; leave one of them out.")
+    if not memory.is_path(data):
+        if memory.is_path(test):
+            raise BadInput(f"The data are in memory, and test_data is the path '{test}'; give both in the same way.")
+        return dict(memory_files.store(data, folder, target=target, test=test))
+    if target is not None and not isinstance(target, (str, int)):
+        raise BadInput("The data are a path, and the targets are values; name the target column instead.")
+    if test is not None and not memory.is_path(test):
+        raise BadInput("The data are a path, and the test split is in memory; give both in the same way.")
+    found = {"data": str(Path(data).resolve()), "test_data": None if test is None else str(Path(test).resolve())}
+    found["target"] = None if target is None else str(target)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _start(config: RunConfig, family: Space, root: Path, name: str | None, staged: Path) -> tuple[Task, Run]:
+    """A new run on disk; what can be refused is refused before. The data in `staged` become the run's own."""
+    from searchkit import workflow
+
+    task = _load(config.source, staged)
+    if (refusal := family.accepts(task.spec)) is not None:
+        raise BadInput(f"The space '{family.name}' is not for the task '{task.name}': {refusal}.")
+    workflow.require_startable(config, root)
+    name = name or _free_name(root, f"{family.name}-{task.name}")
+    inside = (root / name / memory_files.FOLDER).resolve()
+    source = {key: _moved(value, staged, inside) for key, value in config.source.items()}
+    config = replace(config, source=source)
+    run = workflow.start(config, task, root=root, name=name, command=words(config, name))
+    if any(staged.iterdir()):
+        shutil.copytree(staged, inside)
+    return task, run
+
+
+def _load(source: Mapping[str, JSON], staged: Path) -> Task:
+    """The task. Data that were given in memory are called so in what is said of them, and not by a path."""
+    from searchkit.data.find import find
+    from searchkit.data.source import Source
+    from searchkit.tasks import registry
+    from searchkit.tasks.prepare import make_task
+
+    if not any(staged.iterdir()):
+        return registry.load(source)
+    wanted = Source.parse(source)
+    try:
+        found = find(wanted)
+    except BadInput as error:
+        raise BadInput(re.sub(rf"'{re.escape(str(staged))}[^']*'", GIVEN, str(error))) from error
+    return make_task(replace(found, where=GIVEN), wanted)
+
+
+def _moved(value: JSON, old: Path, new: Path) -> JSON:
+    """A path below `old` as the same path below `new`; anything else as it is."""
+    is_inside = isinstance(value, str) and value.startswith(f"{old}/")
+    return str(new / Path(value).relative_to(old)) if is_inside else value
+
+
+def _watched(screen: Screen, run: Run, callback: Callback | None) -> Screen:
+    """The screen, and the callback if there is one."""
+    return screen if callback is None else Watched(screen, run, callback)
+
+
+def _carry_out(
+    run: Run,
+    task: Task,
+    screen: Screen,
+    *,
+    is_new: bool = False,
+    more: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+) -> Result:
+    """Do what the configuration of the run asks for and is not done yet."""
+    from searchkit import workflow
+
+    config = workflow.reopen(run, task)
+    with run.locked(), workflow.resumable(run):
+        if more is not None:
+            config = _extended(run, config, more)
+        if workers is not None:
+            config = replace(config, workers=workers)
+            workflow.settings_of(config)
+        clock = workflow.Clock(run)
+
+        def say(text: str) -> None:
+            clock.tick()
+            screen.say(text)
+
+        def progress(status: Status) -> None:
+            clock.tick()
+            screen.progress(status)
+
+        try:
+            ctx = workflow.context(run, config, task, load_space, say, spent=clock.before)
+            say(f"run {run.name}" + ("" if is_new else " resumed") + f" in {run.path}")
+            winner = workflow.search(ctx, config, progress, spent=clock.before)
+            if config.recipe != "none":
+                workflow.prove(workflow.compress(winner, ctx, config), ctx, run.path.parent)
+        except (BadInput, NothingFeasible):
+            if is_new:
+                workflow.discard_unbegun(run)
+            raise
+        finally:
+            screen.close()
+            if run.path.is_dir():
+                clock.tick(at_once=True)
+    return Result(run)
+
+
+def _extended(run: Run, config: RunConfig, more: Mapping[str, Any]) -> RunConfig:
+    """The configuration with a raised budget, which is stored with the run. Raises BadInput if it would be lowered."""
+    from searchkit import workflow
+
+    require_known(more, ("trials", "time"), "budget to raise")
+    raised = as_budget({"trials": config.budget.trials, **more}, config.budget)
+    if "time" not in more:
+        raised = replace(raised, seconds=config.budget.seconds)
+    for what, before, now in (
+        ("trials", config.budget.trials, raised.trials),
+        ("seconds", config.budget.seconds, raised.seconds),
+    ):
+        if now < before:
+            had = "no end" if math.isinf(before) else f"{before:g}"
+            raise BadInput(f"A budget of {now:g} {what} is below the run's own, {had}; resume can only raise it.")
+    if raised == config.budget:
+        return config
+    flags = {"trials": "--trials", "time": "--time-budget"}
+    return workflow.extend(run, raised, [word for key, value in more.items() for word in (flags[key], str(value))])
+
+
+def _open(run: str | Path | Result, runs: str | Path) -> Run:
+    from searchkit.run import Run
+
+    if isinstance(run, Result):
+        return Run.open(run.path)
+    path = Path(run)
+    return Run.open(path if len(path.parts) > 1 else Path(runs) / path)
+
+
+def _free_name(root: Path, stem: str) -> str:
+    numbers: Iterable[int] = range(1, 1_000_000)
+    return next(f"{stem}-{number}" for number in numbers if not (root / f"{stem}-{number}").exists())
+
+
+def _compress_words(name: str, trial: int | None, options: Mapping[str, Any]) -> list[str]:
+    """The command line that does the same as `compress`."""
+    given = {"trial": trial, **options}
+    flags = [(f"--{key.replace('_', '-')}", str(value)) for key, value in given.items() if value is not None]
+    return ["searchkit", "compress", name, *(word for flag in flags for word in flag)]
