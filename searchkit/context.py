@@ -22,6 +22,7 @@ from searchkit.core.network import HasKVCache
 from searchkit.core.serialization import JSON, derive_seed, digest, freeze, thaw
 from searchkit.core.space import Limits, Space
 from searchkit.core.task import Task
+from searchkit.core.threads import torch_threads
 from searchkit.core.training import FitPlan, Training, TrainState
 from searchkit.run import FORMAT, Run
 
@@ -141,19 +142,13 @@ class Context:
         """
         from searchkit.core import batching
         from searchkit.onnx import io as onnx_io
-        from searchkit.onnx.parity import parity, resumption
+        from searchkit.onnx.parity import require_parity, resumption
         from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor
 
         deployed = self.deployed(net.cpu())
         onnx_io.export(deployed, self.task.inputs, self.task.answers, path, example=self.example())
         torch_predictor = TorchPredictor(deployed, self.task.inputs, self.task.answers)
-        ports, val = self.task.inputs, self.task.raw("val")
-        proof = parity(torch_predictor, OnnxPredictor(path), val, ports=ports)
-        if not proof.agrees:
-            raise GateFailed(
-                f"The exported file disagrees with the network: the answers differ by up to {proof.max_abs:.3g} "
-                f"over {proof.n} examples of val. The file is not used."
-            )
+        proof = require_parity(torch_predictor, OnnxPredictor(path), self.task, otherwise="The file is not used.")
         if isinstance(deployed, HasKVCache):
             rows = batching.take(self.task.inputs, self.task.raw("val"), slice(0, RESUMED_ROWS))
             resumed = resumption(path, rows)
@@ -228,12 +223,8 @@ class Context:
             loss=None if teacher is None else distillation(self.task, teacher, self.device),
             recovers=True,
         )
-        before_threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
+        with torch_threads(self.threads):
             state = self.task.fit(net, plan, TrainState())
-        finally:
-            torch.set_num_threads(before_threads)
         # contiguous again: the order of sums, and so the last bits, depend on the layout
         net.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         return list(state.numbers["curve"])

@@ -24,6 +24,7 @@ from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import BadInput
 from searchkit.core.files import last_byte, read_json, readable, to_json, write_atomically
 from searchkit.core.serialization import JSON, freeze
+from searchkit.core.state import decode_state, encode_state, snapshot
 from searchkit.core.training import TrainState
 
 if TYPE_CHECKING:
@@ -181,10 +182,7 @@ class Run:
             from safetensors.torch import save_file
 
             files["weights"] = "weights.safetensors"
-            # distinct, contiguous storage: safetensors refuses views that share memory
-            save_file(
-                {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, folder / "weights.safetensors"
-            )
+            save_file(snapshot(weights), folder / "weights.safetensors")
         if model is not None:
             files["model"] = "model.onnx"
             shutil.copyfile(model, folder / "model.onnx")
@@ -268,26 +266,23 @@ class Run:
     # ── the state of a training between rungs ───────────────────────────────────────────────────────────────────────
 
     def save_state(self, key: str, state: TrainState) -> None:
-        from safetensors.torch import save
-
-        about = {"epoch": str(state.epoch), "numbers": to_json(freeze(state.numbers), indent=None)}
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.tensors.items()}
-        write_atomically(self.path / "rungs" / f"{key}.safetensors", save(tensors, metadata=about))
+        write_atomically(self._state_file(key), encode_state(state))
 
     def load_state(self, key: str) -> TrainState | None:
         """None where there is none."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
-        file = self.path / "rungs" / f"{key}.safetensors"
+        file = self._state_file(key)
         if not file.exists():
             return None
-        with (
-            readable(file, "delete it: its trial starts again", SafetensorError),
-            safe_open(file, framework="pt") as opened,
-        ):
-            about = opened.metadata()
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-        return TrainState(int(about["epoch"]), tensors, json.loads(about["numbers"]))
+        with readable(file, "delete it: its trial starts again", SafetensorError):
+            data = file.read_bytes()
+            if not data:
+                raise ValueError("it is empty")
+            return decode_state(data)
 
     def drop_state(self, key: str) -> None:
-        (self.path / "rungs" / f"{key}.safetensors").unlink(missing_ok=True)
+        self._state_file(key).unlink(missing_ok=True)
+
+    def _state_file(self, key: str) -> Path:
+        return self.path / "rungs" / f"{key}.safetensors"

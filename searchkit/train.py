@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from searchkit.core.interrupt import raise_if_interrupted
 from searchkit.core.network import HasAuxLoss, HasMaskedHead
 from searchkit.core.serialization import derive_seed
+from searchkit.core.state import capture, restore_, snapshot, with_prefix
 from searchkit.core.task import SelfSupervised, Task
 from searchkit.core.training import Batch, FitPlan, Training, TrainState
 from searchkit.onnx.predictor import Deployed, TorchPredictor
@@ -44,10 +45,11 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     deadline = time.monotonic() + plan.seconds
     pretraining = list(state.numbers.get("pretraining", [])) if state.epoch else pretrain_(model, task, plan, deadline)
     optimizer = make_optimizer(model, training)
-    _restore_(model, optimizer, state)
+    if state.epoch:
+        restore_(model, optimizer, state.tensors)
     average = _Average(model, training.ema, state) if training.ema > 0 else None
     curve = list(state.numbers.get("curve", []))
-    best: dict[str, Tensor] = {k[5:]: v for k, v in state.tensors.items() if k.startswith("best.")}
+    best = with_prefix(state.tensors, "best.")
     best_value: float | None = state.numbers.get("best")
     best_epoch = int(state.numbers.get("best_epoch", 0))
     stopped_by = state.numbers.get("stopped_by")
@@ -62,17 +64,17 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
                 better = math.isfinite(value) and (best_value is None or task.goal.better(value, best_value))
                 if training.patience and better:
                     best_value, best_epoch = value, epoch
-                    best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+                    best = snapshot(model.state_dict())
             if training.patience and epoch - best_epoch >= training.patience:
                 stopped_by = "patience"
         curve.append(row)
-    after = _capture(model, optimizer, epoch)
+    after = TrainState(epoch, capture(model, optimizer))
     after.numbers = {"curve": curve, "stopped_by": stopped_by, "best": best_value, "best_epoch": best_epoch}
     after.numbers |= {"pretraining": pretraining} if pretraining else {}
     after.tensors |= {f"best.{k}": v for k, v in best.items()}
     if average is not None:
         after.numbers["ema_updates"] = average.n_updates
-        after.tensors |= {f"ema.{k}": v.cpu().clone() for k, v in average.tensors.items()}
+        after.tensors |= snapshot(average.tensors, "ema.")
         model.load_state_dict(average.tensors)
     if training.patience and best:
         model.load_state_dict(best)
@@ -260,7 +262,7 @@ class _Average:
     def __init__(self, model: nn.Module, decay: float, state: TrainState) -> None:
         self.decay = decay
         self.n_updates = int(state.numbers.get("ema_updates", 0))
-        saved = {k[4:]: v for k, v in state.tensors.items() if k.startswith("ema.")}
+        saved = with_prefix(state.tensors, "ema.")
         self.tensors = {k: saved.get(k, v).detach().to(v.device).clone() for k, v in model.state_dict().items()}
 
     @torch.no_grad()
@@ -284,27 +286,3 @@ def _averaged(model: nn.Module, average: _Average | None) -> Iterator[None]:
     model.load_state_dict(average.tensors)
     yield
     model.load_state_dict(raw)
-
-
-def _capture(model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> TrainState:
-    tensors = {f"weights.{k}": v.detach().cpu().clone() for k, v in model.state_dict().items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": v.cpu().clone() for k, v in slots.items() if isinstance(v, Tensor)}
-    return TrainState(epoch=epoch, tensors=tensors)
-
-
-def _restore_(model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
-    if state.epoch == 0:
-        return
-    model.load_state_dict({k[8:]: v for k, v in state.tensors.items() if k.startswith("weights.")})
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in state.tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            slots.setdefault(int(index), {})[key] = value.clone()
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    # The fused kernel walks memory: a moment must lie there as its parameter does, or channels_last scrambles them.
-    for parameter, loaded in optimizer.state.items():
-        for key, value in loaded.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                loaded[key] = torch.empty_like(parameter).copy_(value)

@@ -35,19 +35,30 @@ def to_json(value: JSON, indent: int | None = 1) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=True)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    data = content.encode() if isinstance(content, str) else content
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` when the block ends, whole and on disk; after an error, nothing does.
+
+    It is written beside `path`, for a rename is atomic within one file system only.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+            os.fsync(file.fileno())  # before the rename: after a power cut the new name must not hold an empty file
+        os.chmod(name, 0o644)  # mkstemp makes files that no one else can read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a kill at any moment leaves the old one or the new one. Text is UTF-8."""
+    data = content.encode() if isinstance(content, str) else content
+    with replacing(path) as file:
+        file.write(data)
 
 
 def read_json(file: Path, what: str) -> Any:

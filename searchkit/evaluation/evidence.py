@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +17,7 @@ import numpy as np
 from searchkit.context import Context
 from searchkit.core import batching
 from searchkit.core.artifact import Artifact
+from searchkit.core.files import replacing
 from searchkit.core.goal import Evaluation, Goal
 from searchkit.core.serialization import JSON, derive_seed, freeze
 from searchkit.core.task import Grouped, HasBaselines, HasModelMetrics, Task
@@ -251,7 +250,8 @@ def _keep(run: Run, id: str, sha256: str, evaluation: Evaluation) -> None:
     folder = run.path / "evidence"
     folder.mkdir(exist_ok=True)
     for name in ("scores", "decisions", "targets"):
-        _save(folder / f"{id}.{name}.npy", np.asarray(getattr(evaluation, name)))
+        with replacing(folder / f"{id}.{name}.npy") as file:
+            np.save(file, np.asarray(getattr(evaluation, name)), allow_pickle=False)
     run.write_json(f"evidence/{id}.json", {"sha256": sha256, "metrics": evaluation.metrics})
 
 
@@ -267,17 +267,6 @@ def _kept(run: Run, id: str, sha256: str) -> Evaluation | None:
     except (OSError, ValueError, EOFError):  # missing or cut short: the file is scored again
         return None
     return Evaluation(dict(about["metrics"]), scores, decisions, targets)
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _sha256(path: Path) -> str:

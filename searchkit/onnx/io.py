@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -26,9 +24,11 @@ from onnx import numpy_helper
 from searchkit.core import batching
 from searchkit.core.data_spec import Arrays, TensorSpec
 from searchkit.core.errors import BadInput
+from searchkit.core.files import write_atomically
 from searchkit.core.network import HasKVCache
 from searchkit.onnx import passes
-from searchkit.onnx.minify import MARK, NODE_BYTES, PREPROCESSOR, graphs, shrink, tensors
+from searchkit.onnx.editing import graphs, prepend_nodes_
+from searchkit.onnx.minify import MARK, NODE_BYTES, PREPROCESSOR, shrink, tensors
 
 if TYPE_CHECKING:
     import torch
@@ -165,15 +165,7 @@ def save(model: onnx.ModelProto, path: Path) -> int:
     """Check the model, write it in one step and return its size in bytes."""
     onnx.checker.check_model(model, full_check=True)
     data = model.SerializeToString(deterministic=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_atomically(path, data)
     return len(data)
 
 
@@ -369,9 +361,7 @@ def weight_only(source: Path, target: Path) -> int:
         tensor.CopyFrom(numpy_helper.from_array(quantized, f"{name}:q"))
         graph.initializer.append(numpy_helper.from_array(scale, f"{name}:s"))
         nodes.append(onnx.helper.make_node("DequantizeLinear", [f"{name}:q", f"{name}:s"], [name], axis=axis))
-    graph_nodes = [*nodes, *graph.node]
-    del graph.node[:]
-    graph.node.extend(graph_nodes)
+    prepend_nodes_(graph, nodes)
     passes.join_vectors(model, exact=PREPROCESSOR)
     onnx.helper.set_model_props(model, {MARK: "weight-only"})
     return save(shrink(model), target)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from searchkit.core.errors import BadInput
+from searchkit.core.files import write_atomically
 from searchkit.core.serialization import JSON
 from searchkit.report import html, markdown
 from searchkit.report.data import gather
@@ -27,7 +26,8 @@ def write(run: Run, evidence: Mapping[str, JSON] | None, folder: Path) -> dict[s
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for kind, text in texts.items():
-            _write(paths[kind], text)
+            # a file name that is not text has lone surrogates, which UTF-8 does not: a question mark stands for each
+            write_atomically(paths[kind], text.encode(errors="replace"))
     except OSError as error:
         raise BadInput(
             f"Cannot write the report to {folder}: {error.strerror}; give a --reports folder that can be."
@@ -38,15 +38,3 @@ def write(run: Run, evidence: Mapping[str, JSON] | None, folder: Path) -> dict[s
 def verdict(run: Run, evidence: Mapping[str, JSON] | None) -> str:
     """What the report says in its first sentence."""
     return str(gather(run, evidence)["verdict"])
-
-
-def _write(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -17,7 +17,8 @@ from typing import Protocol
 from searchkit.core.errors import SearchkitError
 from searchkit.core.space import Space
 from searchkit.core.task import Task
-from searchkit.search.jobs import Job, Outcome, TaskPack, run_job, settle_threads, worker_environment
+from searchkit.core.threads import torch_threads
+from searchkit.search.jobs import Job, Outcome, TaskPack, run_job, worker_environment
 
 
 class Executor(Protocol):
@@ -45,13 +46,15 @@ class InProcess:
     def __init__(self, task: Task, space: Space) -> None:
         self.task, self.space = task, space
         self.jobs: deque[Job] = deque()
-        settle_threads(1)
 
     def submit(self, job: Job) -> None:
         self.jobs.append(job)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        return [run_job(self.jobs.popleft(), self.task, self.space)] if self.jobs else []
+        if not self.jobs:
+            return []
+        with torch_threads(1):  # as a worker process has: the last bits of a sum depend on it
+            return [run_job(self.jobs.popleft(), self.task, self.space)]
 
     def cancel(self, key: str) -> None:
         """A job in this process ends by its own deadline only."""

@@ -7,7 +7,6 @@ module has the engine's one broad boundary.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import traceback
@@ -19,9 +18,10 @@ import numpy as np
 
 from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import Infeasible
-from searchkit.core.serialization import JSON, freeze, thaw
+from searchkit.core.serialization import JSON, thaw
+from searchkit.core.state import decode_state, encode_state, snapshot
 from searchkit.core.task import Task
-from searchkit.core.training import FitPlan, Training, TrainState
+from searchkit.core.training import FitPlan, Training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -114,11 +114,10 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
     state = task.fit(net, plan, decode_state(job.state))
     deployed = Deployed(task.preprocessor(), net, task.postprocessor()).to(job.device).eval()
     evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=job.device), "val")
-    weights = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
     return Outcome(
         job.key,
         state=encode_state(state),
-        weights=save(weights),
+        weights=save(snapshot(net.state_dict())),
         metrics={name: float(value) for name, value in evaluation.metrics.items()},
         scores=np.asarray(evaluation.scores, dtype=np.float64),
     )
@@ -127,25 +126,6 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
 def _is_out_of_memory(error: Exception) -> bool:
     text = f"{type(error).__name__} {error}".lower()
     return "outofmemory" in text or "out of memory" in text or "can't allocate memory" in text
-
-
-def encode_state(state: TrainState) -> bytes:
-    """One safetensors buffer, its numbers in the header."""
-    from safetensors.torch import save
-
-    about = {"epoch": str(state.epoch), "numbers": json.dumps(freeze(state.numbers))}
-    return save({k: v.detach().cpu().contiguous().clone() for k, v in state.tensors.items()}, metadata=about)
-
-
-def decode_state(data: bytes) -> TrainState:
-    """The inverse of `encode_state`; b"" is the state before training."""
-    if not data:
-        return TrainState()
-    from safetensors.torch import load
-
-    length = int.from_bytes(data[:8], "little")  # the format: header length, JSON header, tensors
-    about = json.loads(data[8 : 8 + length])["__metadata__"]
-    return TrainState(int(about["epoch"]), load(data), json.loads(about["numbers"]))
 
 
 def settle_threads(threads: int) -> None:

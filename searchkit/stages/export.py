@@ -26,11 +26,11 @@ from searchkit import __version__
 from searchkit.core import batching
 from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays, TensorSpec
-from searchkit.core.errors import BadInput, GateFailed
+from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.core.task import Calibrated, HasBundleFiles
 from searchkit.onnx import io as onnx_io
-from searchkit.onnx.parity import Parity, parity
+from searchkit.onnx.parity import Parity, require_parity
 
 if TYPE_CHECKING:
     from searchkit.context import Context
@@ -89,13 +89,7 @@ def _prove(source: Artifact, fp32: Path, ctx: Context) -> Parity:
     from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor
 
     network = TorchPredictor(ctx.deployed(ctx.network(source)), ctx.task.inputs, ctx.task.answers)
-    proof = parity(OnnxPredictor(fp32), network, ctx.task.raw("val"), ports=ctx.task.inputs)
-    if not proof.agrees:
-        raise GateFailed(
-            f"The exported file disagrees with the network: the answers differ by up to {proof.max_abs:.3g} (example "
-            f"{proof.worst} of {proof.n} of val). No bundle is written."
-        )
-    return proof
+    return require_parity(OnnxPredictor(fp32), network, ctx.task, otherwise="No bundle is written.")
 
 
 def _describe(draft: Artifact, parent: Artifact, source: Artifact, ctx: Context) -> dict[str, JSON]:

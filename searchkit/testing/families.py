@@ -29,9 +29,11 @@ from searchkit.core.network import HasBootstrapValue
 from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.core.space import Space
 from searchkit.core.space_file import load_space, source_of
+from searchkit.core.state import snapshot
 from searchkit.core.task import Task
 from searchkit.onnx import io as onnx_io
-from searchkit.search.sampler import Candidate, at_random, draw, grid_values, like
+from searchkit.search.candidates import Candidate, draw
+from searchkit.search.choices import at_random, grid_values, like
 from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import Quantize
 from searchkit.testing.fixture import N_ARCHS, CheckFailed, Fixture, outputs, require
@@ -242,7 +244,7 @@ def check_weights_round_trip(subject: Fixture) -> None:
     for candidate in subject.candidates:
         net = subject.net(candidate, seed=1)
         outputs(net.train(), subject.batch.inputs)
-        plain = save({k: v.contiguous().clone() for k, v in net.state_dict().items()})
+        plain = save(snapshot(net.state_dict()))
         other = subject.net(candidate, seed=2)
         other.load_state_dict(load(plain))
         same = torch.equal(outputs(net.eval(), subject.rows(0, 4)), outputs(other.eval(), subject.rows(0, 4)))

@@ -27,7 +27,8 @@ from searchkit.core.training import Batch, FitPlan, TrainState
 from searchkit.onnx import measure
 from searchkit.onnx.predictor import TorchPredictor
 from searchkit.run import Run
-from searchkit.search.sampler import Candidate, at_random, draw
+from searchkit.search.candidates import Candidate, draw
+from searchkit.search.choices import at_random
 from searchkit.stages.pipeline import apply
 from searchkit.stages.promote import Promote
 from searchkit.stages.prune import Prune
