@@ -16,7 +16,7 @@ from searchkit.context import Context
 from searchkit.core.errors import Infeasible
 from searchkit.core.serialization import digest, freeze
 from searchkit.core.space import Limits, Space
-from searchkit.search.sampler import Candidate
+from searchkit.search.candidates import Candidate
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,8 +10,9 @@ from searchkit.context import Context
 from searchkit.core.errors import BadInput, NothingFeasible
 from searchkit.core.serialization import JSON, derive_seed
 from searchkit.core.space import Space
+from searchkit.search.candidates import Candidate, draw
+from searchkit.search.choices import at, at_random, grid_values, like
 from searchkit.search.cost_model import CostModel
-from searchkit.search.sampler import Candidate, at, at_random, draw, grid_values, like
 
 Weigh = Callable[[Candidate], float]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from dataclasses import fields
 
 from searchkit.context import Context
 from searchkit.core.serialization import JSON, digest, freeze
@@ -35,7 +36,7 @@ class SearchRecord:
                 study=f"{ctx.run.path.name}:{space.name}",
                 url=without_password(settings.storage) if settings.storage else None,
                 owner=uuid.uuid4().hex[:12] if settings.storage else "",
-                settings={**freeze(settings), "budget": _without_inf(freeze(settings.budget)), "storage": None},
+                settings=_plain(settings),
             )
 
     @property
@@ -72,6 +73,10 @@ class SearchRecord:
         self.ctx.run.write_json(FILE, everything)
 
 
-def _without_inf(plain: dict[str, JSON]) -> dict[str, JSON]:
-    """Endless is null in JSON."""
-    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in plain.items()}
+def _plain(settings: SearchSettings) -> dict[str, JSON]:
+    """The settings as JSON: a sampler by its name, an endless budget as null, and no URL, which may hold a password."""
+    found: dict[str, JSON] = {
+        f.name: freeze(getattr(settings, f.name)) for f in fields(settings) if f.name != "sampler"
+    }
+    budget = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in found["budget"].items()}
+    return {**found, "sampler": settings.sampler_name, "budget": budget, "storage": None}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from searchkit.core.errors import BadInput, SearchkitError
 from searchkit.core.space import Budget
+
+if TYPE_CHECKING:
+    from searchkit.search.sampler import Sampler
 
 SAMPLERS = ("tpe", "nsga2", "random", "grid")
 EXECUTORS = ("inline", "processes", "ray")
@@ -29,7 +32,7 @@ class SearchSettings:
     """
 
     budget: Budget = field(default_factory=Budget)
-    sampler: str = "tpe"
+    sampler: str | Sampler = "tpe"
     minimize: str | None = None
     workers: int = 1
     executor: str = "inline"
@@ -42,7 +45,7 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         for what, value, allowed in (
-            ("sampler", self.sampler, SAMPLERS),
+            ("sampler", self.sampler if isinstance(self.sampler, str) else SAMPLERS[0], SAMPLERS),
             ("executor", self.executor, EXECUTORS),
             ("cost to minimize", self.minimize or "params", tuple(COSTS)),
             ("precision", self.precision, ("auto", "fp32", "bf16")),
@@ -57,6 +60,11 @@ class SearchSettings:
             raise BadInput(f"A search with {self.workers} workers trains nothing; give --workers 1 or more.")
         if self.executor == "inline" and self.workers > 1:
             raise BadInput(f"{self.workers} workers need processes of their own; use the executor processes or ray.")
+
+    @property
+    def sampler_name(self) -> str:
+        """What the run's record calls the sampler."""
+        return self.sampler if isinstance(self.sampler, str) else self.sampler.name
 
     @property
     def cost(self) -> str | None:

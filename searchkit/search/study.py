@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON
-from searchkit.search.sampler import Candidate, Directions
+from searchkit.search.candidates import Candidate
+from searchkit.search.sampler import Directions
 from searchkit.search.storage import open_storage, without_password
 
 REJECTED, FAILED, TRAINED, UNTOLD, CUT_OFF = "rejected", "failed", "trained", "running", "cut off"

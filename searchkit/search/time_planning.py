@@ -12,16 +12,23 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from searchkit.context import Context
 from searchkit.core.errors import Infeasible
 from searchkit.core.quantities import show_seconds
 from searchkit.core.serialization import freeze, thaw
 from searchkit.core.space import Space
-from searchkit.core.training import FitPlan, TrainState
+from searchkit.core.threads import torch_threads
+from searchkit.core.training import Batch, FitPlan, TrainState
+from searchkit.search.candidates import Candidate, draw
+from searchkit.search.choices import at
 from searchkit.search.feasibility import require_the_right_answer, some_candidates
-from searchkit.search.sampler import Candidate, at, draw
 from searchkit.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
 
 FILE = "pace.json"
 
@@ -138,14 +145,11 @@ def own_work(space: Space, ctx: Context, candidate: Candidate, setting: tuple[st
     training = replace(candidate.training, pretrain_epochs=0)
     torch.manual_seed(0)
     plan = FitPlan(training, 0, 1, ctx.device, precision, channels_last, seconds=FIT_SECONDS)
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        row = task.fit(space.build(candidate.arch, task.spec), plan, TrainState()).numbers["curve"][0]
+        with torch_threads(1):
+            row = task.fit(space.build(candidate.arch, task.spec), plan, TrainState()).numbers["curve"][0]
     except Diverged:
         return 0.0
-    finally:
-        torch.set_num_threads(n_threads)
     examples = min(row["steps"] * training.batch_size, task.n_examples("train"))
     found = float(row["seconds" if ctx.device == "cuda" else "thread_seconds"] / examples)
     return found - seconds if found > NOTABLE * seconds else 0.0
@@ -183,8 +187,19 @@ def quickest(
             channels_last_(net)
         nets.append((net, make_optimizer(net, training)))
     times: list[list[float]] = [[] for _ in usable]
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as a worker has
+    with torch_threads(1):  # as a worker has
+        for _ in range(rounds + 1):
+            for (precision, _), (net, optimizer), spent in zip(usable, nets, times, strict=True):
+                spent.append(_step_seconds(ctx, net, optimizer, batch, precision))
+    medians = [sorted(spent[1:])[rounds // 2] for spent in times]  # the first step warms up
+    best = min(range(len(usable)), key=medians.__getitem__)
+    best = best if medians[best] < 0.85 * medians[0] else 0
+    return usable[best], medians[best] / len(batch.target)
+
+
+def _step_seconds(ctx: Context, net: nn.Module, optimizer: Optimizer, batch: Batch, precision: str) -> float:
+    """The seconds of one training step: of this thread's own time on a CPU, for workers may share the cores."""
+    import torch
 
     def settle() -> None:
         """A GPU's work goes on after the call that began it."""
@@ -192,22 +207,15 @@ def quickest(
             torch.cuda.synchronize()
 
     clock = time.perf_counter if ctx.device == "cuda" else time.thread_time
-    for _ in range(rounds + 1):
-        for (precision, _), (net, optimizer), spent in zip(usable, nets, times, strict=True):
-            settle()
-            started = clock()
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(ctx.device, torch.bfloat16, enabled=precision == "bf16"):
-                loss = task.loss(net, batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            settle()
-            spent.append(clock() - started)
-    torch.set_num_threads(n_threads)
-    medians = [sorted(spent[1:])[rounds // 2] for spent in times]  # the first step warms up
-    best = min(range(len(usable)), key=medians.__getitem__)
-    best = best if medians[best] < 0.85 * medians[0] else 0
-    return usable[best], medians[best] / len(batch.target)
+    settle()
+    started = clock()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(ctx.device, torch.bfloat16, enabled=precision == "bf16"):
+        loss = ctx.task.loss(net, batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    settle()
+    return clock() - started
 
 
 def middle_candidate(space: Space, ctx: Context, *, epochs: int) -> Candidate | None:
