@@ -18,7 +18,7 @@ from searchkit.context import Context
 from searchkit.core.errors import Infeasible
 from searchkit.core.quantities import show_seconds
 from searchkit.core.serialization import freeze, thaw
-from searchkit.core.space import Space
+from searchkit.core.space import Budget, Space
 from searchkit.core.threads import torch_threads
 from searchkit.core.training import Batch, FitPlan, TrainState
 from searchkit.search.candidates import Candidate, draw
@@ -60,11 +60,26 @@ SIEVE = 4.0
 """Times the MACs that a network like the middle candidate could have, above which one is refused without timing it."""
 
 
+FEWEST = 5
+"""Trials. Fewer compare too little to be a search: candidates are then chosen that are cheaper than the middle one."""
+
+
 @dataclass(frozen=True)
 class TimePlan:
-    """epochs: of a trial that reaches the last rung. Where time is a limit, most_macs and most_seconds: of a candidate
-    and its whole training; trials: about how many the time holds; own_work: seconds of an example that the task's own
-    training takes beside a step of the loss, for a critic or an environment, whatever the candidate.
+    """How a search trains, and what one candidate may take of its time.
+
+    Attributes:
+        precision: "fp32" or "bf16".
+        channels_last: Whether pictures and volumes lie in memory with their channels last.
+        epochs: Of a trial that reaches the last rung.
+        most_macs: Multiply-accumulates above which a candidate is refused untimed; None if time is no limit.
+        most_seconds: Of a candidate's whole training; None if time is no limit.
+        trials: About how many the time holds; None if time is no limit.
+        own_work: Seconds of an example that the task's own training takes beside a step of the loss, for a critic or an
+            environment, whatever the candidate.
+        middle_trials: How many trials of the middle candidate the time holds, if those are fewer than `FEWEST` and
+            fewer than the budget asks for; else None.
+        enough_seconds: What the search would need for `FEWEST` of them; None beside a `middle_trials` of None.
     """
 
     precision: str
@@ -74,22 +89,68 @@ class TimePlan:
     most_seconds: float | None = None
     trials: int | None = None
     own_work: float = 0.0
+    middle_trials: int | None = None
+    enough_seconds: float | None = None
 
 
 def make_time_plan(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
-    """Read from the run, or measured now. ctx.deadline is the search's own."""
+    """The plan as the run has it, or measured now, kept with the run and told.
+
+    Args:
+        space: The family.
+        ctx: Its deadline is the search's own.
+        settings: The budget, and what of it the time may change.
+
+    Raises:
+        BadInput: The family's networks do not fit the data.
+    """
     known = ctx.run.read_json(FILE) or {}
     if space.name in known:
         return thaw(TimePlan, known[space.name])
-    pace = _measure(space, ctx, settings)
-    ctx.run.write_json(FILE, {**known, space.name: freeze(pace)})
-    ctx.echo(f"training in {pace.precision}" + (", channels last" if pace.channels_last else ""))
-    if pace.most_seconds is not None:
-        ctx.echo(
-            f"the time budget holds about {pace.trials} trials of up to {pace.epochs} epochs, and no training of more "
-            f"than {show_seconds(pace.most_seconds)}"
+    plan = _measure(space, ctx, settings)
+    ctx.run.write_json(FILE, {**known, space.name: freeze(plan)})
+    for line in _told(plan, ctx.deadline.left(), settings.budget):
+        ctx.echo(line)
+    return plan
+
+
+def _told(plan: TimePlan, left: float, budget: Budget) -> list[str]:
+    """What the user is told of a plan before the first trial."""
+    lines = [f"training in {plan.precision}" + (", channels last" if plan.channels_last else "")]
+    if plan.most_seconds is not None:
+        lines.append(
+            f"the time budget holds about {plan.trials} trials of up to {plan.epochs} epochs, and no training of more "
+            f"than {show_seconds(plan.most_seconds)}"
         )
-    return pace
+    if plan.enough_seconds is not None:
+        # the search has a share of the time budget: both grow alike
+        whole = plan.enough_seconds * (budget.seconds / left if math.isfinite(budget.seconds) and left > 0 else 1.0)
+        lines.append(
+            f"that is short: of middle-sized candidates it holds {plan.middle_trials}, so cheaper ones are chosen; a "
+            f"--time-budget of about {show_seconds(whole)}, more --workers or fewer rows would hold {FEWEST}"
+        )
+    return lines
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """What was timed. whole: seconds of the middle candidate's training; of_loss: the part of them that grows with the
+    candidate; macs: of the middle candidate; share: see `share_of_a_trial`.
+    """
+
+    whole: float
+    of_loss: float
+    macs: int
+    share: float
+
+    def trials(self, left: float, workers: int, seconds: float | None = None) -> int:
+        """How many trials `left` seconds hold whose whole trainings take `seconds`; None is the middle one's."""
+        found = workers * left / (self.share * (self.whole if seconds is None else seconds))
+        return int(found + 1e-9)  # five times a fifth of the time is five
+
+    def macs_of(self, seconds: float) -> float:
+        """Those of a network like the middle candidate whose whole training takes `seconds`."""
+        return self.macs * (seconds - self.whole + self.of_loss) / self.of_loss
 
 
 def _measure(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
@@ -108,22 +169,82 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
         choices = ((settings.precision, False),)
     if len(choices) == 1 and math.isinf(left):
         return TimePlan(*choices[0], epochs)
-    (precision, channels_last), seconds = quickest(space, ctx, middle, choices)
+    setting, seconds = quickest(space, ctx, middle, choices)
     if math.isinf(left):
-        return TimePlan(precision, channels_last, epochs)
-    more = own_work(space, ctx, middle, (precision, channels_last), seconds)
+        return TimePlan(*setting, epochs)
+    more = own_work(space, ctx, middle, setting, seconds)
     epoch_seconds = OVERHEAD * (seconds + more) * ctx.task.n_examples("train")
     if settings.plans_epochs:
         epochs = max(LEAST_EPOCHS, min(LONGER * epochs, int(left / TRAININGS / max(epoch_seconds, 1e-9))))
-    whole = max(epochs * epoch_seconds, 1e-9)  # training of the middle candidate
+    whole = max(epochs * epoch_seconds, 1e-9)
+    budget = replace(settings.budget, epochs=epochs)
+    pace = _Pace(
+        whole=whole,
+        of_loss=whole * seconds / (seconds + more),
+        macs=ctx.macs(space.build(middle.arch, ctx.task.spec).eval()),
+        share=share_of_a_trial(budget.rung_epochs(steps), budget.eta),
+    )
+    plan = TimePlan(*setting, epochs, own_work=more)
+    if pace.trials(left, settings.workers) >= min(FEWEST, budget.trials):
+        return _within(plan, pace, left, settings)
+    return _cheaper(plan, pace, left, settings, _cheapest_seconds(space, ctx, plan))
+
+
+def _within(plan: TimePlan, pace: _Pace, left: float, settings: SearchSettings) -> TimePlan:
+    """The plan with the limits of a time that holds enough trials of the middle candidate."""
     # half of the time, for the longest: the other half is for what it is compared with
-    most_seconds = max(whole, left / 2)
-    macs = ctx.macs(space.build(middle.arch, ctx.task.spec).eval())
-    of_loss = whole * seconds / (seconds + more)  # what grows with the candidate
-    most_macs = min(math.ceil(SIEVE * macs * (most_seconds - whole + of_loss) / of_loss), 2**53)
-    share = share_of_a_trial(replace(settings.budget, epochs=epochs).rung_epochs(steps), settings.budget.eta)
-    trials = max(1, min(settings.budget.trials, int(settings.workers * left / (share * whole))))
-    return TimePlan(precision, channels_last, epochs, most_macs, most_seconds, trials, more)
+    most_seconds = max(pace.whole, left / 2)
+    return replace(
+        plan,
+        most_macs=min(math.ceil(SIEVE * pace.macs_of(most_seconds)), 2**53),
+        most_seconds=most_seconds,
+        trials=max(1, min(settings.budget.trials, pace.trials(left, settings.workers))),
+    )
+
+
+def _cheaper(plan: TimePlan, pace: _Pace, left: float, settings: SearchSettings, cheapest: float) -> TimePlan:
+    """The plan with limits under which the time holds enough trials, or as many as the cheapest candidate leaves.
+
+    Args:
+        plan: Without its limits.
+        pace: Of the middle candidate, of which the time holds too few.
+        left: Seconds.
+        settings: The budget and the workers.
+        cheapest: Seconds of the whole training of the cheapest candidate known.
+    """
+    wanted, workers = min(FEWEST, settings.budget.trials), settings.workers
+    # each within half of the time, however many workers train side by side
+    fair = min(workers * left / (pace.share * wanted), left / 2)
+    most_seconds = min(max(fair, CHEAPEST * cheapest), max(pace.whole, left / 2))
+    return replace(
+        plan,
+        # the sampler begins with the largest that this allows, so it is what the time allows and no multiple of it
+        most_macs=min(math.ceil(max(pace.macs_of(most_seconds), 0.01 * pace.macs)), 2**53),
+        most_seconds=most_seconds,
+        trials=max(1, min(settings.budget.trials, pace.trials(left, workers, most_seconds))),
+        middle_trials=pace.trials(left, workers),
+        enough_seconds=FEWEST * pace.share * pace.whole / workers,
+    )
+
+
+CHEAPEST = 1.25
+"""Times the seconds of the cheapest candidate that a training may take at least: a limit that only that one meets would
+leave nothing to search."""
+
+
+def _cheapest_seconds(space: Space, ctx: Context, plan: TimePlan) -> float:
+    """The seconds of the whole training of the candidate with the fewest MACs among some; 0 if none can be built."""
+    built = []
+    for number, candidate in enumerate(some_candidates(space, ctx, plan.epochs)):
+        try:
+            if candidate.arch is not None:
+                built.append((ctx.macs(space.build(candidate.arch, ctx.task.spec).eval()), number, candidate))
+        except Infeasible:
+            continue
+    if not built:
+        return 0.0
+    timed = replace(ctx, precision=plan.precision, channels_last=plan.channels_last)
+    return training_seconds(space, timed, min(built, key=lambda row: row[:2])[2], plan.own_work)
 
 
 def share_of_a_trial(rung_epochs: tuple[int, ...], eta: int) -> float:
@@ -136,7 +257,7 @@ def share_of_a_trial(rung_epochs: tuple[int, ...], eta: int) -> float:
 
 
 def own_work(space: Space, ctx: Context, candidate: Candidate, setting: tuple[str, bool], seconds: float) -> float:
-    """See `Pace`. seconds: an example's in a step of the loss, from `quickest`. 0 where there is nothing notable."""
+    """See `TimePlan.own_work`; 0 if there is nothing notable. seconds: of an example, in a step of the loss."""
     import torch
 
     from searchkit.train import Diverged
