@@ -14,6 +14,7 @@ from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Evaluation, Goal
 from searchkit.core.serialization import JSON, freeze
 from searchkit.evaluation.evidence import errors
+from searchkit.evaluation.records import Evidence
 from searchkit.evaluation.statistics import PredictionType, agreement, mcnemar, metric_interval, paired_difference
 from searchkit.run import Run
 
@@ -259,7 +260,7 @@ def add_line(run: Run, goal: Goal, **planted: str) -> list[Artifact]:
 
 def make_evidence(
     line: list[Artifact], goal: Goal, kind: PredictionType, *, labels: tuple[str, ...] = LABELS, n: int = 360
-) -> dict[str, JSON]:
+) -> Evidence:
     """What `collect` returns, from made-up answers."""
     rng = np.random.default_rng(5)
     classes = kind == "classes"
@@ -317,7 +318,7 @@ def make_evidence(
                 },
             }
         )
-    return freeze(
+    plain = freeze(
         {
             "format": 1,
             "split": "test",
@@ -335,3 +336,4 @@ def make_evidence(
             "errors": errors(kind, scored[line[-1].id]),
         }
     )
+    return Evidence.from_json(plain)

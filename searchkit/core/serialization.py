@@ -6,14 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from searchkit.core.errors import BadInput
-
-if TYPE_CHECKING:
-    pass
 
 JSON: TypeAlias = Any
 
@@ -36,23 +33,52 @@ def freeze(value: Any) -> JSON:
     return value
 
 
-def thaw(kind: type[T], plain: JSON) -> T:
-    """The inverse of `freeze` for a dataclass whose fields are plain values or tuples of them.
+def thaw(kind: type[T], plain: Mapping[str, JSON]) -> T:
+    """Make a dataclass from what `freeze` gave.
 
-    Raises BadInput where `plain` has a field that `kind` lacks, or lacks one that has no default.
+    Args:
+        kind: A dataclass whose fields are plain values, other such dataclasses, or tuples or dicts of either.
+        plain: By field name. Lists become tuples; a dict becomes a dataclass if the field's annotation says so.
+
+    Raises:
+        BadInput: `plain` has a field that `kind` lacks, or lacks one that has no default.
     """
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(plain) - known)
     if unknown:
         raise BadInput(f"{kind.__name__} has no field '{unknown[0]}'; its fields are {', '.join(sorted(known))}.")
+    # annotations are read only if needed: those of a family's file may name what it imports for type checkers alone
+    hints = get_type_hints(kind) if any(_holds_mapping(value) for value in plain.values()) else {}
     try:
-        return kind(**{name: _tuples(value) for name, value in plain.items()})
+        return kind(**{name: _thawed(hints.get(name), value) for name, value in plain.items()})
     except TypeError as error:
-        raise BadInput(f"{kind.__name__} cannot be made from {plain}: {error}.") from error
+        raise BadInput(f"{kind.__name__} cannot be made from {_shortened(plain)}: {error}.") from error
 
 
-def _tuples(value: JSON) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+def _holds_mapping(value: JSON) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(_holds_mapping(v) for v in value)
+    return isinstance(value, Mapping)
+
+
+def _thawed(hint: Any, value: JSON) -> Any:
+    """The value as its annotation wants it; an annotation that says nothing of dataclasses leaves dicts as they are."""
+    if isinstance(value, Mapping):
+        wanted = next((h for h in (hint, *get_args(hint)) if isinstance(h, type) and is_dataclass(h)), None)
+        if wanted is not None and get_origin(hint) not in (dict, tuple):
+            return thaw(wanted, value)
+        if wanted is not None and get_origin(hint) is dict:
+            return {k: _thawed(wanted, v) for k, v in value.items()}
+        return value
+    if isinstance(value, list):
+        of = get_args(hint)[0] if get_origin(hint) is tuple and get_args(hint) else None
+        return tuple(_thawed(of, v) for v in value)
+    return value
+
+
+def _shortened(plain: Mapping[str, JSON], most: int = 120) -> str:
+    text = str(plain)
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def digest(*parts: JSON) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,6 +22,7 @@ from searchkit.core.files import replacing
 from searchkit.core.goal import Evaluation, Goal
 from searchkit.core.serialization import JSON, derive_seed, freeze
 from searchkit.core.task import Grouped, HasBaselines, HasModelMetrics, Task
+from searchkit.evaluation.records import FILE, BaselineEvidence, Evidence, ModelEvidence
 from searchkit.evaluation.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -41,85 +43,113 @@ PICTURE_SIDE = 64  # pixels, at most
 
 def collect(
     ctx: Context, line: Sequence[Artifact], fp32: Artifact, *, asked: Mapping[str, JSON] | None = None
-) -> dict[str, JSON]:
-    """Score every exported file of `line` on test, each once for all time, and compare each with `fp32` in pairs.
+) -> Evidence:
+    """Score every exported file of a lineage on test, each once for all time, and compare each with `fp32` in pairs.
 
-    `line` is oldest first and its last file is the one chosen; artifacts without a file are left out. The result is
-    plain data, kept in the run's evidence.json with the answers to single examples in its folder evidence/; a second
-    call for the same files reads them. Latencies are measured anew when the set of files changes, all in one
+    What is found is kept in the run's evidence.json, and the answers to single examples in its folder evidence/; a
+    second call for the same files reads them. Latencies are measured anew when the set of files changes, all in one
     interleaved session: a ratio between two sessions means nothing.
 
-    asked: "recipe", "wish" and "command" of this line, for the report; the run's own question where it is None.
+    Args:
+        ctx: Gives the run and the task.
+        line: The lineage, oldest first; its last file is the one chosen, and artifacts without a file are left out.
+        fp32: The reference.
+        asked: "recipe", "wish" and "command" of this lineage, for the report; the run's own if it is None.
     """
-    from searchkit.onnx import measure  # torch: the statistics above do without it
-
-    run, goal, asked = ctx.run, ctx.task.goal, dict(freeze(asked or {}))
+    run = ctx.run
     models = [artifact for artifact in line if "model" in artifact.files]
     if fp32.id not in {artifact.id for artifact in models}:
         models.insert(0, fp32)
     hashes = {artifact.id: _sha256(ctx.model_path(artifact)) for artifact in models}
-    kept = run.read_json("evidence.json") or {}
-    if kept.get("format") == FORMAT and kept["files"] == hashes and kept["reference"] == fp32.id:
-        if any(kept.get(name) != value for name, value in asked.items()):  # the same files by another way
-            kept = {**kept, **asked}
-            run.write_json("evidence.json", kept)
-        return dict(kept)
+    plain = run.read_json(FILE) or {}
+    if plain.get("format") == FORMAT and plain["files"] == hashes and plain["reference"] == fp32.id:
+        kept = Evidence.from_json(plain)  # the same files by another way are not scored again
+        found = _as_asked(kept, asked) if asked is not None else kept
+        if found == kept:
+            return kept
+    else:
+        found = _as_asked(_measured(ctx, models, fp32, hashes), asked or {})
+    run.write_json(FILE, found.to_json())
+    return Evidence.from_json(found.to_json())
+
+
+def _as_asked(found: Evidence, asked: Mapping[str, JSON]) -> Evidence:
+    plain = freeze(asked)
+    command = plain.get("command")
+    return replace(
+        found,
+        recipe=plain.get("recipe"),
+        wish=plain.get("wish"),
+        command=None if command is None else tuple(command),
+    )
+
+
+def _measured(ctx: Context, models: Sequence[Artifact], fp32: Artifact, hashes: dict[str, str]) -> Evidence:
+    """The last of `models` is the one chosen. hashes: of their files, by id."""
+    task, goal, chosen = ctx.task, ctx.task.goal, models[-1].id
     scored = {artifact.id: _score(ctx, artifact, hashes[artifact.id]) for artifact in models}
+    kind = _kind(task, scored[fp32.id])
+    groups = task.groups("test") if isinstance(task, Grouped) else None
+    rivals = task.baselines() if isinstance(task, HasBaselines) else {}
+    beside = {name: task.evaluate(rival, "test") for name, rival in rivals.items()}
+    return Evidence(
+        format=FORMAT,
+        split="test",
+        n=task.n_examples("test"),
+        groups=None if groups is None else len(np.unique(groups)),
+        goal=goal,
+        kind=kind,
+        labels=tuple(task.labels),
+        confidence=CONFIDENCE,
+        resamples=RESAMPLES,
+        files=hashes,
+        reference=fp32.id,
+        chosen=chosen,
+        models=_models(ctx, models, scored, fp32.id, kind, groups),
+        rivals=tuple(
+            _baseline(goal, name, own, scored[chosen], derive_seed(ctx.seed, name), groups)
+            for name, own in beside.items()
+        ),
+        errors=errors(kind, scored[chosen], beside=beside),
+        pictures=pictures(task, scored[fp32.id], scored[chosen]),
+    )
+
+
+def _models(
+    ctx: Context,
+    models: Sequence[Artifact],
+    scored: Mapping[str, Evaluation],
+    reference: str,
+    kind: PredictionType,
+    groups: np.ndarray | None,
+) -> tuple[ModelEvidence, ...]:
+    """One row a file, in the order of `models`. reference: the id of the one that all are compared with."""
+    from searchkit.onnx import measure
+
     example = batching.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
-    order = [fp32.id, *(artifact.id for artifact in models if artifact.id != fp32.id)]
     paths = {artifact.id: ctx.model_path(artifact) for artifact in models}
+    order = [reference, *(id for id in paths if id != reference)]  # a ratio is to the first
     latency = measure.latency({id: paths[id] for id in order}, example)
-    kind = _kind(ctx.task, scored[fp32.id])
-    groups = ctx.task.groups("test") if isinstance(ctx.task, Grouped) else None
     rows = []
     for artifact in models:
-        network, own = ctx.source(artifact), {}
+        id, network, own = artifact.id, ctx.source(artifact), {}
         if "weights" in artifact.files and isinstance(ctx.task, HasModelMetrics):
             own = ctx.task.inspect(ctx.network(artifact), "test")
-        rows.append(
-            {
-                "id": artifact.id,
-                "stage": artifact.stage,
-                "made_by": artifact.made_by,
-                "metrics": scored[artifact.id].metrics | own,
-                "val": artifact.metrics,
-                **_compare(
-                    goal, kind, scored[artifact.id], scored[fp32.id], derive_seed(ctx.seed, artifact.id), groups
-                ),
-                "params": network.metrics["params"],
-                "macs": network.metrics["macs"],
-                "size_bytes": measure.size_bytes(paths[artifact.id]),
-                "peak_activation_bytes": measure.peak_activation_bytes(paths[artifact.id], example),
-                "latency": latency[artifact.id],
-            }
+        row = ModelEvidence(
+            id=id,
+            stage=artifact.stage,
+            made_by=artifact.made_by,
+            metrics=scored[id].metrics | own,
+            val=artifact.metrics,
+            **_compare(ctx.task.goal, kind, scored[id], scored[reference], derive_seed(ctx.seed, id), groups),
+            params=network.metrics["params"],
+            macs=network.metrics["macs"],
+            size_bytes=measure.size_bytes(paths[id]),
+            peak_activation_bytes=measure.peak_activation_bytes(paths[id], example),
+            latency=latency[id],
         )
-    chosen = models[-1]
-    rivals = ctx.task.baselines() if isinstance(ctx.task, HasBaselines) else {}
-    beside = {name: ctx.task.evaluate(rival, "test") for name, rival in rivals.items()}
-    found = {
-        "format": FORMAT,
-        **asked,
-        "split": "test",
-        "n": ctx.task.n_examples("test"),
-        "groups": None if groups is None else len(np.unique(groups)),
-        "goal": goal,
-        "kind": kind,
-        "labels": ctx.task.labels,
-        "confidence": CONFIDENCE,
-        "resamples": RESAMPLES,
-        "files": hashes,
-        "reference": fp32.id,
-        "chosen": chosen.id,
-        "models": rows,
-        "rivals": [
-            {"name": name, **_rival(goal, own, scored[chosen.id], derive_seed(ctx.seed, name), groups)}
-            for name, own in beside.items()
-        ],
-        "errors": errors(kind, scored[chosen.id], beside=beside),
-        "pictures": pictures(ctx.task, scored[fp32.id], scored[chosen.id]),
-    }
-    run.write_json("evidence.json", found)
-    return dict(freeze(found))
+        rows.append(row)
+    return tuple(rows)
 
 
 def _compare(
@@ -134,13 +164,15 @@ def _compare(
     }
 
 
-def _rival(goal: Goal, own: Evaluation, chosen: Evaluation, seed: int, groups: np.ndarray | None) -> dict[str, JSON]:
-    """difference: of the chosen file to what needs no network."""
-    return {
-        "metrics": own.metrics,
-        "metric": metric_interval(goal, own.scores, seed=seed, groups=groups),
-        "difference": paired_difference(goal, chosen.scores, own.scores, seed=seed, groups=groups),
-    }
+def _baseline(
+    goal: Goal, name: str, own: Evaluation, chosen: Evaluation, seed: int, groups: np.ndarray | None
+) -> BaselineEvidence:
+    return BaselineEvidence(
+        name=name,
+        metrics=own.metrics,
+        metric=metric_interval(goal, own.scores, seed=seed, groups=groups),
+        difference=paired_difference(goal, chosen.scores, own.scores, seed=seed, groups=groups),
+    )
 
 
 def _kind(task: Task, evaluation: Evaluation) -> PredictionType:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from searchkit.core.errors import BadInput
 from searchkit.core.files import write_atomically
-from searchkit.core.serialization import JSON
+from searchkit.evaluation.records import Evidence
 from searchkit.report import html, markdown
 from searchkit.report.data import gather
 from searchkit.run import Run
 
 
-def write(run: Run, evidence: Mapping[str, JSON] | None, folder: Path) -> dict[str, Path]:
-    """report.html, report.md and report.json in `folder`, by kind. Raises BadInput where it cannot be written."""
-    found = gather(run, evidence)
+def write(run: Run, evidence: Evidence | None, folder: Path) -> dict[str, Path]:
+    """Write report.html, report.md and report.json.
+
+    Args:
+        run: Is read, and nothing else.
+        evidence: Of the run's files on test; None before any stage.
+        folder: Is made if it is not there.
+
+    Returns:
+        The three paths, by "html", "md" and "json".
+
+    Raises:
+        BadInput: The folder cannot be written, or the run cannot be read.
+    """
+    found = gather(run, evidence).to_json()
     texts = {
         "html": html.render(found),
         "md": markdown.render(found),
@@ -35,6 +46,6 @@ def write(run: Run, evidence: Mapping[str, JSON] | None, folder: Path) -> dict[s
     return paths
 
 
-def verdict(run: Run, evidence: Mapping[str, JSON] | None) -> str:
+def verdict(run: Run, evidence: Evidence | None) -> str:
     """What the report says in its first sentence."""
-    return str(gather(run, evidence)["verdict"])
+    return gather(run, evidence).verdict

@@ -31,6 +31,7 @@ from searchkit.core.space_file import load_space
 from searchkit.core.task import Task
 from searchkit.core.training import FitPlan, TrainState
 from searchkit.evaluation import evidence
+from searchkit.evaluation.records import stored
 from searchkit.onnx import measure
 from searchkit.report import html
 from searchkit.report.data import gather
@@ -355,7 +356,7 @@ def test_a_winner_too_small_to_prune_or_quantize_is_shipped_as_it_is(
     assert done.returncode == 0, done.stdout
 
     monkeypatch.setattr(measure, "latency", timed)
-    found = gather(ctx.run, evidence.collect(ctx, line, line[0]))
+    found = gather(ctx.run, evidence.collect(ctx, line, line[0])).to_json()
     assert found["left_out"].keys() == {"Prune", "Quantize"}
     page = html.render(found)
     assert "no pruning stage: the network has no inner units to cut." in page
@@ -368,11 +369,11 @@ def test_a_winner_too_small_to_prune_or_quantize_is_shipped_as_it_is(
         "command": ["searchkit", "compress", "r"],
     }
     for exported in (apply((Promote(), Export()), start, ctx), line):  # of other files, and of those that are there
-        found = gather(ctx.run, evidence.collect(ctx, exported, line[0], asked=asked))
+        found = gather(ctx.run, evidence.collect(ctx, exported, line[0], asked=asked)).to_json()
         assert (found["run"]["recipe"], found["command"]) == ("export", "searchkit compress r")
         assert found["question"]["wish"]["prune_to"] == 0.3 and found["left_out"] == {}
     again = evidence.collect(ctx, line, line[0], asked={**asked, "recipe": "compact"})
-    assert gather(ctx.run, again)["left_out"].keys() == {"Prune", "Quantize"}
+    assert gather(ctx.run, again).left_out.keys() == {"Prune", "Quantize"}
     assert ctx.run.read_json("evidence.json")["recipe"] == "compact"
 
 
@@ -536,18 +537,18 @@ def test_evidence_reads_test_once_for_each_file(clean: SimpleNamespace, monkeypa
     ctx = replace(clean.ctx, task=watched)
     found = evidence.collect(ctx, clean.artifacts, clean.artifacts[0])
     assert watched.read == ["test"] * len(clean.artifacts)
-    assert [row["stage"] for row in found["models"]] == [a.stage for a in clean.artifacts]
-    assert found["chosen"] == clean.artifacts[-1].id and found["reference"] == clean.artifacts[0].id
-    assert found["n"] == clean.ctx.task.n_examples("test")
-    for row in found["models"]:
-        assert row["metric"]["low"] <= row["metric"]["value"] <= row["metric"]["high"]
-        assert row["size_bytes"] == clean.ctx.model_path(clean.ctx.run.load(row["id"])).stat().st_size
-    own = found["models"][0]
-    assert own["difference"]["value"] == 0.0 and own["agreement"]["value"] == 1.0
-    assert found["models"][3]["size_bytes"] < found["models"][2]["size_bytes"]
-    assert np.array(found["errors"]["confusion"]).sum() == found["n"]
+    assert [row.stage for row in found.models] == [a.stage for a in clean.artifacts]
+    assert found.chosen == clean.artifacts[-1].id and found.reference == clean.artifacts[0].id
+    assert found.n == clean.ctx.task.n_examples("test")
+    for row in found.models:
+        assert row.metric.low <= row.metric.value <= row.metric.high
+        assert row.size_bytes == clean.ctx.model_path(clean.ctx.run.load(row.id)).stat().st_size
+    own = found.models[0]
+    assert own.difference.value == 0.0 and own.agreement.value == 1.0
+    assert found.models[3].size_bytes < found.models[2].size_bytes
+    assert np.array(found.errors["confusion"]).sum() == found.n
     again = evidence.collect(ctx, clean.artifacts, clean.artifacts[0])
-    assert json.loads(json.dumps(again)) == json.loads(json.dumps(found))
+    assert again == found == stored(ctx.run)
     shorter = evidence.collect(ctx, clean.artifacts[:3], clean.artifacts[0])
-    assert len(shorter["models"]) == 3
+    assert len(shorter.models) == 3
     assert len(watched.read) == len(clean.artifacts), "a file is scored once for all time"
