@@ -7,30 +7,30 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from searchkit.core.artifact import Artifact, Stage
+from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import GateFailed
 from searchkit.core.network import HasKVCache
 from searchkit.core.serialization import JSON, derive_seed, digest, freeze, thaw
 from searchkit.core.space import Limits, Space
+from searchkit.core.stage import Stage
 from searchkit.core.task import Task
 from searchkit.core.threads import torch_threads
-from searchkit.core.training import FitPlan, Training, TrainState
+from searchkit.core.training import FitPlan, Teacher, Training, TrainState
 from searchkit.run import FORMAT, Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from searchkit.onnx.predictor import Deployed
-    from searchkit.train import Teacher
 
 
 RESUMED_ROWS = 32
@@ -113,7 +113,7 @@ class Context:
         net: nn.Module | None,
         *,
         model: Path | None = None,
-        log: list[dict[str, JSON]] | None = None,
+        log: Sequence[dict[str, JSON]] | None = None,
         notes: Mapping[str, JSON] | None = None,
     ) -> Artifact:
         """Export `net` (or take the file `model`), prove it on every example of val, measure it, write the artifact.

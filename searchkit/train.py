@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from searchkit.core.network import HasAuxLoss, HasMaskedHead
 from searchkit.core.serialization import derive_seed
 from searchkit.core.state import capture, restore_, snapshot, with_prefix
 from searchkit.core.task import SelfSupervised, Task
-from searchkit.core.training import Batch, FitPlan, Training, TrainState
+from searchkit.core.training import Batch, FitPlan, Teacher, Training, TrainState
 from searchkit.onnx.predictor import Deployed, TorchPredictor
 
 
@@ -183,15 +183,6 @@ def lr_factor(training: Training, step: int, n_steps: int) -> float:
         case "step":  # a tenth at half and at three quarters of the way (He et al. 2016, arXiv:1512.03385)
             return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
     raise ValueError(f"no schedule named '{training.schedule}'; they are constant, cosine, linear, step")
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A network to learn from. temperature: of the softened logits. weight: of its part in the loss."""
-
-    network: nn.Module
-    temperature: float = 2.0
-    weight: float = 0.5
 
 
 def distillation(task: Task, teacher: Teacher, device: str) -> Callable[[nn.Module, Batch], Tensor]:

@@ -1,22 +1,27 @@
-"""The artifact, a model at rest, and the stage, which turns one into its child."""
+"""The artifact, a model at rest. What turns one into its child is a stage: see `searchkit.core.stage`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from searchkit.core.serialization import JSON
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Artifact:
     """A model at rest: build(arch), replay the edits, load the weights; or the exported file alone.
 
-    id: digest of the lineage. metrics: val metrics and costs, by name. notes: what the stage has to tell the report.
-    files: role to file name inside the artifact's folder ("weights", "model", "scores", "log").
+    Attributes:
+        id: The digest of the lineage.
+        space: The family's name.
+        arch: The family's own dataclass as JSON.
+        training: `Training` as JSON.
+        edits: What was cut since the network was built, in order.
+        made_by: {"stage": name, **settings}.
+        parent: The id of the artifact that it was made of; None of a trial.
+        metrics: On val, and costs, by name.
+        notes: What the stage has to tell the report.
+        files: Role ("weights", "model", "scores", "log") to file name inside the artifact's folder.
     """
 
     id: str
@@ -24,7 +29,7 @@ class Artifact:
     arch: dict[str, JSON]
     training: dict[str, JSON]
     edits: tuple[JSON, ...]
-    made_by: dict[str, JSON]  # {"stage": name, **config}
+    made_by: dict[str, JSON]
     parent: str | None
     metrics: dict[str, float] = field(default_factory=dict)
     notes: dict[str, JSON] = field(default_factory=dict)
@@ -32,11 +37,5 @@ class Artifact:
 
     @property
     def stage(self) -> str:
+        """The name of the stage that made it; "Trial" if the search did."""
         return str(self.made_by["stage"])
-
-
-@runtime_checkable
-class Stage(Protocol):
-    """A frozen dataclass; calling it turns an artifact into its child. Its fields are hash key and report row."""
-
-    def __call__(self, artifact: Artifact, ctx: Any) -> Artifact: ...

@@ -296,7 +296,7 @@ def _evidence_header(evidence: Evidence) -> EvidenceHeader:
 def left_out(run: Run, line: Sequence[Artifact], recipe: str) -> dict[str, str]:
     """Stage to the reason why this lineage goes without it, though its recipe has it. The latest reason counts."""
     ids, made = {artifact.id for artifact in line}, {artifact.stage for artifact in line}
-    wanted = set(recipes.STAGES.get(recipe, ())) - made
+    wanted = set(recipes.stage_names(recipe)) - made
     said = (run.read_json(SKIPPED) or {}).values()
     return {row["stage"]: row["reason"] for row in said if row["stage"] in wanted and row["parent"] in ids}
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from searchkit.context import Context
 from searchkit.core.artifact import Artifact
-from searchkit.train import Teacher, validation
+from searchkit.core.stage import StageContext
+from searchkit.core.training import Teacher
+from searchkit.train import validation
 
 CONSIDERED = 3
 """Trials that are tried for each place in the teacher."""
@@ -56,7 +57,7 @@ class Distill:
         """Epochs of plain training that the stage would like; the teachers' forward passes are dear too."""
         return self.epochs * (2.0 + 0.3 * self.ensemble)
 
-    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+    def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
         start = artifact if self.student is None else ctx.run.trial(self.student)
         teacher = self._teacher(artifact, ctx)
         candidates = {"as it was": ctx.network(start)}
@@ -77,7 +78,7 @@ class Distill:
         notes = {"candidates": values, "kept": kept, "metric": ctx.task.goal.metric, "teachers": len(teacher.members)}
         return ctx.save(draft, candidates[kept], log=log, notes=notes)
 
-    def _teacher(self, parent: Artifact, ctx: Context) -> Ensemble:
+    def _teacher(self, parent: Artifact, ctx: StageContext) -> Ensemble:
         """The parent, and of the best other trials by val metric each that makes the mean better there."""
         goal, trials = ctx.task.goal, ctx.run.trials()
         line = {a.id for a in ctx.run.line(parent)}

@@ -28,12 +28,12 @@ from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays, TensorSpec
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON, freeze, thaw
+from searchkit.core.stage import StageContext as Context
 from searchkit.core.task import Calibrated, HasBundleFiles
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.parity import Parity, require_parity
 
 if TYPE_CHECKING:
-    from searchkit.context import Context
     from searchkit.run import Run
 
 TEMPLATES = Path(__file__).parent / "bundle"

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from searchkit.context import Context
-from searchkit.core.artifact import Artifact, Stage
+from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import GateFailed, Inapplicable
 from searchkit.core.interrupt import raise_if_interrupted
+from searchkit.core.stage import Stage, StageContext
 
 
 @runtime_checkable
@@ -49,7 +50,7 @@ class StageBudget:
 class Ships(Protocol):
     """A stage whose work is more than its artifact: outside of it, other lines write in the same place."""
 
-    def stands(self, id: str, ctx: Context) -> bool:
+    def stands(self, id: str, ctx: StageContext) -> bool:
         """Whether what is there is of the artifact `id`."""
 
 
@@ -60,7 +61,7 @@ class LeftOut:
     stage: str
     reason: str
 
-    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+    def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
         raise Inapplicable(self.reason)
 
 

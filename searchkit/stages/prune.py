@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from searchkit.context import Context
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput, GateFailed, Inapplicable
 from searchkit.core.goal import Tolerance
 from searchkit.core.serialization import JSON, derive_seed, thaw
+from searchkit.core.stage import StageContext as Context
+from searchkit.core.training import Teacher
 from searchkit.nn.surgery import apply_edits_
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx import measure
 from searchkit.stages.importance import IMPORTANCES, Cost, Gradients, Ranking, Uncuttable, cuts, prune_
-from searchkit.train import Teacher
 
 COSTS = {"params": "parameters", "size": "bytes of the file", "macs": "MACs", "latency": "ms"}
 

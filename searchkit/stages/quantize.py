@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from searchkit.context import Context
 from searchkit.core import batching
 from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays, TensorSpec
 from searchkit.core.errors import BadInput, Inapplicable, NothingFeasible
 from searchkit.core.goal import Evaluation, Tolerance
 from searchkit.core.space import Limits
+from searchkit.core.stage import StageContext as Context
 from searchkit.onnx import int8, measure
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.predictor import OnnxPredictor

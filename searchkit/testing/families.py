@@ -31,13 +31,14 @@ from searchkit.core.space import Space
 from searchkit.core.space_file import load_space, source_of
 from searchkit.core.state import snapshot
 from searchkit.core.task import Task
+from searchkit.core.training import Teacher
 from searchkit.onnx import io as onnx_io
 from searchkit.search.candidates import Candidate, draw
 from searchkit.search.choices import at_random, grid_values, like
 from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import Quantize
 from searchkit.testing.fixture import N_ARCHS, CheckFailed, Fixture, outputs, require
-from searchkit.train import Diverged, Teacher, make_optimizer
+from searchkit.train import Diverged, make_optimizer
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from searchkit.context import Context
 from searchkit.core import batching
-from searchkit.core.artifact import Artifact, Stage
+from searchkit.core.artifact import Artifact
 from searchkit.core.errors import Infeasible
 from searchkit.core.serialization import digest, freeze
 from searchkit.core.space import Space
+from searchkit.core.stage import Stage
 from searchkit.core.task import Task
 from searchkit.core.training import Batch, FitPlan, TrainState
 from searchkit.onnx import measure

@@ -22,14 +22,15 @@ from report_run import make_run
 from torch import nn
 
 from searchkit.context import Context
-from searchkit.core.artifact import Artifact, Stage
+from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import BadInput, GateFailed, Inapplicable
 from searchkit.core.interrupt import Interrupted, interruptible
 from searchkit.core.serialization import freeze
 from searchkit.core.space_file import load_space
+from searchkit.core.stage import Stage, StageContext
 from searchkit.core.task import Task
-from searchkit.core.training import FitPlan, TrainState
+from searchkit.core.training import FitPlan, Teacher, TrainState
 from searchkit.evaluation import evidence
 from searchkit.evaluation.records import stored
 from searchkit.onnx import measure
@@ -43,8 +44,8 @@ from searchkit.stages.pipeline import SKIPPED, LeftOut, StageBudget, apply
 from searchkit.stages.promote import Promote
 from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import Quantize
+from searchkit.stages.recipe import Recipe
 from searchkit.tasks import registry
-from searchkit.train import Teacher
 
 SPACE = load_space(Path(__file__).parents[1] / "families" / "tiny.py")
 WIDE = SPACE.arch((96, 32), "relu")  # large enough for int8 to shrink its file
@@ -287,6 +288,51 @@ def test_what_a_recipe_goes_without_is_recorded_too(ctx: Context) -> None:
     for asked in (recipes.make("compact", recipes.CompressionConfig(prune_to=0.3), epochs=3, limited=True),
                   recipes.make("prune", recipes.CompressionConfig(), epochs=3, limited=True)):  # fmt: skip
         assert not [s for s in asked if isinstance(s, LeftOut)]
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A stranger's stage: weights on a grid."""
+
+    step: float = 0.25
+
+    def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
+        network = ctx.network(artifact)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_((parameter / self.step).round() * self.step)
+        return ctx.save(ctx.child(artifact, self), network, notes={"step": self.step})
+
+
+def test_a_recipe_is_a_tuple_of_stages_a_strangers_among_them(ctx: Context) -> None:
+    own = (Promote(), Rounded(0.5), Export())
+    stages = recipes.make(own, recipes.CompressionConfig(), epochs=3, limited=True)
+    assert stages == own and Recipe(own).name == "Promote, Rounded, Export" and Recipe(own, "mine").name == "mine"
+    line = apply(stages, trial(ctx, 0), ctx)
+    assert [a.stage for a in line] == ["Promote", "Rounded", "Export"]
+    assert line[1].made_by == {"stage": "Rounded", "step": 0.5} and line[2].parent == line[1].id
+    weights = ctx.run.weights(line[1])
+    assert all(torch.equal(2 * value, (2 * value).round()) for value in weights.values())
+    assert (ctx.run.bundle / "model.onnx").is_file()
+    assert apply(stages, ctx.run.load("trial-0"), ctx) == line, "what is there is not made again"
+    assert not recipes.quantizes(own) and recipes.quantizes((Promote(), Quantize()))
+    assert recipes.stage_names("Promote, Rounded, Export") == ("Promote", "Rounded", "Export")
+    assert recipes.stage_names("int8") == ("Promote", "Quantize", "Export") and recipes.stage_names("other") == ()
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ((), r"begins with Promote\(\).*this one is \(\)"),
+        ((Prune(), Export()), r"begins with Promote\(\).*\(Prune, Export\)"),
+        ((Promote(), Export), r"class of some; write Export\(\)"),
+        ((Promote(), "Export"), "is no stage; a stage is a frozen dataclass"),
+        ((Promote(), Rounded(step=np.float32)), "settings of the stage Rounded are part of an artifact's id"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_recipe_is_one_sentence(stages: tuple[Stage, ...], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        recipes.make(stages, recipes.CompressionConfig(), epochs=3, limited=False)
 
 
 def test_a_recipe_to_distil_takes_its_student_from_the_wish(ctx: Context) -> None:
