@@ -40,7 +40,22 @@ RESUMED_ROWS = 32
 
 @dataclass
 class Context:
-    """What a search or a stage may use."""
+    """What a search or a stage may use; the `StageContext` of every run.
+
+    Attributes:
+        run: Where artifacts are.
+        task: The data with their loss and metric.
+        spaces: A family by its name.
+        seed: Every other seed is derived from it.
+        device: On which training runs: "cpu" or "cuda".
+        precision: In which training runs: "fp32" or "bf16".
+        channels_last: See `FitPlan`.
+        limits: What is shipped must be within these.
+        deadline: When the search or the stage should end.
+        echo: Tells the user a line.
+        threads: Of the training inside a stage, which has the machine to itself.
+        epoch_scale: Times the epochs that a stage asks for; the pipeline lowers it if the deadline leaves less.
+    """
 
     run: Run
     task: Task
@@ -52,13 +67,20 @@ class Context:
     limits: Limits = field(default_factory=Limits)
     deadline: Deadline = field(default_factory=lambda: Deadline.after(math.inf))
     echo: Callable[[str], None] = print
-    threads: int = 1  # of the training inside a stage, which has the machine for itself
-    epoch_scale: float = 1.0  # the pipeline lowers it where the deadline leaves less than the stages would like
+    threads: int = 1
+    epoch_scale: float = 1.0
 
     # ── from an artifact to a network ───────────────────────────────────────────────────────────────────────────────
 
     def network(self, artifact: Artifact) -> nn.Module:
-        """build(arch), replay the edits, load the weights; in eval mode, on the CPU."""
+        """Rebuild an artifact's network: build(arch), replay the edits, load the weights.
+
+        Returns:
+            A network of its own, in eval mode, on the CPU.
+
+        Raises:
+            BadInput: The artifact's weights are damaged.
+        """
         from searchkit.nn.surgery import apply_edits_
 
         space = self.spaces(artifact.space)
@@ -75,18 +97,25 @@ class Context:
         return artifact
 
     def deployed(self, net: nn.Module) -> Deployed:
+        """The network between the task's preprocessor and postprocessor: from raw features to answers."""
         from searchkit.onnx.predictor import deploy
 
         return deploy(self.task.preprocessor(), net, self.task.postprocessor())
 
     def model_path(self, artifact: Artifact) -> Path:
+        """The artifact's ONNX file."""
         return self.run.file(artifact, "model")
 
     def training(self, artifact: Artifact) -> Training:
+        """How the artifact was trained."""
         return thaw(Training, artifact.training)
 
     def example(self, n: int = 2) -> Arrays:
-        """n examples of val, the fullest where they differ in size. Two are enough to trace a network with."""
+        """Raw examples of val, the fullest if they differ in size.
+
+        Args:
+            n: How many; two are enough to trace a network with.
+        """
         from searchkit.core import batching
 
         ports, raw = self.task.inputs, self.task.raw("val")
@@ -116,9 +145,20 @@ class Context:
         log: Sequence[dict[str, JSON]] | None = None,
         notes: Mapping[str, JSON] | None = None,
     ) -> Artifact:
-        """Export `net` (or take the file `model`), prove it on every example of val, measure it, write the artifact.
+        """Export a network, prove its file on every example of val, measure it, and write the artifact.
 
-        Raises GateFailed where the file disagrees with the network.
+        Args:
+            draft: From `child`; its metrics are filled in here.
+            net: The network; None if there is a file alone.
+            model: The ONNX file to take if there is no network.
+            log: The learning curve of what the stage trained.
+            notes: What the stage has to tell the report.
+
+        Returns:
+            The artifact as it is on disk.
+
+        Raises:
+            GateFailed: The file disagrees with the network.
         """
         from searchkit.onnx import measure
         from searchkit.onnx.predictor import OnnxPredictor
@@ -137,8 +177,17 @@ class Context:
             return self.run.save(whole, weights=weights, model=model, scores=evaluation.scores, log=log or ())
 
     def export(self, net: nn.Module, path: Path) -> dict[str, float]:
-        """Write `net` as one ONNX file and compare the two on every example of val; a resumable file must also go on
-        from its memory as if it had not stopped. Raises GateFailed.
+        """Write a network as one ONNX file, and compare the two on every example of val.
+
+        Args:
+            net: Is moved to the CPU.
+            path: Of the file.
+
+        Returns:
+            "max_abs_diff": by how much the answers differ at most, in their own unit.
+
+        Raises:
+            GateFailed: They disagree; or a file that can go on from its memory does not do so as if it had not stopped.
         """
         from searchkit.core import batching
         from searchkit.onnx import io as onnx_io
@@ -160,7 +209,7 @@ class Context:
         return {"max_abs_diff": proof.max_abs}
 
     def scores(self, net: nn.Module) -> np.ndarray:
-        """(n,) of val: the network's score on each example, by the lines that score its exported file."""
+        """The network's score on each example of val, (n,) float64, by the lines that score its exported file."""
         from searchkit.onnx.predictor import TorchPredictor
 
         predictor = TorchPredictor(self.deployed(net), self.task.inputs, self.task.answers)
@@ -173,7 +222,7 @@ class Context:
         return measure.macs(net, self.model_inputs(1))
 
     def model_inputs(self, n: int) -> tuple[Tensor, ...]:
-        """n examples of val, as `example` takes them, as the network sees them: after the preprocessor."""
+        """What `example` gives after the preprocessor: the network's own inputs, in order, n examples each."""
         import torch
 
         raw = self.example(n)
@@ -196,12 +245,22 @@ class Context:
         seed: int = 0,
         share: float = 1.0,
     ) -> list[dict[str, JSON]]:
-        """Train `net` in place for `epochs` (fewer where the deadline asks for it), as its parent was trained; with a
-        teacher as `train.distillation` says. share: of the stage's time that is left, for a stage that trains again
-        afterwards. Returns the learning curve.
+        """Train a network in place as its parent was trained, for a short time.
 
         Mixup, early stopping and pre-training are left out: a short recovery that starts from good weights wants the
         plain data.
+
+        Args:
+            net: Is left in eval mode, on the CPU.
+            parent: Says how it was trained.
+            epochs: Fewer if the deadline asks for it.
+            teacher: To learn from beside the targets; see `searchkit.train.distillation`.
+            lr_scale: Times the parent's learning rate.
+            seed: Tells the recoveries of one stage apart.
+            share: Of the stage's time that is left, for a stage that trains again afterwards.
+
+        Returns:
+            The learning curve, a row an epoch.
         """
         import torch
 

@@ -37,7 +37,12 @@ FORMAT = 1
 
 
 class Run:
-    """One directory of artifacts with the settings that made them."""
+    """One directory of artifacts with the settings that made them.
+
+    Attributes:
+        path: The directory.
+        config: What run.json holds.
+    """
 
     def __init__(self, path: Path, config: dict[str, JSON]) -> None:
         self.path = path
@@ -47,8 +52,16 @@ class Run:
 
     @classmethod
     def create(cls, root: Path, name: str, config: Mapping[str, JSON], *, splits: Arrays | None = None) -> Run:
-        """splits: row indices by split, kept with the run. Raises BadInput where a run of this name exists or the
-        folder cannot be written.
+        """Make a new run on disk: whole, or not at all.
+
+        Args:
+            root: The folder of runs; it is made if it is not there.
+            name: Of the run, and of its folder.
+            config: What is asked for, on which data and machine.
+            splits: Row indices by split, kept with the run.
+
+        Raises:
+            BadInput: The name is no folder's, there is a run of this name, or the folder cannot be written.
         """
         if not name or name != Path(name).name or name.startswith("."):
             raise BadInput(f"'{name}' is not a name for a run; it is one folder's name, such as cnn-digits-1.")
@@ -76,7 +89,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """Raises BadInput where there is no run, it cannot be read, or it is of another format."""
+        """Open a run on disk. Raises BadInput if there is none, it cannot be read, or it is of another format."""
         file = path / "run.json"
         if not path.is_dir():
             known = sorted(p.parent.name for p in path.parent.glob("*/run.json")) if path.parent.is_dir() else []
@@ -94,7 +107,10 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process at a time may write a run. Raises BadInput where another one does."""
+        """Hold the run for writing: one process at a time may. Raises BadInput if another one does.
+
+        The lock is the system's (`fcntl.flock`), so that it ends with its process, however that ends; POSIX only.
+        """
         with open(self.path / "lock", "a+") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,28 +129,33 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The run's, as it was made; the folder may have been moved since."""
         return str(self.config["name"])
 
     def splits(self) -> Arrays:
-        """Row indices by split as they were when the run began; empty where it was made without."""
+        """Row indices by split as they were when the run began; empty if it was made without."""
         file = self.path / "splits.npz"
         if not file.exists():
             return {}
-        way_out = "delete it where the data are as they were (their fingerprint is checked), or start a new run"
+        way_out = "delete it if the data are as they were (their fingerprint is checked), or start a new run"
         with readable(file, way_out), open(file, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
             return dict(stored)
 
     @property
     def bundle(self) -> Path:
+        """The folder of what is shipped; it may not be there."""
         return self.path / "bundle"
 
     def artifact_dir(self, id: str) -> Path:
+        """The folder of an artifact; it may not be there, or not be whole."""
         return self.path / "artifacts" / id
 
     def has(self, id: str) -> bool:
+        """Whether there is a whole artifact of this id."""
         return (self.artifact_dir(id) / "artifact.json").exists()
 
     def load(self, id: str) -> Artifact:
+        """The artifact of this id. Raises BadInput if it is missing or damaged."""
         plain = read_json(self.artifact_dir(id) / "artifact.json", f"artifact {id} of the run '{self.name}'")
         try:
             # edits stay the lists that JSON gives: they are replayed, never hashed
@@ -155,7 +176,7 @@ class Run:
         return sorted(found, key=lambda a: int(a.made_by["number"]))
 
     def trial(self, number: int) -> Artifact:
-        """Raises BadInput where no trial of this number finished."""
+        """The artifact of a trial. Raises BadInput if no trial of this number has finished."""
         trials = {int(a.made_by["number"]): a for a in self.trials()}
         if number not in trials:
             numbers = ", ".join(map(str, sorted(trials))) or "none"
@@ -163,6 +184,7 @@ class Run:
         return trials[number]
 
     def file(self, artifact: Artifact, role: str) -> Path:
+        """The path of one of its files: "weights", "model", "scores" or "log"."""
         return self.artifact_dir(artifact.id) / artifact.files[role]
 
     def save(
@@ -174,7 +196,18 @@ class Run:
         scores: np.ndarray | None = None,
         log: Sequence[dict[str, JSON]] = (),
     ) -> Artifact:
-        """Write an artifact whole, or not at all. `model` is copied."""
+        """Write an artifact whole, or not at all.
+
+        Args:
+            artifact: Its `files` are filled in here.
+            weights: By name, as of `state_dict`.
+            model: An ONNX file, which is copied.
+            scores: (n,) of val.
+            log: The learning curve, a row an epoch.
+
+        Returns:
+            The artifact with its files.
+        """
         folder = self.artifact_dir(artifact.id)
         folder.mkdir(exist_ok=True)
         files: dict[str, str] = {}
@@ -197,7 +230,7 @@ class Run:
         return whole
 
     def weights(self, artifact: Artifact) -> dict[str, Tensor]:
-        """Raises BadInput where the file is damaged."""
+        """The weights by name, on the CPU. Raises BadInput if the file is damaged."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -206,13 +239,13 @@ class Run:
             return load_file(file)
 
     def scores(self, artifact: Artifact) -> np.ndarray:
-        """(n,) of val, one an example. Raises BadInput where the file is damaged."""
+        """(n,) float64 of val, one an example. Raises BadInput if the file is damaged."""
         file = self.file(artifact, "scores")
         with readable(file, self._way_out(artifact)):
             return np.asarray(np.load(file, allow_pickle=False))
 
     def log(self, artifact: Artifact) -> list[dict[str, JSON]]:
-        """The learning curve; empty where nothing was trained. Raises BadInput where the file is damaged."""
+        """The learning curve, a row an epoch; empty if nothing was trained. Raises BadInput if the file is damaged."""
         if "log" not in artifact.files:
             return []
         file = self.file(artifact, "log")
@@ -235,10 +268,11 @@ class Run:
     # ── small files ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def write_json(self, name: str, value: JSON) -> None:
+        """Write a small file of the run, whole or not at all. name: such as "pace.json"."""
         write_atomically(self.path / name, to_json(freeze(value)))
 
     def read_json(self, name: str) -> JSON:
-        """None where there is no such file; BadInput where it cannot be read."""
+        """What `write_json` wrote; None if there is no such file. Raises BadInput if it cannot be read."""
         file = self.path / name
         return read_json(file, f"{name} of the run '{self.name}'") if file.exists() else None
 
@@ -266,10 +300,11 @@ class Run:
     # ── the state of a training between rungs ───────────────────────────────────────────────────────────────────────
 
     def save_state(self, key: str, state: TrainState) -> None:
+        """Keep where a training stands between two rungs. key: the trial's, such as "cnn-7"."""
         write_atomically(self._state_file(key), encode_state(state))
 
     def load_state(self, key: str) -> TrainState | None:
-        """None where there is none."""
+        """What `save_state` kept under this key; None if there is none. Raises BadInput if it is damaged."""
         from safetensors import SafetensorError
 
         file = self._state_file(key)
@@ -282,6 +317,7 @@ class Run:
             return decode_state(data)
 
     def drop_state(self, key: str) -> None:
+        """Remove what `save_state` kept under this key, if anything."""
         self._state_file(key).unlink(missing_ok=True)
 
     def _state_file(self, key: str) -> Path:

@@ -31,12 +31,23 @@ class Diverged(Exception):
 
 
 def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> TrainState:
-    """Train `model` in place from `state` to epoch `plan.until`; return the state there.
+    """Train a network in place from a state to a later one.
 
-    The model is left in eval mode, with the averaged weights where `training.ema` > 0, and the best ones on val where
-    `training.patience` > 0. The state's numbers gain "curve": [{epoch, loss, seconds, thread_seconds, steps, val?}],
-    "pretraining", the same of what goes before the first epoch (see `pretrain_`), and "stopped_by": "patience" or
-    "time" where training ended before `until`. Raises Diverged on a non-finite loss.
+    Args:
+        model: Is left in eval mode, with the averaged weights if `training.ema` > 0, and with the best ones on val if
+            `training.patience` > 0.
+        task: Gives the batches, the loss and the metric.
+        plan: Until which epoch, on which schedule, for how long.
+        state: Where the training stands; `TrainState()` at the start.
+
+    Returns:
+        The state at epoch `plan.until`, or where patience or the time ended the training. Its numbers are "curve":
+        [{epoch, loss, seconds, thread_seconds, steps, val if it was scored}]; "pretraining", the same of what goes
+        before the first epoch; "stopped_by": "patience", "time" or None; "best" and "best_epoch".
+
+    Raises:
+        Diverged: The loss is not a finite number.
+        Interrupted: After Ctrl-C, at the start of an epoch.
     """
     training = plan.training
     model.to(plan.device)
@@ -83,9 +94,19 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
 
 
 def pretrain_(model: nn.Module, task: Task, plan: FitPlan, deadline: float) -> list[dict[str, Any]]:
-    """`training.pretrain_epochs` of telling what was hidden of the inputs, before the first epoch (BERT: Devlin et al.
-    2019, arXiv:1810.04805); in place, on a schedule of its own, from the seed alone. What the network needs for it ends
-    with it. The learning curve; [] where none are asked for, or task or network offer nothing of the kind.
+    """Train a network in place to tell what was hidden of its inputs (BERT: Devlin et al. 2019, arXiv:1810.04805).
+
+    It takes `training.pretrain_epochs` before the first epoch, on a schedule of its own, from the seed alone. What the
+    network needs for it ends with it.
+
+    Args:
+        model: The network.
+        task: Gives the batches and the loss.
+        plan: As of `fit`.
+        deadline: On the monotonic clock.
+
+    Returns:
+        The learning curve; [] if no such epochs are asked for, or task or network offer nothing of the kind.
     """
     training = replace(plan.training, epochs=plan.training.pretrain_epochs, augment=())
     if not training.epochs or not isinstance(task, SelfSupervised) or not isinstance(model, HasMaskedHead):
@@ -137,7 +158,7 @@ def _epoch_(
 
 
 def validation(model: nn.Module, task: Task, device: str) -> float:
-    """The goal's value on val, by the same lines that score an exported file."""
+    """The goal's value on val, by the same lines that score an exported file. The model is left in eval mode."""
     model.eval()
     deployed = Deployed(task.preprocessor(), model, task.postprocessor()).to(device)
     evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=device), "val")
@@ -145,8 +166,13 @@ def validation(model: nn.Module, task: Task, device: str) -> float:
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Weight decay is for matrices and kernels only: decaying biases and norm scales helps nothing (He et al. 2018,
+    """The optimizer that a training names, over all parameters that are trained.
+
+    Weight decay is for matrices and kernels only: decaying biases and norm scales helps nothing (He et al. 2018,
     arXiv:1812.01187, section 3.1).
+
+    Raises:
+        ValueError: There is none of this name.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -168,7 +194,16 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
 
 
 def lr_factor(training: Training, step: int, n_steps: int) -> float:
-    """The share of the peak learning rate at `step`: linear warm-up, then the schedule over what is left."""
+    """The share of the peak learning rate at `step`: linear warm-up, then the schedule over what is left.
+
+    Args:
+        training: Names the schedule and the share of the steps that warms up; "constant" has no warm-up.
+        step: From 0.
+        n_steps: Of the whole training.
+
+    Raises:
+        ValueError: There is no schedule of this name.
+    """
     n_warmup = max(1, round(training.warmup * n_steps))
     if step < n_warmup and training.schedule != "constant":
         return (step + 1) / n_warmup
@@ -186,7 +221,18 @@ def lr_factor(training: Training, step: int, n_steps: int) -> float:
 
 
 def distillation(task: Task, teacher: Teacher, device: str) -> Callable[[nn.Module, Batch], Tensor]:
-    """(1 − weight) · the task's loss + weight · its match to the teacher (Hinton et al. 2015, arXiv:1503.02531)."""
+    """The loss of a student: (1 − weight) · the task's loss + weight · its distance to the teacher.
+
+    Hinton et al. 2015, arXiv:1503.02531.
+
+    Args:
+        task: Has both losses.
+        teacher: Is moved to the device, in eval mode.
+        device: On which the student is trained.
+
+    Returns:
+        (student, batch) to a scalar; the student runs once a batch.
+    """
     network, weight = teacher.network.to(device).eval(), teacher.weight
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:
@@ -215,7 +261,7 @@ class _Once(nn.Module):
 
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-"""By the number of axes: pictures and volumes."""
+"""torch's memory formats by the number of axes: pictures and volumes."""
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -246,8 +292,10 @@ def _step_(model: nn.Module, task: Task, plan: FitPlan, optimizer: torch.optim.O
 
 
 class _Average:
-    """An exponential moving average of weights and running statistics, with the decay warmed up so that early epochs
-    are not held back by the random start: min(decay, (1 + t) / (10 + t)), as in tf.train.ExponentialMovingAverage.
+    """An exponential moving average of weights and running statistics.
+
+    The decay is warmed up so that early epochs are not held back by the random start: min(decay, (1 + t) / (10 + t)), as
+    in tf.train.ExponentialMovingAverage.
     """
 
     def __init__(self, model: nn.Module, decay: float, state: TrainState) -> None:

@@ -1,6 +1,6 @@
 """What the test split says of the exported files: every metric with its interval, every comparison in pairs.
 
-`intervals` has the statistics; this reads the test split, once for each file, and keeps what was found. Not to be
+`statistics` has the statistics; this reads the test split, once for each file, and keeps what was found. Not to be
 confused with the val metrics of an artifact, which chose it and so flatter it.
 """
 
@@ -37,7 +37,7 @@ from searchkit.run import Run
 from searchkit.tasks.modalities.image import channel_order as picture_layout
 
 FORMAT = 2
-PICTURED = 12  # examples that are shown where the answers are pictures
+PICTURED = 12  # examples that are shown if the answers are pictures
 PICTURE_SIDE = 64  # pixels, at most
 
 
@@ -222,8 +222,16 @@ def errors(
 
 
 def pictures(task: Task, fp32: Evaluation, shipped: Evaluation) -> JSON:
-    """What a reader sees where the answers are pictures, as plain data: "shape" (n, height, width, channels) and by
-    name of the row its bytes in base64, evenly chosen from test. None where the answers are something else.
+    """Examples of test, evenly chosen, for a reader to see if the answers are pictures.
+
+    Args:
+        task: Says what the answers are.
+        fp32: What the reference answered.
+        shipped: What the chosen file answered.
+
+    Returns:
+        "shape" (n, height, width, channels) and "rows", by name the bytes of n pictures in base64; None if the answers
+        are something else.
     """
     main = task.inputs[0]
     if main.name != "image" and task.answers[0].name != "image" or fp32.decisions.ndim < 3:
@@ -264,8 +272,9 @@ def _by_step(evaluation: Evaluation) -> list[float]:
 
 
 def _score(ctx: Context, artifact: Artifact, sha256: str) -> Evaluation:
-    """The artifact's file on test; from the run's folder evidence/ where this very file has been scored before and the
-    answers are whole.
+    """The artifact's file on test.
+
+    It is read from the run's folder evidence/ if this very file has been scored before and the answers are whole.
     """
     from searchkit.onnx.predictor import OnnxPredictor
 

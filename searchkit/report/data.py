@@ -302,8 +302,9 @@ def left_out(run: Run, line: Sequence[Artifact], recipe: str) -> dict[str, str]:
 
 
 def redacted(value: JSON) -> JSON:
-    """Without the passwords of URLs: a report is passed on. What follows a user's name up to the last @ is taken for
-    one, and what is called a password.
+    """Take the passwords out of URLs, at any depth: a report is passed on.
+
+    What follows a user's name up to the last @ is taken for one, and what is called a password.
     """
     if isinstance(value, Mapping):
         return {k: redacted(v) for k, v in value.items()}
@@ -320,7 +321,7 @@ def reproducing(command: Sequence[str]) -> str:
 
 
 def plain_numbers(value: JSON) -> JSON:
-    """Without NaN and infinities, which JSON does not have: they become null."""
+    """Turn NaN and infinities, which JSON does not have, into null, at any depth."""
     if isinstance(value, Mapping):
         return {k: plain_numbers(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

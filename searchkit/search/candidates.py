@@ -19,8 +19,16 @@ from searchkit.search.choices import Choose
 
 @dataclass(frozen=True)
 class Candidate:
-    """A point of the space: what Optuna is told (params, distributions) and what is built and trained. way: how it was
-    chosen. arch is None where the space's own sample raised Infeasible: reason says why.
+    """A point of the space.
+
+    Attributes:
+        params: What Optuna is told, by the parameter's name.
+        distributions: The same of each parameter's distribution.
+        arch: The family's own dataclass; None if its `sample` raised Infeasible.
+        training: How it is to be trained.
+        way: How it was chosen, in a word or two.
+        system_attrs: What one of Optuna's samplers keeps with its trial.
+        reason: Why there is no arch.
     """
 
     params: dict[str, Any]
@@ -33,6 +41,7 @@ class Candidate:
 
     @property
     def plain(self) -> dict[str, JSON]:
+        """What is built and trained, as JSON: "arch" and "training"."""
         return {"arch": freeze(self.arch), "training": freeze(self.training)}
 
     @property
@@ -42,7 +51,12 @@ class Candidate:
 
 
 class Draft:
-    """A trial, as far as `Space.sample` may see one, that asks `choose` and keeps what it answered."""
+    """A trial, as far as `Space.sample` may see one, that asks `choose` and keeps what it answered.
+
+    Attributes:
+        params: The answers so far, by the parameter's name.
+        distributions: What was asked for, by the parameter's name.
+    """
 
     def __init__(self, choose: Choose) -> None:
         self.choose = choose
@@ -50,14 +64,17 @@ class Draft:
         self.distributions: dict[str, BaseDistribution] = {}
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """A whole number in [low, high]; see `optuna.Trial.suggest_int`."""
         return int(self._suggest(name, IntDistribution(low, high, step=step, log=log)))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
+        """A number in [low, high]; see `optuna.Trial.suggest_float`."""
         return float(self._suggest(name, FloatDistribution(low, high, step=step, log=log)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
         return self._suggest(name, CategoricalDistribution(tuple(choices)))
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
@@ -68,7 +85,15 @@ class Draft:
 
 
 def draw(space: Space, spec: DataSpec, choose: Choose, *, epochs: int, way: str) -> Candidate:
-    """One candidate, all of its values given by `choose`."""
+    """Make one candidate, all of its values given by `choose`.
+
+    Args:
+        space: The family.
+        spec: The data's.
+        choose: Gives each parameter its value.
+        epochs: Of a trial that reaches the last rung.
+        way: How the values are chosen, in a word or two.
+    """
     draft = Draft(choose)
     arch, reason = None, ""
     try:
@@ -80,9 +105,16 @@ def draw(space: Space, spec: DataSpec, choose: Choose, *, epochs: int, way: str)
 
 
 def sample_training(draft: Draft, space: Space, spec: DataSpec, *, epochs: int) -> Training:
-    """The training's fields that the space leaves open, under the names "train.<field>". A choice of anything but a
-    number, a string or a bool goes by its JSON: a database takes no tuples. Augmentations that such data do not have
-    (a family may take pictures and tables) are left out, and pre-training where the inputs alone teach nothing.
+    """Draw the fields of the training that the space leaves open, as parameters named "train.<field>".
+
+    Augmentations that such data do not have (a family may take pictures and tables) are left out, and pre-training if
+    the inputs alone teach nothing.
+
+    Args:
+        draft: Is asked for the values.
+        space: Has the ranges, and the default of every other field.
+        spec: The data's.
+        epochs: Of a trial that reaches the last rung.
     """
     values: dict[str, Any] = {**freeze(space.training.default), "epochs": epochs}
     if not spec.self_taught:
@@ -91,6 +123,7 @@ def sample_training(draft: Draft, space: Space, spec: DataSpec, *, epochs: int) 
         if name == "pretrain_epochs" and not spec.self_taught:
             continue
         if isinstance(allowed, Categorical):
+            # a choice of anything but a number, a string or a bool goes by its JSON: a database takes no tuples
             texts = [v if isinstance(v, (str, int, float, bool)) else json.dumps(freeze(v)) for v in allowed.values]
             values[name] = allowed.values[texts.index(draft.suggest_categorical(f"train.{name}", texts))]
         else:

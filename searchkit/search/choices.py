@@ -19,6 +19,7 @@ Choose = Callable[[str, BaseDistribution], Any]
 
 
 def at_random(rng: random.Random) -> Choose:
+    """Any value, each as likely as another on the parameter's own scale."""
     def choose(name: str, distribution: BaseDistribution) -> Any:
         match distribution:
             case CategoricalDistribution():
@@ -39,7 +40,7 @@ def at_random(rng: random.Random) -> Choose:
 
 
 def at(share: float) -> Choose:
-    """The lowest or first value at 0, the highest or last at 1, the middle at .5."""
+    """A place of the range: the lowest or first value at 0, the highest or last at 1, the middle at .5."""
 
     def choose(name: str, distribution: BaseDistribution) -> Any:
         values = grid_values(distribution)
@@ -49,7 +50,7 @@ def at(share: float) -> Choose:
 
 
 def like(params: Mapping[str, Any], otherwise: Choose) -> Choose:
-    """The given values where a parameter may have them, else what `otherwise` says."""
+    """The given values, by the parameter's name; what `otherwise` says for one that is not there or may not be had."""
 
     def choose(name: str, distribution: BaseDistribution) -> Any:
         if name in params and holds(distribution, params[name]):
@@ -60,6 +61,7 @@ def like(params: Mapping[str, Any], otherwise: Choose) -> Choose:
 
 
 def holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether the distribution may give this value."""
     match distribution:
         case CategoricalDistribution(choices=choices):
             return value in choices
@@ -95,8 +97,17 @@ def _between(low: float, high: float, share: float, log: bool) -> float:
 
 
 def grid_leaves(sample: Callable[[Choose], T], *, at_most: int) -> list[T] | None:
-    """Every leaf of the tree of choices, as an odometer whose wheels are discovered while it turns; None where there
-    are more than `at_most`.
+    """Find every leaf of a define-by-run tree of choices.
+
+    It works as an odometer whose wheels are discovered while it turns: which parameters there are depends on the values
+    of those before.
+
+    Args:
+        sample: Makes a leaf of what it is given to choose by.
+        at_most: Leaves.
+
+    Returns:
+        The leaves, the last parameter changing fastest; None if there are more.
     """
     found: list[T] = []
     path: list[int] = []

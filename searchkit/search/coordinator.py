@@ -1,5 +1,6 @@
-"""The coordinator: the one process of a search that proposes, compares, saves and tells. This is where it is put
-together; the loop itself is `searchkit.search.loop`.
+"""The coordinator: the one process of a search that proposes, compares, saves and tells.
+
+Here it is put together; the loop itself is `searchkit.search.loop`.
 """
 
 from __future__ import annotations

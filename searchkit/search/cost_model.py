@@ -1,8 +1,8 @@
 """What a candidate would cost, known before it is trained.
 
 Parameters and multiply-accumulates are counted on the untrained network. Size and latency are those of the file that it
-exports to, made only where a limit or the objective asks for them (1–4 s each). Kept by architecture in the run, so
-that a check is paid for once.
+exports to, made only if a limit or the objective asks for them (1–4 s each). Kept by architecture in the run, so that a
+check is paid for once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ LOG = "search.jsonl"
 
 
 class CostModel:
-    """Costs by architecture. seconds: spent on checks so far; n_checks: architectures that were exported for one."""
+    """Costs by architecture.
+
+    Attributes:
+        limited: Whether there are hard limits at all.
+        seconds: Spent on checks so far, by earlier processes too.
+        n_checks: Architectures that were exported for a check.
+    """
 
     def __init__(self, space: Space, ctx: Context, *, cost: str | None, ship_int8: bool) -> None:
         self.space, self.ctx, self.ship_int8 = space, ctx, ship_int8
@@ -40,10 +46,16 @@ class CostModel:
         self._weights: dict[str, tuple[float, bool] | None] = {}
 
     def cost(self, candidate: Candidate) -> dict[str, float]:
-        """params, macs, and where wanted size_bytes and latency_ms. Raises Infeasible where the space cannot build it.
+        """What a candidate costs.
 
         A candidate that breaks a limit on parameters or MACs, or whose weights alone are larger than the limit on size,
         is not exported: its size is then the lower bound that breaks the limit.
+
+        Returns:
+            "params", "macs", and if wanted "size_bytes" and "latency_ms" (milliseconds at batch 1 on one thread).
+
+        Raises:
+            Infeasible: The space cannot build it.
         """
         if candidate.arch is None:
             raise Infeasible(candidate.reason)
@@ -64,7 +76,10 @@ class CostModel:
         return dict(self.known[key])
 
     def weigh(self, candidate: Candidate) -> tuple[float, bool] | None:
-        """The number of parameters, and whether the candidate may fit the limits, as far as is told without export."""
+        """The number of parameters, and whether the candidate may fit the limits, as far as is told without export.
+
+        None if it cannot be built.
+        """
         key = candidate.key
         if key not in self._weights:
             try:
@@ -78,9 +93,11 @@ class CostModel:
 
     @property
     def bytes_a_weight(self) -> int:
+        """In the file that is shipped."""
         return 1 if self.ship_int8 else 4
 
     def build(self, candidate: Candidate) -> nn.Module:
+        """The candidate's untrained network. Raises Infeasible if there is none."""
         if candidate.arch is None:
             raise Infeasible(candidate.reason)
         return self.space.build(candidate.arch, self.ctx.task.spec)
@@ -118,8 +135,9 @@ class CostModel:
 
 
 def _make_unlike_(net: nn.Module) -> None:
-    """Give every weight a value of its own: a file shares equal tensors, and fresh biases are all zero, so an untrained
-    network would look smaller than it will be.
+    """Give every weight a value of its own.
+
+    A file shares equal tensors, and fresh biases are all zero: an untrained network would look smaller than it will be.
     """
     import torch
 

@@ -47,7 +47,11 @@ class Reporter:
         return [t.user_attrs.get("status") for t in self.store.trials()]
 
     def report(self, note: str = "") -> None:
-        """Tell where the search stands. note: one line worth a look."""
+        """Tell where the search stands.
+
+        Args:
+            note: One line worth a look, or empty.
+        """
         trials, goal = self.store.trials(), self.ctx.task.goal
         statuses = [t.user_attrs.get("status") for t in trials]
         trained = [t for t in trials if t.user_attrs.get("status") == TRAINED]

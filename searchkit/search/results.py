@@ -26,7 +26,7 @@ FILE = "search.json"
 
 
 def searches(run: Run) -> dict[str, dict[str, JSON]]:
-    """The searches of a run by family, as `FILE` has them. Raises BadInput where there is none."""
+    """The searches of a run by family, as `FILE` has them. Raises BadInput if there is none."""
     found = run.read_json(FILE)
     if not found:
         raise BadInput(f"The run '{run.name}' has no search in it yet; start or resume it with search.")
@@ -34,8 +34,14 @@ def searches(run: Run) -> dict[str, dict[str, JSON]]:
 
 
 def winners(run: Run) -> list[Artifact]:
-    """The trials that no other beats in both the goal and the cost, over every family of the run; best goal first, the
-    cheaper of equals first. With no cost to minimize, the best alone. Empty where no trial finished.
+    """The Pareto front: the trials that no other beats in both the goal and the cost, over every family of the run.
+
+    Returns:
+        Best goal first, the cheaper of equals first; with no cost to minimize, the best alone. Empty if no trial has
+        finished.
+
+    Raises:
+        BadInput: The run has no search.
     """
     about = next(iter(searches(run).values()))
     sign = -1.0 if about["direction"] == "maximize" else 1.0
@@ -53,8 +59,16 @@ def winners(run: Run) -> list[Artifact]:
 
 
 def history(run: Run) -> list[dict[str, JSON]]:
-    """Every trial in order: family, number, status (trained, rejected, failed, cut off, running), way, value, cost,
-    rung, epochs, seconds, breaches or reason, params.
+    """Every trial of a run, in order.
+
+    Returns:
+        A row a trial: "space", "number", "status" (trained, rejected, failed, cut off, running), "way" (how it was
+        chosen), "value" (the goal on val; None unless trained), "cost" by name, "rung" and "epochs" that it reached,
+        "seconds" of training, the "artifact"'s id, "rejected" (by how much it breaks each limit), "failure" and
+        "reason", "params".
+
+    Raises:
+        BadInput: The run has no search, or its study is gone.
     """
     rows = []
     for family, about in searches(run).items():
@@ -88,8 +102,11 @@ def failures(run: Run) -> list[dict[str, JSON]]:
 
 
 def importances(run: Run) -> dict[str, float]:
-    """The share of the goal's variance that each parameter explains (fANOVA: Hutter et al. 2014), largest first; empty
-    where there are fewer than 6 trained trials. Of parameters that every trial has, as fANOVA needs.
+    """The share of the goal's variance that each parameter explains, by fANOVA (Hutter et al. 2014).
+
+    Returns:
+        Parameter to share, 0 to 1, largest first: of the parameters that every trial has, as fANOVA needs. Empty if
+        fewer than 6 trials were trained.
     """
     found: dict[str, float] = {}
     for family, about in searches(run).items():
@@ -111,8 +128,14 @@ def importances(run: Run) -> dict[str, float]:
 
 
 def random_so_far(values: Sequence[float], direction: Literal["maximize", "minimize"]) -> list[float]:
-    """The expected best of k draws without replacement from `values`, for k = 1 … n: what trials in random order would
-    have had so far, to hold the search's own best-so-far against.
+    """What trials in random order would have had so far, to hold the search's own best so far against.
+
+    Args:
+        values: Of n trials.
+        direction: Which way is better.
+
+    Returns:
+        The expected best of k draws without replacement, for k = 1 … n.
     """
     ordered = sorted(values, reverse=direction == "maximize")
     n = len(ordered)

@@ -2,7 +2,7 @@
 
 So a resumed search proposes what the uninterrupted one would have. The default follows what was measured on a tabular
 benchmark under a limit on parameters (mean test regret after 50 distinct trainings: random 1.78, largest that fits
-first 1.67, TPE 1.12, local search .82): first a seed or two, the largest that fits where there are limits; then
+first 1.67, TPE 1.12, local search .82): first a seed or two, the largest that fits if there are limits; then
 multivariate TPE with constraints (Watanabe 2023, arXiv:2304.11127); and every other proposal a local step from the
 front.
 
@@ -223,7 +223,7 @@ class Tpe:
         front = best_so_far(trials, view.directions)
         if ask.number >= n_startup and front and rng.random() < 0.5:
             return _step_from(rng.choice(front), rng, view)
-        # v5 still defaults to univariate where there are two objectives
+        # Optuna 5 still defaults to univariate TPE if there are two objectives
         sampler = optuna.samplers.TPESampler(seed=ask.seed, multivariate=True, n_startup_trials=n_startup)
         return ask_optuna(sampler, trials, view, self.name)
 
@@ -238,9 +238,10 @@ def sampler_of(sampler: str | Sampler) -> Sampler:
 
 
 def _seed_candidate(rng: random.Random, index: int, view: SearchView) -> Candidate | None:
-    """Trained by the space's own default: the middle of the space, or, if limits are set, the largest of 32 random
-    candidates that may fit; first of those that differ from the middle in numbers alone, which keeps the kinds of
-    layers that the family's author put there, then of all.
+    """The middle of the space, or the largest that fits, trained by the space's own default.
+
+    If limits are set, it is the largest of 32 random candidates that may fit; first of those that differ from the
+    middle in numbers alone, which keeps the kinds of layers that the family's author put there, then of all.
     """
     training = freeze(view.space.training.default)
     default = {f"train.{k}": json.dumps(v) if isinstance(v, list) else v for k, v in training.items()}

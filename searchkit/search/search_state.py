@@ -1,5 +1,6 @@
-"""What is found out once about a search and kept with the run: what it is for, and the profile of its space. A resumed
-search reads it back, so that it decides as the first did.
+"""What is found out once about a search and kept with the run: what it is for, and the profile of its space.
+
+A resumed search reads it back, so that it decides as the first did.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from searchkit.search.storage import without_password
 
 
 class SearchRecord:
-    """This search's entry in search.json, written when it first starts."""
+    """This search's entry in search.json, written when it first starts.
+
+    Attributes:
+        directions: Of the objectives, the goal's first.
+        about: The entry.
+    """
 
     def __init__(self, space: Space, ctx: Context, settings: SearchSettings) -> None:
         self.space, self.ctx, self.settings = space, ctx, settings
@@ -41,11 +47,12 @@ class SearchRecord:
 
     @property
     def owner(self) -> str:
-        """ "" where this coordinator is alone, else who it is among those that share the study."""
+        """Who this coordinator is among those that share the study; empty if it is alone."""
         return str(self.about["owner"])
 
     @property
     def study(self) -> str:
+        """The study's name in its database."""
         return str(self.about["study"])
 
     @property

@@ -25,10 +25,23 @@ class SearchStopped(SearchkitError):
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How to search. minimize: None searches for the metric alone. ship_int8: limits on size and latency are meant for
-    a file whose weights are int8. storage: the URL of a study that several coordinators share; None keeps it in the
-    run. precision: "auto" times what trains quickest here. plans_epochs: whether few rows may lengthen the
-    trainings, and a time budget change their length. hang_seconds: a rung that takes longer is killed.
+    """How to search.
+
+    Attributes:
+        budget: Trials, epochs, rungs and time.
+        sampler: A name of `SAMPLERS`, or one of your own: see `searchkit.search.sampler.Sampler`.
+        minimize: A name of `COSTS`; None searches for the metric alone.
+        workers: Trainings side by side.
+        executor: "inline" (this process), "processes" or "ray".
+        address: Of a Ray cluster; None starts one here.
+        storage: The URL of a study that several coordinators share; None keeps it in the run.
+        ship_int8: Whether limits on size and latency are meant for a file whose weights are int8.
+        precision: "fp32", "bf16", or "auto", which times what trains quickest here.
+        plans_epochs: Whether few rows may lengthen the trainings, and a time budget change their length.
+        hang_seconds: A rung may take so long at least before it is killed.
+
+    Raises:
+        BadInput: A value is not allowed, or two do not go together.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -74,8 +87,18 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a search stands. best: the goal's value on val of the best trial so far. seconds_left: of the time budget.
-    seconds_to_go: at the pace of the trials so far; None before the first. note: one line worth a look.
+    """Where a search stands.
+
+    Attributes:
+        done: Trials that were trained or failed.
+        trials: Of the budget.
+        running: Rungs that are being trained.
+        rejected: Candidates refused before training.
+        failed: Trials that could not be trained.
+        best: The goal's value on val of the best trial so far; None before the first.
+        seconds_left: Of the time budget.
+        seconds_to_go: At the pace of the trials so far; None before the first.
+        note: One line worth a look, or empty.
     """
 
     done: int

@@ -24,7 +24,15 @@ REJECTED, FAILED, TRAINED, UNTOLD, CUT_OFF = "rejected", "failed", "trained", "r
 
 
 class TrialStore:
-    """The trials of one search. owner: "" where this coordinator is alone, else who it is among several."""
+    """The trials of one search, in a database.
+
+    Attributes:
+        owner: Who this coordinator is among several; empty if it is alone.
+        study: Optuna's.
+
+    Raises:
+        BadInput: The database cannot be opened or read, or its study is of another task, objective or budget.
+    """
 
     def __init__(self, url: str, name: str, directions: Directions, *, owner: str = "", facts: str = "") -> None:
         self.storage = open_storage(url)
@@ -48,6 +56,7 @@ class TrialStore:
             self.study.set_user_attr("facts", facts)
 
     def trials(self) -> list[FrozenTrial]:
+        """All trials in order of their numbers, other coordinators' too. Not to be changed."""
         return self.study.get_trials(deepcopy=False)
 
     def unfinished(self) -> list[FrozenTrial]:
@@ -70,8 +79,15 @@ class TrialStore:
         self._close(trial, {**facts, "status": TRAINED}, TrialState.COMPLETE, values)
 
     def fail(self, trial: FrozenTrial, kind: str, reason: str) -> None:
-        """Tell a trial that training could not finish: infeasible by one whole unit, for a bare FAIL carries no signal
-        and the sampler would propose the same again (optuna#2864).
+        """Close a trial whose training could not finish.
+
+        It is told as infeasible by one whole unit: a bare FAIL carries no signal, and the sampler would propose the
+        same again (optuna#2864).
+
+        Args:
+            trial: As `start` gave it.
+            kind: As in `Outcome.failure`.
+            reason: In a sentence.
         """
         told = create_trial(
             state=TrialState.COMPLETE, values=[0.0] * len(self.study.directions), constraints={kind: 1.0}
@@ -82,9 +98,7 @@ class TrialStore:
         self._close(trial, facts, TrialState.COMPLETE, self._worst(trial.user_attrs))
 
     def abandon(self, trial: FrozenTrial, reason: str) -> None:
-        """Close a trial that the end of the time cut off. Its candidate is not to blame: it breaks no constraint, and
-        the trial does not count.
-        """
+        """Close a trial that does not count, as the time ended: its candidate is not to blame and breaks no limit."""
         self._close(trial, {"reason": reason, "status": CUT_OFF}, TrialState.FAIL, None)
 
     def _add(
@@ -119,8 +133,9 @@ class TrialStore:
         self.storage.set_trial_state_values(trial._trial_id, state, values)
 
     def _worst(self, facts: Mapping[str, JSON]) -> list[float]:
-        """The goal at its worst and the cost as it is, for a trial whose constraints are broken: no sampler orders
-        infeasible trials by value, but all of them want one.
+        """The goal at its worst and the cost as it is, for a trial whose constraints are broken.
+
+        No sampler orders infeasible trials by value, but all of them want one.
         """
         signs = [1.0 if d == StudyDirection.MINIMIZE else -1.0 for d in self.study.directions]
         cost = facts.get("cost", {}).get(facts.get("minimized"))

@@ -1,7 +1,7 @@
 """What the machine and the time budget allow, found out before the first trial and kept with the run.
 
 A middle candidate is trained for a few steps, kept by no one: in the quickest numeric setting, how long does an epoch
-take? Where time is limited, that gives the epochs of a whole training, how many trials the time holds, and the longest
+take? If time is limited, that gives the epochs of a whole training, how many trials the time holds, and the longest
 that one candidate's training may take: a search whose first candidate eats the night has found nothing. MACs are only
 a first sieve for that, for they say little of time: a depthwise convolution trains 5 to 10 times as slowly on a CPU as
 a dense one of the same MACs (measured). So a few steps of each candidate are timed before it is handed out.
@@ -40,7 +40,7 @@ TRAININGS = 4
 LEAST_EPOCHS = 3
 
 LONGER = 2
-"""Times the family's own epochs, where the time holds so long a training."""
+"""Times the family's own epochs, if the time holds so long a training."""
 
 LEAST_STEPS = 300
 """Updates of a whole training. A family's epochs are those of its default task; on the 229 training series of
@@ -134,8 +134,13 @@ def _told(plan: TimePlan, left: float, budget: Budget) -> list[str]:
 
 @dataclass(frozen=True)
 class _Pace:
-    """What was timed. whole: seconds of the middle candidate's training; of_loss: the part of them that grows with the
-    candidate; macs: of the middle candidate; share: see `share_of_a_trial`.
+    """What was timed of the middle candidate.
+
+    Attributes:
+        whole: Seconds of its whole training.
+        of_loss: The part of those that grows with a candidate.
+        macs: Its multiply-accumulates.
+        share: See `share_of_a_trial`.
     """
 
     whole: float
@@ -248,7 +253,7 @@ def _cheapest_seconds(space: Space, ctx: Context, plan: TimePlan) -> float:
 
 
 def share_of_a_trial(rung_epochs: tuple[int, ...], eta: int) -> float:
-    """Of a whole training, what a trial costs on average where 1 in `eta` goes on at each rung."""
+    """What a trial costs on average, as a share of a whole training, if 1 in `eta` goes on at each rung."""
     total, since = 0.0, 0
     for rung, until in enumerate(rung_epochs):
         total += (until - since) / eta**rung
@@ -277,7 +282,17 @@ def own_work(space: Space, ctx: Context, candidate: Candidate, setting: tuple[st
 
 
 def training_seconds(space: Space, ctx: Context, candidate: Candidate, own_work: float) -> float:
-    """How long the whole training of `candidate` takes one worker, from a few of its steps. Raises Infeasible."""
+    """The seconds that the whole training of `candidate` takes one worker, from a few of its steps.
+
+    Args:
+        space: The family.
+        ctx: Gives the task, the device and the numeric setting.
+        candidate: Is trained for its own epochs, those of its pre-training included.
+        own_work: See `TimePlan.own_work`.
+
+    Raises:
+        Infeasible: It cannot be built.
+    """
     _, seconds = quickest(space, ctx, candidate, ((ctx.precision, ctx.channels_last),), rounds=3)
     epochs = candidate.training.epochs + candidate.training.pretrain_epochs
     return OVERHEAD * (seconds + own_work) * ctx.task.n_examples("train") * epochs
@@ -286,11 +301,21 @@ def training_seconds(space: Space, ctx: Context, candidate: Candidate, own_work:
 def quickest(
     space: Space, ctx: Context, candidate: Candidate, settings: tuple[tuple[str, bool], ...], *, rounds: int = 5
 ) -> tuple[tuple[str, bool], float]:
-    """The (precision, channels_last) in which a training step of `candidate` is quickest here, by the median of
-    interleaved steps, and its seconds an example: of this thread's own time on a CPU, for workers may share the cores.
+    """Find the numeric setting in which a training step of `candidate` is quickest here.
 
-    The first setting is left only for a gain of 15 %. bf16 is 2 times as fast with AMX and several times slower
-    without.
+    Args:
+        space: The family.
+        ctx: Gives the task and the device.
+        candidate: What is trained, for a few steps, and kept by no one.
+        settings: (precision, channels_last) to compare. The first is left only for a gain of 15 %: bf16 is 2 times as
+            fast with AMX and several times slower without.
+        rounds: Steps of each, interleaved, of which the median counts.
+
+    Returns:
+        The setting and its seconds an example: of this thread's own time on a CPU, for workers may share the cores.
+
+    Raises:
+        Infeasible: The candidate cannot be built.
     """
     import torch
 
@@ -340,7 +365,7 @@ def _step_seconds(ctx: Context, net: nn.Module, optimizer: Optimizer, batch: Bat
 
 
 def middle_candidate(space: Space, ctx: Context, *, epochs: int) -> Candidate | None:
-    """A candidate of middling size that can be built; None where no draw can."""
+    """A candidate of middling size that can be built; None if no draw can."""
     first = draw(space, ctx.task.spec, at(0.5), epochs=epochs, way="profile")
     for candidate in [first, *some_candidates(space, ctx, epochs)]:
         try:
