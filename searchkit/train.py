@@ -294,8 +294,8 @@ def _step_(model: nn.Module, task: Task, plan: FitPlan, optimizer: torch.optim.O
 class _Average:
     """An exponential moving average of weights and running statistics.
 
-    The decay is warmed up so that early epochs are not held back by the random start: min(decay, (1 + t) / (10 + t)), as
-    in tf.train.ExponentialMovingAverage.
+    The decay is warmed up so that early epochs are not held back by the random start: min(decay, (1 + t) / (10 + t)),
+    as in tf.train.ExponentialMovingAverage.
     """
 
     def __init__(self, model: nn.Module, decay: float, state: TrainState) -> None:

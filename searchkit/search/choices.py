@@ -20,6 +20,7 @@ Choose = Callable[[str, BaseDistribution], Any]
 
 def at_random(rng: random.Random) -> Choose:
     """Any value, each as likely as another on the parameter's own scale."""
+
     def choose(name: str, distribution: BaseDistribution) -> Any:
         match distribution:
             case CategoricalDistribution():

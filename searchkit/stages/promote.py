@@ -13,7 +13,8 @@ from searchkit.core.stage import StageContext
 
 @dataclass(frozen=True)
 class Promote:
-    """Export the winner as it stands. Raises GateFailed where the file disagrees with the network."""
+    """Export the winner as it stands."""
 
     def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
+        """The winner with its file. Raises GateFailed if the file disagrees with the network."""
         return ctx.save(ctx.child(artifact, self), ctx.network(artifact), log=ctx.run.log(artifact))

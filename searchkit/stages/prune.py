@@ -23,7 +23,7 @@ from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput, GateFailed, Inapplicable
 from searchkit.core.goal import Tolerance
 from searchkit.core.serialization import JSON, derive_seed, thaw
-from searchkit.core.stage import StageContext as Context
+from searchkit.core.stage import StageContext
 from searchkit.core.training import Teacher
 from searchkit.nn.surgery import apply_edits_
 from searchkit.onnx import io as onnx_io
@@ -45,13 +45,24 @@ class Aim:
 
 @dataclass(frozen=True)
 class Prune:
-    """to: below 1 the share of the parent's cost to keep, above 1 the cost itself, in the unit of `by`: "params",
-    "size" (bytes of the fp32 file), "macs", or "latency" (ms at batch 1; below 1 it is a share too). recovery_epochs:
-    in all, half of them after the last step. teacher: whether the parent's answers guide the recovery.
+    """Cut a network in steps, with training between them.
 
-    max_drop: None delivers what was asked, or is a failed gate. A number keeps the last step that is as good as the
-    parent on val within it (max_rise, for an error), or within what val can tell (`Tolerance.admits_in_pairs`), and
-    where there is none, or the target is out of reach, the stage does not apply.
+    Attributes:
+        to: Below 1 the share of the parent's cost to keep, above 1 the cost itself, in the unit of `by`.
+        by: "params", "size" (bytes of the fp32 file), "macs", or "latency" (ms at batch 1 on one thread).
+        importance: What says which units go: one of IMPORTANCES.
+        global_ranking: See `Ranking`.
+        steps: Each takes the same share of what is left.
+        recovery_epochs: In all, half of them after the last step.
+        teacher: Whether the parent's answers guide the recovery.
+        temperature: Of the softened logits; above 0.
+        weight: Of the teacher's part in the loss, 0 to 1.
+        lr_scale: Times the parent's learning rate.
+        round_to: See `Ranking`.
+        max_drop: None delivers what was asked, or is a failed gate. A number keeps the last step that is as good as the
+            parent on val within it, or within what val can tell (`Tolerance.admits_in_pairs`); if there is none, or
+            the target is out of reach, the stage does not apply.
+        max_rise: The same of an error, relative.
     """
 
     to: float = 0.5
@@ -62,7 +73,7 @@ class Prune:
     recovery_epochs: int = 12
     teacher: bool = True
     temperature: float = 2.0
-    weight: float = 0.5  # of the teacher's part in the loss
+    weight: float = 0.5
     lr_scale: float = 0.5
     round_to: int = 8
     max_drop: float | None = None
@@ -83,8 +94,14 @@ class Prune:
         """Epochs of plain training that the stage would like; a teacher adds its forward pass."""
         return self.recovery_epochs * (1.3 if self.teacher else 1.0)
 
-    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
-        """Raises Inapplicable where there is nothing to cut or the target is met already; see max_drop for the rest."""
+    def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
+        """The smaller network.
+
+        Raises:
+            Inapplicable: There is nothing to cut, or the target is met already; see max_drop for more.
+            Uncuttable: No cut gives what was asked, and `max_drop` is None.
+            GateFailed: The network did not shrink, or its edits do not rebuild it.
+        """
         try:
             return self._cut(artifact, ctx)
         except Uncuttable as error:
@@ -92,7 +109,7 @@ class Prune:
                 raise
             raise Inapplicable(error.why) from error
 
-    def _cut(self, artifact: Artifact, ctx: Context) -> Artifact:
+    def _cut(self, artifact: Artifact, ctx: StageContext) -> Artifact:
         parent = ctx.network(artifact)
         net, example = copy.deepcopy(parent), ctx.model_inputs(4)
         aim = self._aim(net, artifact, ctx)
@@ -132,8 +149,8 @@ class Prune:
         }
         return ctx.save(ctx.child(artifact, self, edits=(*artifact.edits, *edits)), net, log=log, notes=notes)
 
-    def _keep(self, scores: list[np.ndarray], reference: np.ndarray, ctx: Context) -> int:
-        """The index of the step whose network is the stage's result. Raises Inapplicable where none is as good."""
+    def _keep(self, scores: list[np.ndarray], reference: np.ndarray, ctx: StageContext) -> int:
+        """The index of the step whose network is the stage's result. Raises Inapplicable if none is as good."""
         if self.max_drop is None:
             return len(scores) - 1
         tolerance = Tolerance(ctx.task.goal, self.max_drop, self.max_rise)
@@ -147,7 +164,7 @@ class Prune:
         )
 
     def _recover(
-        self, net: nn.Module, artifact: Artifact, ctx: Context, step: int, parent: nn.Module
+        self, net: nn.Module, artifact: Artifact, ctx: StageContext, step: int, parent: nn.Module
     ) -> list[dict[str, JSON]]:
         last = math.ceil(self.recovery_epochs / 2) if self.steps > 1 else self.recovery_epochs
         epochs = last if step == self.steps - 1 else (self.recovery_epochs - last) // (self.steps - 1)
@@ -159,8 +176,8 @@ class Prune:
             net, artifact, epochs=epochs, teacher=teacher, lr_scale=self.lr_scale, seed=step, share=epochs / still
         )
 
-    def _aim(self, net: nn.Module, artifact: Artifact, ctx: Context) -> Aim:
-        """Raises Inapplicable where the parent meets the target already, Uncuttable where no cut of it does."""
+    def _aim(self, net: nn.Module, artifact: Artifact, ctx: StageContext) -> Aim:
+        """What to cut to. Raises Inapplicable if the parent meets the target already, Uncuttable if no cut does."""
         ranking = Ranking("l2", self.global_ranking, self.round_to)  # the structure matters here, not the units
         found = cuts(net, ctx.model_inputs(4), ranking)
         costs: dict[str, Cost] = {"macs": ctx.macs, "size": _FileSize(net, ctx)}
@@ -179,7 +196,7 @@ class Prune:
                 return Aim("params", cost, cost(net), cost(found.trial(kept)))
         return Aim(self.by, cost, before, target)
 
-    def _gradients(self, artifact: Artifact, ctx: Context) -> Gradients:
+    def _gradients(self, artifact: Artifact, ctx: StageContext) -> Gradients:
         """A copy of the network with the gradients of the task's loss over some batches of train."""
 
         def with_gradients(net: nn.Module) -> nn.Module:
@@ -196,7 +213,7 @@ class Prune:
 
     def _prove(
         self, net: nn.Module, parent: nn.Module, artifact: Artifact, edits: list[JSON], example: Sequence[Tensor],
-        ctx: Context,
+        ctx: StageContext,
     ) -> None:  # fmt: skip
         """The network shrank, and its edits rebuild it."""
         if measure.params(net) >= measure.params(parent):
@@ -216,11 +233,12 @@ def _params(net: nn.Module) -> float:
 
 
 class _FileSize:
-    """Bytes of the exported file by arithmetic after one export, and never fewer than the file has: cutting takes 4
-    bytes a number out of the matrices, leaves the graph as it is, and shortens what else there is.
+    """Bytes of the exported file by arithmetic after one export, and never fewer than the file has.
+
+    Cutting takes 4 bytes a number out of the matrices, leaves the graph as it is, and shortens what else there is.
     """
 
-    def __init__(self, net: nn.Module, ctx: Context) -> None:
+    def __init__(self, net: nn.Module, ctx: StageContext) -> None:
         self.net, self.ctx, self.rest = net, ctx, math.nan
 
     def __call__(self, net: nn.Module) -> float:
@@ -236,7 +254,7 @@ def _matrix_bytes(net: nn.Module) -> int:
 class _Latency:
     """Milliseconds of the exported file at batch 1 on one thread, by interleaved ratio to the parent's file."""
 
-    def __init__(self, net: nn.Module, ctx: Context, folder: Path) -> None:
+    def __init__(self, net: nn.Module, ctx: StageContext, folder: Path) -> None:
         self.ctx, self.parent = ctx, folder / "parent.onnx"
         ctx.export(copy.deepcopy(net), self.parent)
 
@@ -248,7 +266,7 @@ class _Latency:
         return timed["this"].ratio * timed["parent"].p50_ms
 
 
-def _exported(net: nn.Module, ctx: Context, ask: Callable[[Path], float]) -> float:
+def _exported(net: nn.Module, ctx: StageContext, ask: Callable[[Path], float]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         deployed = ctx.deployed(copy.deepcopy(net))

@@ -35,7 +35,7 @@ class CompressionConfig:
     """What the user asks of the stages. Raises BadInput on a number that cannot be.
 
     prune_to: as in Prune.to, to be delivered; None prunes to half of the parameters as far as `max_drop` allows, and,
-    where hard limits are set, which every candidate meets as it is, not at all. student: a trial's number, None for the
+    if hard limits are set, which every candidate meets as it is, not at all. student: a trial's number, None for the
     winner's own network; temperature, teacher_weight (0 to 1, of the teacher's part in the loss) and ensemble: of
     Distill. max_drop, max_rise: as in Tolerance.
     """
