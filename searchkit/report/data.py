@@ -7,213 +7,35 @@ stages, no pruning) is None here and one line on the page.
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Goal
-from searchkit.core.serialization import JSON, freeze
-from searchkit.evaluation.records import BaselineEvidence, Evidence, ModelEvidence
+from searchkit.core.serialization import JSON
+from searchkit.evaluation.records import Evidence
 from searchkit.report import formatting
+from searchkit.report.records import (
+    SCHEMA_VERSION,
+    Curve,
+    Curves,
+    EvidenceHeader,
+    FailureRow,
+    Front,
+    FrontPoint,
+    FrontStep,
+    Report,
+    RunHeader,
+    SearchRows,
+    StageRow,
+    TrialRow,
+    redacted,
+)
 from searchkit.run import Run
-from searchkit.search.results import history, importances, random_so_far, searches
+from searchkit.search.results import HistoryRow, history, importances, random_so_far, searches
 from searchkit.stages import recipes
 from searchkit.stages.pipeline import SKIPPED
-
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class RunHeader:
-    """Which run, and how it was made."""
-
-    name: str
-    started: str | None
-    space: str
-    task: str
-    recipe: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class EvidenceHeader:
-    """On what the figures of the stages stand; as in `Evidence`."""
-
-    split: str
-    n: int
-    confidence: float
-    resamples: int
-    kind: str
-    groups: int | None
-
-
-@dataclass(frozen=True)
-class StageRow:
-    """One file on test, in order; stages that passed the very same file on share a row.
-
-    Attributes:
-        model: The file, as the first of those stages made it.
-        name: The stages, in words.
-        ids: Of their artifacts.
-        sha256: Of the file.
-        is_chosen: Whether it is what is shipped.
-        is_reference: Whether it is the fp32 winner.
-    """
-
-    model: ModelEvidence
-    name: str
-    ids: tuple[str, ...]
-    sha256: str
-    is_chosen: bool
-    is_reference: bool
-
-    def to_json(self) -> dict[str, JSON]:
-        """The model's own fields and these, in one dict."""
-        plain: dict[str, JSON] = freeze(self)
-        return {**plain.pop("model"), **plain}
-
-
-@dataclass(frozen=True)
-class FrontPoint:
-    """A trial in the plane of metric and cost, both on val."""
-
-    number: int
-    value: float
-    cost: float
-    on_front: bool
-    chosen: bool
-
-
-@dataclass(frozen=True)
-class FrontStep:
-    """A stage of the lineage in the same plane."""
-
-    stage: str
-    value: float
-    cost: float
-
-
-@dataclass(frozen=True)
-class Front:
-    """The scored trials in the plane of metric and cost, and the way of the lineage through it.
-
-    Attributes:
-        cost: The name of the cost that is drawn.
-        points: The trials.
-        line: The stages; empty if there are none.
-        minimized: The name of the cost that the search minimized; None if it did none.
-    """
-
-    cost: str
-    points: tuple[FrontPoint, ...]
-    line: tuple[FrontStep, ...]
-    minimized: str | None
-
-
-@dataclass(frozen=True)
-class TrialRow:
-    """A trial, as `searchkit.search.results.history` has it. whole: whether it was trained as long as any."""
-
-    space: str
-    number: int
-    status: str
-    way: str
-    value: float | None
-    cost: dict[str, float]
-    epochs: int | None
-    seconds: float | None
-    params: dict[str, JSON]
-    whole: bool
-
-
-@dataclass(frozen=True)
-class SearchRows:
-    """The trials in order, with the best so far and what random orders of the same trials would have had.
-
-    Attributes:
-        trials: All of them.
-        longest: Epochs of the longest training.
-        seconds: Of training, in all.
-        best_so_far: (number, value) of each trial that was better than all before it.
-        random_so_far: (number, expected best so far in random order) of each scored trial.
-        n_trained: Trials with a value.
-        n_rejected: Candidates refused before training.
-        n_failed: Trials that could not be trained.
-    """
-
-    trials: tuple[TrialRow, ...]
-    longest: int
-    seconds: float
-    best_so_far: tuple[tuple[int, float], ...]
-    random_so_far: tuple[tuple[int, float], ...]
-    n_trained: int
-    n_rejected: int
-    n_failed: int
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A learning curve. named: whether it has a name in the drawing; points: {epoch, loss, val if it was scored}."""
-
-    name: str
-    named: bool
-    points: tuple[dict[str, float], ...]
-    metric: str
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Of the winner and the best trials, and of every stage that trained."""
-
-    trials: tuple[Curve, ...]
-    stages: tuple[Curve, ...]
-
-
-@dataclass(frozen=True)
-class FailureRow:
-    """A trial that was refused or failed, and why. status: "rejected" or "failed"; kind: in a word or two."""
-
-    number: int
-    status: str
-    kind: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that the report says, in its order. What a stage tells is as its artifact's notes have it."""
-
-    schema_version: int
-    run: RunHeader
-    goal: Goal
-    question: dict[str, JSON]
-    command: str
-    evidence: EvidenceHeader | None
-    labels: tuple[str, ...]
-    stages: tuple[StageRow, ...]
-    rivals: tuple[BaselineEvidence, ...]
-    front: Front
-    search: SearchRows
-    importances: dict[str, float]
-    curves: Curves
-    distillation: dict[str, JSON] | None
-    pruning: dict[str, JSON] | None
-    quantization: dict[str, JSON] | None
-    left_out: dict[str, str]
-    errors: dict[str, JSON] | None
-    pictures: JSON
-    failures: tuple[FailureRow, ...]
-    data: dict[str, JSON]
-    environment: dict[str, dict[str, JSON]]
-    chosen: dict[str, JSON] | None
-    verdict: str = ""
-
-    def to_json(self) -> dict[str, JSON]:
-        """As report.json has it: no passwords of URLs, and null for NaN and infinities."""
-        plain: dict[str, JSON] = freeze(self) | {"stages": [row.to_json() for row in self.stages]}
-        return {name: redacted(plain_numbers(value)) for name, value in plain.items()}
 
 
 def gather(run: Run, evidence: Evidence | None) -> Report:
@@ -301,32 +123,9 @@ def left_out(run: Run, line: Sequence[Artifact], recipe: str) -> dict[str, str]:
     return {row["stage"]: row["reason"] for row in said if row["stage"] in wanted and row["parent"] in ids}
 
 
-def redacted(value: JSON) -> JSON:
-    """Take the passwords out of URLs, at any depth: a report is passed on.
-
-    What follows a user's name up to the last @ is taken for one, and what is called a password.
-    """
-    if isinstance(value, Mapping):
-        return {k: redacted(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redacted(v) for v in value]
-    if not isinstance(value, str) or "://" not in value:
-        return value
-    return re.sub(r"((?:password|passwd|pwd)=)[^&\s]+", r"\1***", re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", value))
-
-
 def reproducing(command: Sequence[str]) -> str:
     """As a shell takes it: a script is run by python, an installed command as it is."""
     return shlex.join(["python", *command] if str(command[0]).endswith(".py") else command)
-
-
-def plain_numbers(value: JSON) -> JSON:
-    """Turn NaN and infinities, which JSON does not have, into null, at any depth."""
-    if isinstance(value, Mapping):
-        return {k: plain_numbers(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_numbers(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # ── the line ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -380,49 +179,65 @@ def stage_rows(evidence: Evidence) -> tuple[StageRow, ...]:
 # ── the search ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def pareto(trials: Sequence[Mapping[str, JSON]], line: Sequence[Artifact], goal: Goal, minimized: str | None) -> Front:
+def pareto(trials: Sequence[HistoryRow], line: Sequence[Artifact], goal: Goal, minimized: str | None) -> Front:
     """The scored trials in the plane of metric and cost, and the way of the lineage through it. Both on val."""
     cost = minimized or "params"
-    whole = [t for t in trials if t["value"] is not None and t["cost"].get(cost) is not None]
+    whole = [(t["number"], value, t["cost"][cost]) for t, value in _scored(trials) if t["cost"].get(cost) is not None]
     first = line[0].made_by.get("number") if line else None
     points = []
-    for t in whole:
+    for number, value, its_cost in whole:
         beaten = any(
-            goal.loss(o["value"]) <= goal.loss(t["value"])
-            and o["cost"][cost] <= t["cost"][cost]
-            and (o["value"], o["cost"][cost]) != (t["value"], t["cost"][cost])
-            for o in whole
+            goal.loss(other) <= goal.loss(value) and paid <= its_cost and (other, paid) != (value, its_cost)
+            for _, other, paid in whole
         )
-        points.append(FrontPoint(t["number"], t["value"], t["cost"][cost], not beaten, t["number"] == first))
+        points.append(FrontPoint(number, value, its_cost, not beaten, number == first))
     way = [a for a in line if cost in a.metrics and goal.metric in a.metrics]
     steps = tuple(FrontStep(a.stage, a.metrics[goal.metric], a.metrics[cost]) for a in way)
     return Front(cost, tuple(points), steps if len(steps) > 1 else (), minimized)
 
 
-def search_so_far(trials: Sequence[Mapping[str, JSON]], goal: Goal) -> SearchRows:
+def search_so_far(trials: Sequence[HistoryRow], goal: Goal) -> SearchRows:
     """The trials in order with the best so far, and the same of random orders of the same trials."""
-    scored = [t for t in trials if t["value"] is not None]
+    scored = _scored(trials)
     best: list[tuple[int, float]] = []
-    for t in scored:
-        if not best or goal.better(t["value"], best[-1][1]):
-            best.append((t["number"], t["value"]))
-    expected = random_so_far([t["value"] for t in scored], goal.direction)
-    longest = max((t["epochs"] or 0 for t in scored), default=0)
-    kept = ("space", "number", "status", "way", "value", "cost", "epochs", "seconds", "params")
-    rows = [TrialRow(**{k: t[k] for k in kept}, whole=(t["epochs"] or 0) >= longest) for t in trials]
+    for t, value in scored:
+        if not best or goal.better(value, best[-1][1]):
+            best.append((t["number"], value))
+    expected = random_so_far([value for _, value in scored], goal.direction)
+    longest = max((t["epochs"] or 0 for t, _ in scored), default=0)
     return SearchRows(
-        trials=tuple(rows),
+        trials=tuple(_trial_row(t, longest) for t in trials),
         longest=longest,
         seconds=sum(t["seconds"] or 0.0 for t in trials),
         best_so_far=tuple(best),
-        random_so_far=tuple((t["number"], v) for t, v in zip(scored, expected, strict=True)),
+        random_so_far=tuple((t["number"], v) for (t, _), v in zip(scored, expected, strict=True)),
         n_trained=len(scored),
         n_rejected=sum(t["status"] == "rejected" for t in trials),
         n_failed=sum(t["status"] == "failed" for t in trials),
     )
 
 
-def failed(trials: Sequence[Mapping[str, JSON]]) -> tuple[FailureRow, ...]:
+def _scored(trials: Sequence[HistoryRow]) -> list[tuple[HistoryRow, float]]:
+    """The trials that have a value, with it."""
+    return [(t, value) for t in trials if (value := t["value"]) is not None]
+
+
+def _trial_row(t: HistoryRow, longest: int) -> TrialRow:
+    return TrialRow(
+        space=t["space"],
+        number=t["number"],
+        status=t["status"],
+        way=t["way"],
+        value=t["value"],
+        cost=t["cost"],
+        epochs=t["epochs"],
+        seconds=t["seconds"],
+        params=t["params"],
+        whole=(t["epochs"] or 0) >= longest,
+    )
+
+
+def failed(trials: Sequence[HistoryRow]) -> tuple[FailureRow, ...]:
     """Trials rejected before training, by how much, and those that could not finish, with the reason."""
     rows = []
     for t in trials:
@@ -440,7 +255,7 @@ def failed(trials: Sequence[Mapping[str, JSON]]) -> tuple[FailureRow, ...]:
 
 def training_curves(
     run: Run,
-    trials: Sequence[Mapping[str, JSON]],
+    trials: Sequence[HistoryRow],
     line: Sequence[Artifact],
     artifacts: Mapping[str, Artifact],
     goal: Goal,
@@ -448,14 +263,13 @@ def training_curves(
     most: int = 24,
 ) -> Curves:
     """Curves of the winner and the trials (the best `most` of them), and of every stage that trained."""
-    scored = [t for t in trials if t["value"] is not None and t["artifact"] in artifacts]
-    ranked = sorted(scored, key=lambda t: (goal.loss(t["value"]), t["number"]))
-    winner = line[0].id if line else (ranked[0]["artifact"] if ranked else None)
+    ranked = sorted(_scored(trials), key=lambda row: (goal.loss(row[1]), row[0]["number"]))
+    known = [(t["number"], artifacts[id]) for t, _ in ranked if (id := t["artifact"]) is not None and id in artifacts]
+    winner = line[0].id if line else (known[0][1].id if known else None)
     searched = []
-    for t in ranked[:most]:
-        name = f"trial {t['number']}" + (", the winner" if t["artifact"] == winner else "")
-        points = _thinned(run.log(artifacts[t["artifact"]]))
-        searched.append(Curve(name, t["artifact"] == winner, points, goal.metric))
+    for number, artifact in known[:most]:
+        name = f"trial {number}" + (", the winner" if artifact.id == winner else "")
+        searched.append(Curve(name, artifact.id == winner, _thinned(run.log(artifact)), goal.metric))
     searched.sort(key=lambda curve: curve.named)  # the winner is drawn last, over the others
     staged = []
     for artifact in line:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-
-from searchkit.core.serialization import JSON
+from typing import TypedDict
 
 SHARES = (
     "accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "false_alarm_rate", "subset_accuracy",
@@ -38,6 +36,30 @@ COSTS = {
     "params": "parameters",
     "macs": "multiply-accumulates",
 }
+
+
+class Estimate(TypedDict):
+    """An `Interval` of the statistics, or a `Difference`, as report.json has it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Comparison(Estimate):
+    """A `Difference` of the statistics as report.json has it."""
+
+    indistinguishable: bool
+    better: bool | None
+
+
+class Timing(TypedDict):
+    """A `Latency` as report.json has it."""
+
+    ratio: float
+    low: float
+    high: float
+    verdict: str
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -106,24 +128,24 @@ def signed(name: str, value: float) -> str:
     return ("+" if value > 0 else "") + number(value)
 
 
-def interval(name: str, found: Mapping[str, JSON]) -> str:
+def interval(name: str, found: Estimate) -> str:
     """A metric's value with its interval: 97.1 % [95.1, 98.5]."""
     return f"{metric(name, found['value'])} {bounds(name, found['low'], found['high'])}"
 
 
-def ends(name: str, found: Mapping[str, JSON]) -> str:
+def ends(name: str, found: Estimate) -> str:
     """The interval of a difference, which needs fewer digits than its minuend."""
     if name in SHARES:
         return bounds(name, found["low"], found["high"])
     return f"[{number(found['low'])}, {number(found['high'])}]"
 
 
-def difference(name: str, found: Mapping[str, JSON]) -> str:
+def difference(name: str, found: Estimate) -> str:
     """A difference of a metric with its interval: +0.3 points [−0.1, 0.7]."""
     return f"{signed(name, found['value'])} {ends(name, found)}"
 
 
-def comparison(found: Mapping[str, JSON]) -> str:
+def comparison(found: Comparison) -> str:
     """What a paired difference says, in words."""
     if found["indistinguishable"]:
         return "not distinguishable from"
@@ -142,7 +164,7 @@ def smaller(before: float, after: float) -> str:
     return f"{before / after:.1f}{TIMES} smaller" if after < before else f"{after / before:.1f}{TIMES} larger"
 
 
-def latency(found: Mapping[str, JSON]) -> str:
+def latency(found: Timing) -> str:
     """The ratio to fp32 with its interval, in words; if there is no measurable difference, that."""
     ratio, low, high = found["ratio"], found["low"], found["high"]
     if found["verdict"] == "no difference":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypedDict
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -23,6 +23,25 @@ from searchkit.search.study import FAILED, REJECTED, TRAINED
 
 FILE = "search.json"
 """What was searched for: by family, its goal, cost, study, profile and numeric setting."""
+
+
+class HistoryRow(TypedDict):
+    """A trial, as `history` tells it."""
+
+    space: str
+    number: int
+    status: str  # trained, rejected, failed, cut off, running
+    way: str  # how it was chosen
+    value: float | None  # the goal on val; None unless trained
+    cost: dict[str, float]
+    rung: int | None  # the last that it finished, from 0
+    epochs: int | None
+    seconds: float | None  # of training
+    artifact: str | None  # its id
+    rejected: dict[str, float] | None  # by how much it breaks each limit
+    failure: str | None
+    reason: str | None
+    params: dict[str, JSON]
 
 
 def searches(run: Run) -> dict[str, dict[str, JSON]]:
@@ -58,19 +77,13 @@ def winners(run: Run) -> list[Artifact]:
     return ordered if about["cost"] else ordered[:1]
 
 
-def history(run: Run) -> list[dict[str, JSON]]:
+def history(run: Run) -> list[HistoryRow]:
     """Every trial of a run, in order.
-
-    Returns:
-        A row a trial: "space", "number", "status" (trained, rejected, failed, cut off, running), "way" (how it was
-        chosen), "value" (the goal on val; None unless trained), "cost" by name, "rung" and "epochs" that it reached,
-        "seconds" of training, the "artifact"'s id, "rejected" (by how much it breaks each limit), "failure" and
-        "reason", "params".
 
     Raises:
         BadInput: The run has no search, or its study is gone.
     """
-    rows = []
+    rows: list[HistoryRow] = []
     for family, about in searches(run).items():
         for trial in _trials(run, about):
             facts = trial.user_attrs
@@ -96,7 +109,7 @@ def history(run: Run) -> list[dict[str, JSON]]:
     return rows
 
 
-def failures(run: Run) -> list[dict[str, JSON]]:
+def failures(run: Run) -> list[HistoryRow]:
     """The rows of `history` that were rejected before training or failed in it."""
     return [row for row in history(run) if row["status"] in (REJECTED, FAILED)]
 
