@@ -171,6 +171,7 @@ class Context:
                 metrics |= self.export(net, model)
                 metrics |= {"params": measure.params(net), "macs": self.macs(net)}
             assert model is not None
+            # the file, not the network: what is measured is what is shipped
             evaluation = self.task.evaluate(OnnxPredictor(model), "val")
             metrics |= evaluation.metrics | {"size_bytes": measure.size_bytes(model)}
             whole = replace(draft, metrics=metrics, notes={**draft.notes, **freeze(notes or {})})

@@ -225,6 +225,7 @@ class Run:
         if log:
             files["log"] = "log.jsonl"
             (folder / "log.jsonl").write_text("".join(to_json(row, indent=None) + "\n" for row in log))
+        # last: what has this file is whole
         whole = replace(artifact, files=files)
         write_atomically(folder / "artifact.json", to_json(freeze(whole)))
         return whole
@@ -284,7 +285,7 @@ class Run:
                 handle.write(b"\n")  # a kill tore the last line: it stays alone on its line and is skipped
             handle.write((to_json(freeze(row), indent=None) + "\n").encode())
             handle.flush()
-            os.fsync(handle.fileno())
+            os.fsync(handle.fileno())  # the log says what is paid for: a power cut must not make it be paid for twice
 
     def lines(self, name: str) -> list[dict[str, JSON]]:
         """The rows of a file of JSON lines; torn lines are left out."""

@@ -49,11 +49,10 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
         Diverged: The loss is not a finite number.
         Interrupted: After Ctrl-C, at the start of an epoch.
     """
-    training = plan.training
+    training, deadline = plan.training, time.monotonic() + plan.seconds
     model.to(plan.device)
     if plan.channels_last:
         channels_last_(model)
-    deadline = time.monotonic() + plan.seconds
     pretraining = list(state.numbers.get("pretraining", [])) if state.epoch else pretrain_(model, task, plan, deadline)
     optimizer = make_optimizer(model, training)
     if state.epoch:
@@ -62,8 +61,7 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     curve = list(state.numbers.get("curve", []))
     best = with_prefix(state.tensors, "best.")
     best_value: float | None = state.numbers.get("best")
-    best_epoch = int(state.numbers.get("best_epoch", 0))
-    stopped_by = state.numbers.get("stopped_by")
+    best_epoch, stopped_by = int(state.numbers.get("best_epoch", 0)), state.numbers.get("stopped_by")
     epoch = state.epoch
     while epoch < plan.until and stopped_by is None:
         row = _epoch_(model, task, plan, optimizer, epoch, average=average, deadline=deadline)
@@ -82,7 +80,8 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     after = TrainState(epoch, capture(model, optimizer))
     after.numbers = {"curve": curve, "stopped_by": stopped_by, "best": best_value, "best_epoch": best_epoch}
     after.numbers |= {"pretraining": pretraining} if pretraining else {}
-    after.tensors |= {f"best.{k}": v for k, v in best.items()}
+    after.tensors |= snapshot(best, "best.")
+    # the state holds the raw weights, from which training goes on; what is left in the model is for use
     if average is not None:
         after.numbers["ema_updates"] = average.n_updates
         after.tensors |= snapshot(average.tensors, "ema.")
@@ -144,6 +143,7 @@ def _epoch_(
         rate = training.lr * lr_factor(training, step, steps_an_epoch * training.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        # summed on the device: reading each loss would wait for a GPU at every step
         total += _step_(model, task, plan, optimizer, batch)
         n_steps += 1
         if average is not None:
@@ -283,7 +283,7 @@ def _step_(model: nn.Module, task: Task, plan: FitPlan, optimizer: torch.optim.O
     if plan.training.l1 > 0:
         weights = [p.abs().sum() for p in model.parameters() if p.ndim > 1]
         loss = loss + plan.training.l1 * torch.stack(weights).sum()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)  # None and not zeros: a pass over memory less
     loss.backward()  # type: ignore[no-untyped-call]
     if plan.training.clip_norm > 0:
         nn.utils.clip_grad_norm_(model.parameters(), plan.training.clip_norm)

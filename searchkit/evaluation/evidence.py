@@ -293,6 +293,7 @@ def _keep(run: Run, id: str, sha256: str, evaluation: Evaluation) -> None:
     for name in ("scores", "decisions", "targets"):
         with replacing(folder / f"{id}.{name}.npy") as file:
             np.save(file, np.asarray(getattr(evaluation, name)), allow_pickle=False)
+    # last: it says that the three are whole
     run.write_json(f"evidence/{id}.json", {"sha256": sha256, "metrics": evaluation.metrics})
 
 

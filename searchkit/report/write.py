@@ -31,6 +31,7 @@ def write(run: Run, evidence: Evidence | None, folder: Path) -> dict[str, Path]:
     texts = {
         "html": html.render(found),
         "md": markdown.render(found),
+        # no NaN: readers in other languages refuse it
         "json": json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
     }
     paths = {kind: folder / f"report.{kind}" for kind in texts}

@@ -57,7 +57,7 @@ class Asker:
             if candidate is None:
                 self._give_up("every candidate that the sampler finds has been seen")
                 break
-            self.known.add(candidate.key)
+            self.known.add(candidate.key)  # whatever comes of it: what cannot be built is not proposed again
             trial = self._start(candidate)
             if trial is not None:
                 return trial

@@ -51,6 +51,7 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
     if reason is not None:
         raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
     with interruptible(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung."):
+        # before anything is put together: the plan changes limits, precision and epochs, on which all else depends
         plan = make_time_plan(space, ctx, settings)
         made = _put_together(space, *_as_planned(plan, ctx, settings), plan, progress or _silent)
         made.run()
@@ -83,7 +84,7 @@ class _Search:
     def run(self) -> None:
         waiting = recover(self.lifecycle, self.halving)
         if not _has_ended(self.lifecycle, self.reporter.settings) and (self.reporter.n_open() > 0 or waiting):
-            self.record.profile(self.asker.costs)
+            self.record.profile(self.asker.costs)  # before workers start: a limit that nothing meets is told at once
             executor = _open_executor(self.lifecycle.space, self.lifecycle.ctx, self.reporter.settings)
             try:
                 seconds = _first_rungs(self.lifecycle)
@@ -95,6 +96,7 @@ class _Search:
 
 
 def _put_together(space: Space, ctx: Context, settings: SearchSettings, plan: TimePlan, progress: Progress) -> _Search:
+    # the record first: it says under which name, and as whom, the study is opened
     budget, record = settings.budget, SearchRecord(space, ctx, settings)
     store = TrialStore(
         settings.storage or default_url(ctx.run),

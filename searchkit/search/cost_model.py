@@ -28,17 +28,14 @@ class CostModel:
     """Costs by architecture.
 
     Attributes:
-        limited: Whether there are hard limits at all.
+        wanted: The costs that a limit or the objective asks for.
         seconds: Spent on checks so far, by earlier processes too.
         n_checks: Architectures that were exported for a check.
     """
 
     def __init__(self, space: Space, ctx: Context, *, cost: str | None, ship_int8: bool) -> None:
         self.space, self.ctx, self.ship_int8 = space, ctx, ship_int8
-        wanted = {name for name, limit in freeze(ctx.limits).items() if limit is not None} | {cost}
-        self.wants_file = bool(wanted & {"size_bytes", "latency_ms"})
-        self.wants_latency = "latency_ms" in wanted
-        self.limited = ctx.limits != Limits()
+        self.wanted = {name for name, limit in freeze(ctx.limits).items() if limit is not None} | {cost}
         rows = [row for row in ctx.run.lines(LOG) if row.get("event") == "cost" and row.get("space") == space.name]
         self.known: dict[str, dict[str, float]] = {row["arch"]: row["cost"] for row in rows}
         self.seconds = sum(row["seconds"] for row in rows)
@@ -64,7 +61,7 @@ class CostModel:
             started = time.monotonic()
             net = self.build(candidate)
             found, exported = self._counts(net), False
-            if self.wants_file and not self.ctx.limits.breaches(found):
+            if self.wanted & {"size_bytes", "latency_ms"} and not self.ctx.limits.breaches(found):
                 found |= self._file_costs(net)
                 exported = True
             seconds = time.monotonic() - started
@@ -90,6 +87,11 @@ class CostModel:
                 size = {"size_bytes": counts["params"] * self.bytes_a_weight * 1.1 + 4000} | counts
                 self._weights[key] = (counts["params"], not self.ctx.limits.breaches(size))
         return self._weights[key]
+
+    @property
+    def limited(self) -> bool:
+        """Whether there are hard limits at all."""
+        return self.ctx.limits != Limits()
 
     @property
     def bytes_a_weight(self) -> int:
@@ -128,7 +130,7 @@ class CostModel:
                 onnx_io.weight_only(path, shipped)
                 path = shipped
             found: dict[str, float] = {"size_bytes": float(measure.size_bytes(path))}
-            if self.wants_latency:
+            if "latency_ms" in self.wanted:
                 timed: Any = measure.latency({"candidate": path}, self.ctx.example(), processes=0)
                 found["latency_ms"] = float(timed["candidate"].p50_ms)
         return found

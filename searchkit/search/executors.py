@@ -98,6 +98,7 @@ class Processes:
             self.workers = [w for w in self.workers if w.job is not None or w.process.poll() is None]
             worker = _Worker(self.pack)
             self.workers.append(worker)
+        # a worker may die between the check above and this: its job is then told as lost, as any other
         if not worker.take(job):
             self._bury(worker)
 
@@ -159,11 +160,12 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
+                # -P: nothing in the current folder is imported in place of a module
                 [sys.executable, "-P", "-m", "searchkit.search.worker", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 env=worker_environment(sys.path),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # the command's own, which may write JSON there
             )
         self.connection = Connection(ours.detach())
         self.pack: TaskPack | None = pack

@@ -128,7 +128,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
 
     from searchkit.onnx.predictor import Deployed, TorchPredictor
 
-    torch.manual_seed(job.seed)
+    torch.manual_seed(job.seed)  # the first weights; what training draws is seeded by each epoch
     net: nn.Module = space.build(thaw(space.arch, job.arch), task.spec)
     plan = FitPlan(
         training=thaw(Training, job.training),
@@ -137,7 +137,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
         device=job.device,
         precision=job.precision,
         channels_last=job.channels_last,
-        seconds=max(0.0, job.ends_at - time.time()),
+        seconds=max(0.0, job.ends_at - time.time()),  # wall clock: monotonic clocks of two processes do not compare
         validate=True,
     )
     state = task.fit(net, plan, decode_state(job.state))

@@ -64,6 +64,7 @@ class Loop:
                 self._dispatch(flight)
             if not self.flights:
                 break
+            # at most half a minute: the time left is told anew, and Ctrl-C is heard
             for outcome in self.executor.wait(min(30.0, max(0.1, self._patience()))):
                 self._receive(outcome)
             self._cancel_hung()
@@ -77,7 +78,7 @@ class Loop:
 
     def _dispatch(self, flight: Flight) -> None:
         self.lifecycle.depart_(flight)
-        self.flights[flight.job.key] = flight
+        self.flights[flight.job.key] = flight  # first: a submitted job may come back at once
         self.executor.submit(flight.job)
         self._report()
 
@@ -113,7 +114,7 @@ class Loop:
         if rung == 0:
             self.first_rungs.append(outcome.seconds)
         if decision is Next.GO_ON:
-            self.lifecycle.advance_(flight, outcome, state)
+            self.lifecycle.advance_(flight, outcome, state)  # on disk before the next rung begins
             if self.lifecycle.ctx.deadline.left() > 0:
                 self._dispatch(flight)
                 return

@@ -124,6 +124,7 @@ def importances(run: Run) -> dict[str, float]:
     found: dict[str, float] = {}
     for family, about in searches(run).items():
         trials = feasible(_trials(run, about))
+        # fewer give shares that are noise; with one value there is no variance to share out
         if len(trials) < 6 or len({t.values[0] for t in trials}) < 2:
             continue
         copy = optuna.create_study(directions=about["directions"])

@@ -279,7 +279,7 @@ def ask_optuna(sampler: BaseSampler, trials: Sequence[FrozenTrial], view: Search
         view: As `Sampler.propose` gets it.
         way: See `SearchView.draw`.
     """
-    study = optuna.create_study(directions=list(view.directions), sampler=sampler)
+    study = optuna.create_study(directions=list(view.directions), sampler=sampler)  # in memory, for this call alone
     study.add_trials(trials)
     asked = study.ask()
 

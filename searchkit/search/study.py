@@ -52,6 +52,7 @@ class TrialStore:
                 f"The study '{name}' at {without_password(url)} was made for another task, objective or budget; "
                 "resume with the same settings, or give the run another name."
             )
+        # after the check: another coordinator's study is not given this one's facts
         if "facts" not in self.study.user_attrs:
             self.study.set_user_attr("facts", facts)
 
@@ -89,6 +90,7 @@ class TrialStore:
             kind: As in `Outcome.failure`.
             reason: In a sentence.
         """
+        # Optuna keeps constraints under private system attributes; a trial made for it says which, and what they hold
         told = create_trial(
             state=TrialState.COMPLETE, values=[0.0] * len(self.study.directions), constraints={kind: 1.0}
         )
@@ -119,6 +121,7 @@ class TrialStore:
             system_attrs=dict(candidate.system_attrs),
             constraints=dict(constraints) if constraints else None,
         )
+        # the storage, not `study.ask`: asking stores a trial parameter by parameter, and a kill would leave it in parts
         try:
             trial_id = self.storage.create_new_trial(self.study._study_id, trial)
         except ValueError as error:  # e.g. one name with two sets of choices
@@ -128,6 +131,7 @@ class TrialStore:
     def _close(
         self, trial: FrozenTrial, facts: Mapping[str, JSON], state: TrialState, values: Sequence[float] | None
     ) -> None:
+        # the state last: Optuna refuses changes to a finished trial, and what a kill leaves before it is written again
         for key, value in facts.items():
             self.storage.set_trial_user_attr(trial._trial_id, key, value)
         self.storage.set_trial_state_values(trial._trial_id, state, values)

@@ -269,7 +269,7 @@ def own_work(space: Space, ctx: Context, candidate: Candidate, setting: tuple[st
 
     task, (precision, channels_last) = ctx.task, setting
     training = replace(candidate.training, pretrain_epochs=0)
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # whatever was drawn before, the same is measured
     plan = FitPlan(training, 0, 1, ctx.device, precision, channels_last, seconds=FIT_SECONDS)
     try:
         with torch_threads(1):
@@ -322,6 +322,7 @@ def quickest(
     from searchkit.train import CHANNELS_LAST, channels_last_, make_optimizer
 
     task, training = ctx.task, candidate.training
+    # one batch for all: the order of the data and their augmentation are not what is timed
     batch = next(iter(task.batches("train", training, seed=0, device=ctx.device)))
     has_channels = any(x.ndim in CHANNELS_LAST for x in batch.inputs)
     usable = [s for s in settings if has_channels or not s[1]] or list(settings[:1])

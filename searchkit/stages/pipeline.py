@@ -118,6 +118,7 @@ def apply(
     for index, stage in enumerate(stages):
         raise_if_interrupted()
         name, draft = type(stage).__name__, ctx.child(artifact, stage)
+        # by the digest of its lineage: whichever recipe made it, it need not be made again
         if ctx.run.has(draft.id) and (not isinstance(stage, Ships) or stage.stands(draft.id, ctx)):
             ctx.echo(f"{name}: already done ({draft.id})")
             artifact = ctx.run.load(draft.id)
@@ -132,7 +133,7 @@ def apply(
             _leave_out(name, draft, f"the time budget leaves {left:.0f} s for what is left of the line", ctx)
             continue
         share = Deadline.after(min(left, left * seconds[0] / sum(seconds)) if left < float("inf") else left)
-        before = ctx.run.load(artifact.id)
+        before = ctx.run.load(artifact.id)  # from disk: a stage may have changed the value in memory
         ctx.echo(f"{name}: started" + (f", with {scale:.0%} of its epochs" if scale != 1 else ""))
         try:
             child = stage(artifact, replace(ctx, deadline=share, epoch_scale=scale))
