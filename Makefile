@@ -4,13 +4,19 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check lint types install clean support-check
+.PHONY: demo test fast check lint types mutants install clean support-check
 
 demo: install            ## from nothing to a report: search, compress, prove, bundle
 	$(BIN)/python cli.py search --space cnn
 
 test: install            ## the whole suite
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+fast: install            ## the quick tests, in under a minute
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+
+mutants: install         ## plant 400 small faults and count those that the tests catch: hours
+	$(BIN)/python benchmarks/mutants.py --sample 400 --jobs 2
 
 check: lint types test   ## what CI runs: lint, types, tests with warnings as errors
 

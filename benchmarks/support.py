@@ -44,11 +44,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SPACES = ROOT / "spaces"
 PACKAGES = ("torch", "onnx", "onnxruntime", "torch-pruning")
 LEGEND = """\
-`search`: the goal's metric on val of the better of two trials of one epoch. `prune`: parameters and bytes of the fp32
-file after `Prune(to=0.5)` without a tolerance, as shares of those before. `distil`: the loss of a fresh student's match
-to its teacher after an epoch of learning from it, as a share of that before. `static int8`, `dynamic int8`,
-`weight-only`: bytes as a share of the fp32 file's, and how many of val's examples are answered alike. `parity`: the
-largest difference between the exported file and the network over all of val. `verify`: the bundle's own `verify.py`."""
+`search`: validation metric of the better of two trials of one epoch. `prune`: parameters and bytes of the fp32 file
+after `Prune(to=0.5)` without a tolerance, relative to before. `distil`: distillation loss of a new student after one
+epoch, relative to before. `static int8`, `dynamic int8`, `weight-only`: bytes relative to the fp32 file, and agreement
+with fp32 on val. `parity`: largest difference between the exported file and the network on all of val. `verify`: the
+bundle's own `verify.py`."""
 
 
 @dataclass
@@ -191,7 +191,7 @@ def page(rows: Sequence[Sequence[str]]) -> str:
         f"{', '.join(f'{name} {version(name)}' for name in PACKAGES)}. {holds(len(cells), reasons)}",
         "",
         LEGEND,
-        "`source`: a digest of the family's file. `--check` says which rows are older than their family.",
+        "`source`: a digest of the family's file; `--check` names rows that are older than their family.",
         "",
         "| " + " | ".join(head()) + " |",
         "|" + "---|" * len(head()),

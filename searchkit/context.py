@@ -6,32 +6,31 @@ It also loads an artifact's network, exports it, and proves that the exported fi
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from searchkit.core.artifact import Artifact
-from searchkit.core.data_spec import Arrays
+from searchkit.core.data_spec import Arrays, brief
 from searchkit.core.deadline import Deadline
-from searchkit.core.errors import GateFailed
+from searchkit.core.errors import BadInput, GateFailed
 from searchkit.core.network import HasKVCache
+from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import JSON, derive_seed, digest, freeze, thaw
 from searchkit.core.space import Limits, Space
 from searchkit.core.stage import Stage
 from searchkit.core.task import Task
 from searchkit.core.threads import torch_threads
 from searchkit.core.training import FitPlan, Teacher, Training, TrainState
-from searchkit.run import FORMAT, Run
+from searchkit.run import BUILD_FAILURES, FORMAT, Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from searchkit.onnx.predictor import Deployed
-
 
 RESUMED_ROWS = 32
 
@@ -83,17 +82,25 @@ class Context:
         """
         from searchkit.nn.surgery import apply_edits_
 
-        space = self.spaces(artifact.space)
-        net = space.build(thaw(space.arch, artifact.arch), self.task.spec)
-        apply_edits_(net, artifact.edits)
-        net.load_state_dict(self.run.weights(artifact))
+        space, file = self.spaces(artifact.space), f"artifacts/{artifact.id}/artifact.json"
+        arch: Any = thaw(space.arch, artifact.arch, file=self.run.named(file, "arch"), whole=True)
+        weights = self.run.weights(artifact)
+        try:
+            net = space.build(arch, self.task.spec)
+            apply_edits_(net, artifact.edits)
+            net.load_state_dict(weights)
+        except BUILD_FAILURES as error:
+            raise BadInput(
+                f"The arch and edits in {self.run.named(file)} do not make the network of its weights "
+                f"({brief(error)}); restore the file, or that of the family '{space.name}' if it has changed."
+            ) from error
         return net.eval()
 
     def source(self, artifact: Artifact) -> Artifact:
         """The artifact itself, or its nearest ancestor that has weights: the float network behind a quantized file."""
-        while "weights" not in artifact.files:
-            assert artifact.parent is not None
+        while "weights" not in artifact.files and artifact.parent is not None:
             artifact = self.run.load(artifact.parent)
+        self.run.file(artifact, "weights")  # a trial without any is a damaged one
         return artifact
 
     def deployed(self, net: nn.Module) -> Deployed:
@@ -107,8 +114,9 @@ class Context:
         return self.run.file(artifact, "model")
 
     def training(self, artifact: Artifact) -> Training:
-        """How the artifact was trained."""
-        return thaw(Training, artifact.training)
+        """How the artifact was trained. Raises BadInput if the run's file does not say."""
+        file = self.run.named(f"artifacts/{artifact.id}/artifact.json", "training")
+        return thaw(Training, artifact.training, file=file, whole=True)
 
     def example(self, n: int = 2) -> Arrays:
         """Raw examples of val, the fullest if they differ in size.
@@ -165,9 +173,9 @@ class Context:
 
         weights = None if net is None else net.state_dict()
         metrics: dict[str, float] = {}
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             if net is not None:
-                model = Path(folder) / "model.onnx"
+                model = folder / "model.onnx"
                 metrics |= self.export(net, model)
                 metrics |= {"params": measure.params(net), "macs": self.macs(net)}
             assert model is not None

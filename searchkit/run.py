@@ -15,15 +15,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays
-from searchkit.core.errors import BadInput
-from searchkit.core.files import last_byte, read_json, readable, to_json, write_atomically
-from searchkit.core.serialization import JSON, freeze
+from searchkit.core.errors import BadInput, Infeasible
+from searchkit.core.files import (
+    Figures,
+    append_row,
+    lock,
+    name_in_run,
+    read_json,
+    read_rows,
+    readable,
+    to_json,
+    write_atomically,
+)
+from searchkit.core.run_files import ArtifactFile, Head, TrialMadeBy, TrialNotes
+from searchkit.core.run_logs import EVENTS, SEARCH_LOG, Epoch, Logged
+from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.core.state import decode_state, encode_state, snapshot
 from searchkit.core.training import TrainState
 
@@ -34,6 +46,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 """The version of what is on disk. A run of another format is not resumed: an id does not include the code's version."""
+
+
+BUILD_FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, Infeasible, LookupError, RuntimeError, TypeError, ValueError
+)  # fmt: skip
+
+"""What a family's build, the edits or torch may raise on an architecture that is not that of the weights."""
 
 
 class Run:
@@ -98,6 +117,7 @@ class Run:
                 + (f"the runs there are {', '.join(known)}." if known else "there are none: start one with search.")
             )
         config = read_json(file, f"the run '{path.name}'")
+        thaw(Head, config, file=name_in_run(file, path.name))
         if config.get("format") != FORMAT:
             raise BadInput(
                 f"The run '{path.name}' has format {config.get('format')}; this version reads format {FORMAT}. "
@@ -113,7 +133,7 @@ class Run:
         """
         with open(self.path / "lock", "a+") as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(handle)
             except OSError as error:
                 handle.seek(0)
                 raise BadInput(
@@ -124,6 +144,18 @@ class Run:
             handle.write(str(os.getpid()))
             handle.flush()
             yield
+
+    def writer(self) -> str | None:
+        """The number of the process that is writing the run now, "?" if it has not said; None if there is none."""
+        file = self.path / "lock"
+        if not file.exists():
+            return None
+        with open(file) as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return handle.read().strip() or "?"
+        return None
 
     # ── what it holds ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -156,14 +188,28 @@ class Run:
 
     def load(self, id: str) -> Artifact:
         """The artifact of this id. Raises BadInput if it is missing or damaged."""
-        plain = read_json(self.artifact_dir(id) / "artifact.json", f"artifact {id} of the run '{self.name}'")
-        try:
-            # edits stay the lists that JSON gives: they are replayed, never hashed
-            return Artifact(**{**plain, "edits": tuple(plain["edits"])})
-        except (TypeError, KeyError) as error:
-            raise BadInput(
-                f"Artifact {id} of the run '{self.name}' is not whole ({error}); delete its folder and resume the run."
-            ) from error
+        file = self.artifact_dir(id) / "artifact.json"
+        found = read_json(file, f"artifact {id} of the run '{self.name}'")
+        plain: Any = thaw(ArtifactFile, found, file=name_in_run(file, self.name))
+        if plain["id"] != id:
+            raise BadInput(f"{file} is of the artifact '{plain['id']}', not of '{id}'; put the right file back.")
+        if plain["made_by"]["stage"] == "Trial":
+            thaw(TrialMadeBy, plain["made_by"], file=name_in_run(file, self.name, "made_by"))
+            thaw(TrialNotes, plain["notes"], file=name_in_run(file, self.name, "notes"))
+        # edits stay the lists that JSON gives: they are replayed, never hashed
+        known = {name: plain[name] for name in ArtifactFile.__annotations__}
+        metrics = Figures(plain["metrics"], name_in_run(file, self.name))
+        return Artifact(**{**known, "edits": tuple(plain["edits"]), "metrics": metrics})
+
+    def notes(self, artifact: Artifact, name: str) -> JSON:
+        """One note of an artifact. Raises BadInput if it is missing."""
+        if name not in artifact.notes:
+            raise self._missing(artifact, f"notes.{name}")
+        return artifact.notes[name]
+
+    def _missing(self, artifact: Artifact, field: str) -> BadInput:
+        file = name_in_run(self.artifact_dir(artifact.id) / "artifact.json", self.name)
+        return BadInput(f"In {file}, the field '{field}' is missing; restore the file.")
 
     def artifacts(self) -> dict[str, Artifact]:
         """All whole artifacts by id, in order of id."""
@@ -184,7 +230,9 @@ class Run:
         return trials[number]
 
     def file(self, artifact: Artifact, role: str) -> Path:
-        """The path of one of its files: "weights", "model", "scores" or "log"."""
+        """The path of one of its files: "weights", "model", "scores" or "log". Raises BadInput if it has none such."""
+        if role not in artifact.files:
+            raise self._missing(artifact, f"files.{role}")
         return self.artifact_dir(artifact.id) / artifact.files[role]
 
     def save(
@@ -254,7 +302,9 @@ class Run:
             rows = [json.loads(line) for line in file.read_text().splitlines()]
             if not rows:
                 raise ValueError("it is empty")
-            return rows
+        for number, row in enumerate(rows, 1):
+            thaw(Epoch, row, file=name_in_run(file, self.name, f"line {number}"))
+        return rows
 
     def _way_out(self, artifact: Artifact) -> str:
         return f"delete the folder {self.artifact_dir(artifact.id)} and resume the run"
@@ -272,31 +322,38 @@ class Run:
         """Write a small file of the run, whole or not at all. name: such as "pace.json"."""
         write_atomically(self.path / name, to_json(freeze(value)))
 
-    def read_json(self, name: str) -> JSON:
-        """What `write_json` wrote; None if there is no such file. Raises BadInput if it cannot be read."""
+    def read_json(self, name: str, kind: Any = dict[str, Any]) -> JSON:
+        """A JSON file of the run, as `write_json` wrote it; None if there is no such file.
+
+        Args:
+            name: Such as "pace.json".
+            kind: What the file is checked against; see `searchkit.core.run_files`.
+
+        Raises:
+            BadInput: It cannot be read, or a field is missing, of another type or out of range.
+        """
         file = self.path / name
-        return read_json(file, f"{name} of the run '{self.name}'") if file.exists() else None
+        if not file.exists():
+            return None
+        return thaw(kind, read_json(file, f"{name} of the run '{self.name}'"), file=self.named(name))
+
+    def named(self, name: str, part: str = "") -> str:
+        """A file of the run, for a message."""
+        return name_in_run(self.path / name, self.name, part)
 
     def append_line(self, name: str, row: Mapping[str, JSON]) -> None:
         """Append one JSON line and wait until it is on disk."""
-        file = self.path / name
-        with open(file, "ab+") as handle:
-            if handle.tell() and last_byte(handle) != b"\n":
-                handle.write(b"\n")  # a kill tore the last line: it stays alone on its line and is skipped
-            handle.write((to_json(freeze(row), indent=None) + "\n").encode())
-            handle.flush()
-            os.fsync(handle.fileno())  # the log says what is paid for: a power cut must not make it be paid for twice
+        append_row(self.path / name, freeze(row))
 
     def lines(self, name: str) -> list[dict[str, JSON]]:
-        """The rows of a file of JSON lines; torn lines are left out."""
+        """The rows of a file of JSON lines; torn lines are left out. Raises BadInput if a row of the log is not one."""
         file = self.path / name
-        rows = []
-        for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return [row for row in rows if isinstance(row, dict)]
+        found = read_rows(file)
+        for number, row in enumerate(found, 1):
+            if "event" in row or name == SEARCH_LOG:
+                event = EVENTS.get(str(row.get("event")), Logged)
+                thaw(event, row, file=name_in_run(file, self.name, f"line {number}"))
+        return found
 
     # ── the state of a training between rungs ───────────────────────────────────────────────────────────────────────
 

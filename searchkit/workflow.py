@@ -18,18 +18,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from searchkit import __version__
 from searchkit.context import Context
 from searchkit.core.artifact import Artifact
+from searchkit.core.data_spec import brief
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import BadInput
 from searchkit.core.files import copy_folder
 from searchkit.core.interrupt import interruptible
+from searchkit.core.run_files import Clock as ClockFile
+from searchkit.core.run_files import RunFile
+from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.core.space import Budget, Limits, Space
 from searchkit.core.task import Task
+from searchkit.core.typed import Range
+from searchkit.data.source import Source
 from searchkit.run import Run
 from searchkit.stages import recipes
 
@@ -65,7 +71,7 @@ class RunConfig:
     sampler: str = "tpe"
     minimize: str | None = "params"
     seed: int = 0
-    workers: int | None = None  # None: as many as the machine has use for
+    workers: Annotated[int | None, Range(1)] = None  # None: as many as the machine has use for
     executor: str = "processes"
     address: str | None = None
     storage: str | None = None
@@ -73,14 +79,21 @@ class RunConfig:
     fixed_epochs: bool = False  # whether the user chose the budget's epochs
 
     @classmethod
-    def parse(cls, plain: Mapping[str, JSON]) -> RunConfig:
-        """The inverse of `freeze`. Raises BadInput."""
-        whole = dict(plain)
-        seconds = whole["budget"]["seconds"]
-        whole["budget"] = thaw(Budget, {**whole["budget"], "seconds": math.inf if seconds is None else seconds})
-        whole["limits"] = thaw(Limits, whole["limits"])
-        whole["wish"] = thaw(recipes.CompressionConfig, whole["wish"])
-        return replace(thaw(cls, {**whole, "source": {}}), source=dict(whole["source"]))
+    def parse(cls, plain: Mapping[str, JSON], *, file: str = "the question") -> RunConfig:
+        """The inverse of `plain`. file: what it was read from. Raises BadInput, naming the file and the field."""
+        whole, budget = dict(plain), plain.get("budget")
+        if isinstance(budget, Mapping) and "seconds" in budget and budget["seconds"] is None:
+            whole["budget"] = {**budget, "seconds": math.inf}
+        found = thaw(cls, whole, file=file, whole=True)
+        if found.recipe not in recipes.NAMES:
+            raise BadInput(
+                f"In {file}, the field 'recipe' is '{brief(found.recipe)}', not one of {', '.join(recipes.NAMES)}."
+            )
+        try:
+            Source.parse(found.source)
+        except BadInput as problem:
+            raise BadInput(f"In {file}, the field 'source' cannot be used: {problem}") from problem
+        return found
 
     def plain(self) -> dict[str, JSON]:
         """As JSON: an endless budget is null."""
@@ -113,6 +126,7 @@ def start(question: RunConfig, task: Task, *, root: Path, name: str, command: li
 
 def reopen(run: Run, task: Task) -> RunConfig:
     """The question of a run, checked against the data as they are now. Raises BadInput where they changed."""
+    thaw(RunFile, run.config, file=run.named("run.json"))
     stored = run.config["task"]["fingerprint"]
     rows_then, rows_now = ({split: rows.tolist() for split, rows in s.items()} for s in (run.splits(), task.splits()))
     if task.fingerprint != stored:  # of the values and the splits
@@ -121,7 +135,19 @@ def reopen(run: Run, task: Task) -> RunConfig:
             f"The data of the run '{run.name}' have changed since it began: {what} (fingerprint {stored} then, "
             f"{task.fingerprint} now); put the data back, or start a new run."
         )
-    return RunConfig.parse(run.config["question"])
+    question = question_of(run)
+    try:
+        pick_device(question.device)
+        settings_of(question)
+    except BadInput as problem:
+        raise BadInput(f"In {run.named('run.json', 'question')}: {problem}") from problem
+    return question
+
+
+def question_of(run: Run) -> RunConfig:
+    """The question of a run, of which every field of run.json is checked. Raises BadInput."""
+    thaw(RunFile, run.config, file=run.named("run.json"))
+    return RunConfig.parse(run.config["question"], file=run.named("run.json", "question"))
 
 
 def require_startable(question: RunConfig, reports: Path) -> None:
@@ -167,7 +193,7 @@ def extend(run: Run, budget: Budget, words: list[str]) -> RunConfig:
     """Store a raised budget, and the words of the command that raised it: of a flag given twice the last one counts, so
     the stored command is still the one that makes this run.
     """
-    before = RunConfig.parse(run.config["question"])
+    before = question_of(run)
     question = replace(before, budget=budget)
     change = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "words": words, "budget_before": before.plain()["budget"]}
     run.config = {
@@ -184,7 +210,7 @@ class Clock:
     """How long a line has worked so far, kept with the run: who goes on with it is not given the time budget anew."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.before = run, float((run.read_json(CLOCK) or {}).get("seconds", 0.0))
+        self.run, self.before = run, float((run.read_json(CLOCK, ClockFile) or {"seconds": 0.0})["seconds"])
         self.started = self.written = time.monotonic()
 
     def tick(self, *, at_once: bool = False) -> None:
@@ -277,12 +303,12 @@ def compress(winner: Artifact, ctx: Context, question: RunConfig) -> list[Artifa
     from searchkit.stages.pipeline import StageBudget, apply
 
     curve = ctx.run.log(winner)
-    seconds = sorted(row["seconds"] for row in curve)
+    seconds = sorted(row["seconds"] for row in curve if "seconds" in row)
     pace = StageBudget(seconds[len(seconds) // 2] if seconds else 0.0)
     limited = question.limits != Limits()
     stages = recipes.make(question.recipe, question.wish, epochs=ctx.training(winner).epochs, limited=limited)
     deadline = Deadline(ctx.deadline.at - EVIDENCE_SECONDS)
-    precision, channels_last = winner.notes["setting"]
+    precision, channels_last = ctx.run.notes(winner, "setting")
     ctx = replace(ctx, deadline=deadline, precision=precision, channels_last=channels_last)
     return apply(stages, winner, ctx, pace=pace)
 
@@ -293,8 +319,8 @@ def bundle_trial(ctx: Context, trial: Artifact, to: Path) -> None:
     """
     from searchkit.stages.pipeline import apply
 
-    with tempfile.TemporaryDirectory() as folder:
-        aside = Run(Path(folder), ctx.run.config)
+    with scratch_folder() as folder:
+        aside = Run(folder, ctx.run.config)
         shutil.copytree(ctx.run.artifact_dir(trial.id), aside.artifact_dir(trial.id))
         stages = recipes.make("export", recipes.CompressionConfig(), epochs=ctx.training(trial).epochs, limited=False)
         apply(stages, trial, replace(ctx, run=aside))
@@ -317,7 +343,7 @@ def prove(
     from searchkit.report.write import verdict, write
     from searchkit.stages.export import finish_bundle
 
-    question = question or RunConfig.parse(ctx.run.config["question"])
+    question = question or question_of(ctx.run)
     asked = {"recipe": question.recipe, "wish": question.wish, "command": command or ctx.run.config["command"]}
     found = evidence.collect(ctx, line, line[0], asked=asked)
     finish_bundle(ctx.run, found.to_json())

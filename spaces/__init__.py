@@ -1,0 +1,1 @@
+"""The families, one file each. Files that begin with an underscore are shared code."""

@@ -1,11 +1,11 @@
-"""Convolutional network over series and tokens: stages of residual, dilated or depthwise-separable 1-D blocks.
+"""Convolutional network for series and tokens: stages of residual, dilated or depthwise-separable 1-D blocks.
 
 A stem joins steps to frames, which makes raw audio affordable (Dai et al. 2016, arXiv:1610.00087); each stage after the
-first halves the steps. Residual blocks: He et al. 2016, arXiv:1512.03385, over series Wang et al. 2017,
-arXiv:1611.06455. Dilated ones double their reach from block to block, causal where asked: the temporal convolutional
-network of Bai et al. 2018, arXiv:1803.01271, with batch norm for its weight norm. Separable ones: Howard et al. 2017,
-arXiv:1704.04861. Tokens: Kim 2014, arXiv:1408.5882. What stands after a row's end never reaches its answer, though
-batch norm counts it while training.
+first halves the steps. Residual blocks: He et al. 2016, arXiv:1512.03385, for series Wang et al. 2017,
+arXiv:1611.06455. Dilated blocks double their dilation from block to block and may be causal: the temporal convolutional
+network of Bai et al. 2018, arXiv:1803.01271, with batch norm instead of weight norm. Separable blocks: Howard et al.
+2017, arXiv:1704.04861. Tokens: Kim 2014, arXiv:1408.5882. Padding never affects an answer, although batch norm includes
+it in training.
 """
 
 from __future__ import annotations
@@ -21,25 +21,38 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
 from searchkit.nn.blocks.forecaster import forecaster, sample_apart, sample_direct, sample_level
-from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs
+from searchkit.nn.blocks.layers import initialize_, initialize_head_, n_outputs
 from searchkit.nn.blocks.steps import Stem, accepts, check_stem
 from searchkit.nn.sequence import pool, valid_steps
 
 MOST_STEPS = 512
-"""The steps that the stem may leave: longer rows get a stem that leaves fewer."""
+"""Largest number of steps that the stem leaves; longer rows get a larger hop."""
 
 MOST_CHANNELS = 192
-"""Of a stage in the search: doubled in each of five stages, they would be a thousand."""
+"""Largest width of a stage in the search; doubling in each of five stages would give a thousand."""
 
 
 @dataclass(frozen=True)
 class Arch:
-    """depths: blocks of each stage. widths: channels of each stage. block: residual, dilated or separable; the dilation
-    of a dilated one is 1, 2, 4, … within its stage. causal: a block's step sees itself and those before it alone; a
-    frame longer than 1, or a pooling stem, sees more. frame, hop: steps that the stem joins into one, and from one to
-    the next. stem_pool: of the stem's steps, one in so many is left, the maximum around it. downsample: stride or max,
-    between stages. pooling: mean, max or last step. apart, direct, level: of a forecast,
-    see `searchkit.nn.blocks.forecaster`.
+    """The architecture.
+
+    Attributes:
+        depths: Blocks of each stage.
+        widths: Channels of each stage.
+        block: residual, dilated or separable. The dilation is 1, 2, 4, … within a stage.
+        kernel: Kernel size of the blocks.
+        causal: Whether the step of a block sees only itself and earlier ones. A frame longer than 1 and a pooling stem
+            see more.
+        frame: Steps that the stem joins into one.
+        hop: Steps from one frame to the next.
+        stem_pool: Factor by which max pooling reduces the stem's steps.
+        stem_width: Channels of the stem.
+        downsample: How stages halve the steps: stride or max.
+        pooling: How the steps become one vector: mean, max or last.
+        dropout: Dropout of channels in blocks, and before the output.
+        apart: For forecasts, see `searchkit.nn.blocks.forecaster`.
+        direct: For forecasts.
+        level: For forecasts.
     """
 
     depths: tuple[int, ...] = (1, 1, 1)
@@ -60,9 +73,7 @@ class Arch:
 
 
 class Conv(nn.Module):
-    """Convolution, batch norm, ReLU where `active`: (B, C, L) -> (B, D, ceil(L / stride)). keep: (B, 1, L), 1 at the
-    steps of the row and 0 after its end, or None.
-    """
+    """Convolution, batch norm and optional ReLU: (B, C, L) -> (B, D, ceil(L / stride))."""
 
     def __init__(
         self,
@@ -78,7 +89,7 @@ class Conv(nn.Module):
     ) -> None:
         super().__init__()
         reach = (kernel - 1) * dilation
-        self.behind = reach if causal else 0  # zeros before the row, the convolution's own padding aside
+        self.behind = reach if causal else 0  # zeros before the row, in place of the convolution's own padding
         self.mixes_steps = kernel > 1
         self.conv = nn.Conv1d(
             inputs, width, kernel, stride, 0 if causal else reach // 2, dilation, inputs if depthwise else 1, bias=False
@@ -87,6 +98,13 @@ class Conv(nn.Module):
         self.active = nn.ReLU() if active else nn.Identity()
 
     def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """Convolve.
+
+        Args:
+            x: Steps, (B, C, L).
+            keep: (B, 1, L), 1 for valid steps and 0 for padding; None if all are valid.
+        """
+        # Batch norm and ReLU make padding nonzero again; a kernel of 1 cannot carry it into valid steps.
         if keep is not None and self.mixes_steps:
             x = x * keep
         if self.behind:
@@ -96,7 +114,7 @@ class Conv(nn.Module):
 
 
 class Block(nn.Module):
-    """relu(convolutions(x) + shortcut(x)), the first of them with `stride`: (B, C, L) -> (B, D, ceil(L / stride))."""
+    """relu(convolutions(x) + shortcut(x)), the first with a stride: (B, C, L) -> (B, D, ceil(L / stride))."""
 
     def __init__(self, convs: list[Conv], inputs: int, width: int, *, stride: int, dropout: float) -> None:
         super().__init__()
@@ -104,10 +122,12 @@ class Block(nn.Module):
         self.stride = stride
         same = inputs == width and stride == 1
         self.shortcut = None if same else Conv(inputs, width, stride=stride, active=False)
+        # Whole channels: neighboring steps of a series are too similar for single ones to be missed.
         self.dropout = nn.Dropout1d(dropout) if dropout > 0 else nn.Identity()
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Run the block, and return the mask of the remaining steps."""
         short = x if self.shortcut is None else self.shortcut(x, keep)
         shorter = _every(self.stride, keep)
         y = x
@@ -117,8 +137,12 @@ class Block(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Of each `every` steps one is left, the maximum around it: (B, C, L) -> (B, C, ceil(L / every)). x is never
-    negative, so that the zeros after a row's end count as little as nothing there does.
+    """Max pooling with a stride: (B, C, L) -> (B, C, ceil(L / every)).
+
+    The input must not be negative, so that the zeros of padding never are the maximum.
+
+    Args:
+        every: The stride.
     """
 
     def __init__(self, every: int) -> None:
@@ -127,17 +151,18 @@ class Downsample(nn.Module):
         self.pool = nn.MaxPool1d(2 * (every // 2) + 1, every, every // 2)
 
     def forward(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Pool, and return the mask of the remaining steps."""
         y: Tensor = self.pool(x if keep is None else x * keep)
         return y, _every(self.stride, keep)
 
 
 def _every(stride: int, keep: Tensor | None) -> Tensor | None:
-    """Step i of the fewer steps is centred on step i·stride, and is the row's where that one is."""
+    """The mask after a stride: step i is centered on step i·stride, and valid if that one is."""
     return keep if keep is None or stride == 1 else keep[:, :, ::stride]
 
 
 class ConvNet(nn.Module):
-    """(B, C, L) numbers or (B, L) tokens, and lengths (B,) where they vary -> (B, outputs)."""
+    """(B, C, L) numbers or (B, L) tokens, and lengths (B,) if they vary -> (B, outputs)."""
 
     def __init__(
         self, stem: Stem, body: list[Block | Downsample], *, pooling: str, dropout: nn.Module, head: nn.Linear
@@ -151,11 +176,13 @@ class ConvNet(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Run the network."""
         steps_BLC, lengths_B = self.stem(x, lengths_B)
         keep = None if lengths_B is None else valid_steps(steps_BLC, lengths_B)[:, None, :].to(steps_BLC.dtype)
         y = steps_BLC.transpose(1, 2)
         for part in self.body:
             y, keep = part(y, keep)
+        # Each part rounds up, which amounts to one division by the product of the strides.
         if lengths_B is not None:
             lengths_B = torch.div(lengths_B + (self.stride - 1), self.stride, rounding_mode="floor")
         out: Tensor = self.head(self.dropout(pool(y.transpose(1, 2), lengths_B, self.pooling)))
@@ -163,9 +190,10 @@ class ConvNet(nn.Module):
 
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
+    """Sample an architecture."""
     steps = spec.inputs[0].shape[-1]
     series = spec.modality == "series"
-    # What the stem has to leave out of long rows, in halvings; some of them by a maximum, which loses less of a sound.
+    # Halvings of long rows in the stem. Some are done by max pooling, which keeps more of a sound than a stride.
     least = max(0, math.ceil(math.log2(steps / MOST_STEPS))) if series and steps is not None else 0
     halvings = trial.suggest_int("stem_halvings", least, least + 1) if series else 0
     pooled = trial.suggest_int("stem_pooled_halvings", 0, min(halvings, 4)) if halvings > 0 else 0
@@ -175,6 +203,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     else:
         frame = trial.suggest_categorical("frame", [5, 3, 7]) if series else 1
     block = trial.suggest_categorical("block", ["residual", "dilated", "separable"])
+    # The search begins with the middle of each range and list (the first of two), so their order is a choice.
     dilated = block == "dilated"
     if dilated:
         depths: tuple[int, ...] = (trial.suggest_int("levels", 2, 6 if least > 0 else 4),)
@@ -186,6 +215,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
     causal = trial.suggest_categorical("causal", [False, True]) if dilated else False
     return Arch(
         depths=depths,
+        # Multiples of 8 suit the vector units of a CPU.
         widths=tuple(min(MOST_CHANNELS, 8 * round(width * growth**i / 8)) for i in range(len(depths))),
         block=block,
         kernel=trial.suggest_categorical("kernel", [5, 3, 7]),
@@ -217,7 +247,7 @@ def _block(arch: Arch, inputs: int, width: int, *, stride: int, dilation: int) -
     match arch.block:
         case "residual":
             convs = [conv(inputs, stride=stride), conv(width, active=False)]
-        case "dilated":  # Bai et al. have a ReLU before the sum, too
+        case "dilated":  # with a ReLU before the sum too, as in Bai et al.
             convs = [conv(inputs, stride=stride), conv(width)]
         case "separable":
             convs = [conv(inputs, stride=stride, depthwise=True), Conv(inputs, width, active=False)]
@@ -227,7 +257,11 @@ def _block(arch: Arch, inputs: int, width: int, *, stride: int, dilation: int) -
 
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
-    """Raises Infeasible where the stem's frame is longer than the rows."""
+    """Build the network.
+
+    Raises:
+        Infeasible: If the stem's frame is longer than the rows.
+    """
     if spec.forecasts:
         return forecaster(
             spec, lambda inner: build(arch, inner), apart=arch.apart, direct=arch.direct, level=arch.level
@@ -247,8 +281,8 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     head = nn.Linear(width, n_outputs(spec))
     dropout = nn.Dropout(arch.dropout) if arch.dropout > 0 else nn.Identity()
     net = ConvNet(stem, body, pooling=arch.pooling, dropout=dropout, head=head)
-    initialise_(net, "relu")
-    initialise_head_(head)
+    initialize_(net, "relu")
+    initialize_head_(head)
     return net
 
 

@@ -1,9 +1,9 @@
-"""Convolutional network for volumes: stages × depth × width, of plain, residual or (2+1)-dimensional blocks.
+"""Convolutional network for volumes: stages of plain, residual or (2+1)-dimensional blocks.
 
 A stem, then stages; each stage after the first halves the resolution. VoxNet (Maturana & Scherer 2015, VoxNet: A 3D
-convolutional neural network for real-time object recognition) is a point of it. Residual blocks are those of He et al.
-2016 (arXiv:1512.03385) with a third axis, as R3D has them; a (2+1)D convolution is one over height and width and then
-one over depth, with as many weights in all as the full one (Tran et al. 2018, arXiv:1711.11248).
+convolutional neural network for real-time object recognition) is a point of the space. Residual blocks are those of He
+et al. 2016, arXiv:1512.03385, with a third axis, as in R3D. A (2+1)D convolution is one over height and width followed
+by one over depth, with as many weights in total as the full one (Tran et al. 2018, arXiv:1711.11248).
 """
 
 from __future__ import annotations
@@ -16,15 +16,28 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.blocks.layers import activation, initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.nn.blocks.layers import activation, initialize_, initialize_head_, n_outputs, plain_answer
 
 
 @dataclass(frozen=True)
 class Arch:
-    """depths: blocks of each stage. widths: channels of each stage. block: plain, residual, r2plus1d (residual, of
-    (2+1)D convolutions). downsample: max, avg or stride. head: "global" average, or "flatten" after one more halving.
-    hidden: units of the fully connected layers before the answer. padding "valid" lets the kernels shrink the volume,
-    the stem's too.
+    """The architecture.
+
+    Attributes:
+        depths: Blocks of each stage.
+        widths: Channels of each stage.
+        block: plain, residual, or r2plus1d (residual with (2+1)D convolutions).
+        kernel: Kernel size of the blocks.
+        downsample: How stages halve the volume: max, avg or stride.
+        stem_width: Channels of the stem.
+        stem_kernel: Kernel size of the stem.
+        stem_downsamples: Whether the stem halves the volume.
+        head: "global" for global average pooling, or "flatten" after one more halving.
+        hidden: Units of fully connected layers before the output.
+        activation: Activation of all blocks.
+        batch_norm: Whether there is batch norm.
+        dropout: Dropout before the output.
+        padding: "same", or "valid", which lets every kernel shrink the volume, including the stem's.
     """
 
     depths: tuple[int, ...]
@@ -53,12 +66,13 @@ class Residual(nn.Module):
         self.after = after
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the block."""
         y: Tensor = self.after(self.body(x) + self.shortcut(x))
         return y
 
 
 class _Parts:
-    """Makes the pieces of one architecture; what they have in common is said once."""
+    """Makes the layers of one architecture."""
 
     def __init__(self, arch: Arch) -> None:
         self.arch = arch
@@ -83,8 +97,9 @@ class _Parts:
         return self.conv(inputs, width, (kernel,) * 3, stride=(stride,) * 3, active=active)
 
     def split(self, inputs: int, width: int, *, stride: int, active: bool) -> nn.Sequential:
-        """Over height and width, then over depth; the width between them keeps the weights of the full convolution."""
+        """A (2+1)D convolution; the channels between its parts keep the number of weights of the full one."""
         k = self.arch.kernel
+        # Tran et al., section 3.5: the two convolutions have as many weights as one of k × k × k.
         inner = max(1, k * k * k * inputs * width // (k * k * inputs + k * width))
         return nn.Sequential(
             self.conv(inputs, inner, (1, k, k), stride=(1, stride, stride)),
@@ -117,11 +132,16 @@ class _Parts:
 
 
 def _halved(sizes: list[int], arch: Arch) -> list[int]:
+    # A convolution with stride 2 and padding rounds up, pooling rounds down.
     return [(size + 1) // 2 if arch.downsample == "stride" else size // 2 for size in sizes]
 
 
 def _final_sizes(arch: Arch, sizes: list[int]) -> list[int]:
-    """Depth, height and width before the head. Raises Infeasible where nothing would be left."""
+    """Depth, height and width before the head.
+
+    Raises:
+        Infeasible: If nothing would be left.
+    """
     shown = "x".join(map(str, sizes))
     if arch.padding == "valid":
         if arch.block != "plain":
@@ -146,6 +166,7 @@ def _final_sizes(arch: Arch, sizes: list[int]) -> list[int]:
 
 
 def accepts(spec: DataSpec) -> str | None:
+    """Return None for volumes of one size with a vector as output, else the reason why not."""
     if spec.modality != "voxels" or len(spec.inputs) != 1:
         return "it takes voxels (channels, depth, height, width)"
     if None in spec.inputs[0].shape:
@@ -160,6 +181,8 @@ def _volume(spec: DataSpec) -> tuple[int, list[int]]:
 
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
+    """Sample an architecture."""
+    # The search begins with the middle of each range and list (the first of two), so their order is a choice.
     _, sizes = _volume(spec)
     n_stages = trial.suggest_int("stages", 1, max(1, min(3, min(sizes).bit_length() - 1)))
     width = 4 * trial.suggest_int("width_by_4", 1, 6, log=True)
@@ -176,13 +199,18 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
         stem_downsamples=trial.suggest_categorical("stem_downsamples", [True, False]) if min(sizes) >= 8 else False,
         head=head,
         hidden=(64,) if head == "flatten" and trial.suggest_categorical("hidden", [False, True]) else (),
+        # A residual sum without batch norm grows with the depth; only plain blocks may go without.
         batch_norm=trial.suggest_categorical("batch_norm", [True, False]) if block == "plain" else True,
         dropout=trial.suggest_categorical("dropout", [0.0, 0.2]),
     )
 
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
-    """Raises Infeasible where the volume is too small for the stages."""
+    """Build the network.
+
+    Raises:
+        Infeasible: If the volume is too small for the stages.
+    """
     channels, sizes = _volume(spec)
     sizes = _final_sizes(arch, sizes)
     parts = _Parts(arch)
@@ -208,8 +236,8 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         net.append(nn.Dropout(arch.dropout))
     head = nn.Linear(inputs, n_outputs(spec))
     net.append(head)
-    initialise_(net, arch.activation)
-    initialise_head_(head)
+    initialize_(net, arch.activation)
+    initialize_head_(head)
     return net
 
 
@@ -222,6 +250,8 @@ POINTS = {
     "r(2+1)d-10": Arch(depths=(1, 1, 1, 1), widths=(64, 128, 256, 512), block="r2plus1d", stem_width=64),
 }  # fmt: skip
 
+# int8: ONNX Runtime has no fast int8 kernel for Conv3d (measured, static: 3.2 times slower); int8 weights with fp32
+# arithmetic are what pays.
 SPACE = Space(
     name="cnn3d",
     arch=Arch,

@@ -1,10 +1,10 @@
-"""Networks that redraw a picture in the style of another set: encoder, residual blocks, decoder, all convolutions.
+"""Image translation: generators that turn images of one set into images of another, trained without pairs.
 
 The generator of CycleGAN (Zhu et al. 2017, arXiv:1703.10593), which is that of Johnson et al. 2016, arXiv:1603.08155:
-the picture is halved a few times by strided convolutions, changed by residual blocks, and enlarged again, by transposed
-convolutions or by nearest neighbours and a convolution (Odena et al. 2016, Deconvolution and checkerboard artifacts).
-The way back and the critics are the task's; what is searched, pruned and shipped is the one network. Batch norm where
-the paper has instance norm: it costs nothing once it is folded into the convolution before it.
+strided convolutions halve the image, residual blocks change it, and transposed convolutions, or nearest-neighbor
+upsampling with convolutions (Odena et al. 2016, Deconvolution and checkerboard artifacts), enlarge it again. The task
+has the inverse generator and the critics; only this network is searched, pruned and shipped. Batch norm replaces the
+paper's instance norm, since it costs nothing once it is folded into the convolution before it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,22 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.blocks.layers import activation, initialise_
+from searchkit.nn.blocks.layers import activation, initialize_
 
 
 @dataclass(frozen=True)
 class Arch:
-    """widths: channels at the picture's own size and after each halving. blocks: residual, at the smallest size.
-    kernel: of the first and the last convolution. enlarge: transposed or nearest. skip: what each halving was made of
-    is added where its size comes back (Ronneberger et al. 2015, arXiv:1505.04597, who concatenate).
+    """The architecture.
+
+    Attributes:
+        widths: Channels at full size and after each halving.
+        blocks: Residual blocks at the smallest size.
+        kernel: Kernel size of the first and last convolution.
+        enlarge: How maps are enlarged: transposed or nearest.
+        activation: Activation of all blocks.
+        batch_norm: Whether there is batch norm.
+        skip: Whether maps before each halving are added at the same size later (U-Net: Ronneberger et al. 2015,
+            arXiv:1505.04597, which concatenates them).
     """
 
     widths: tuple[int, ...]
@@ -38,8 +46,9 @@ class Arch:
 
 
 def accepts(spec: DataSpec) -> str | None:
+    """Return None for image translation, else the reason why not."""
     if not spec.generates or spec.modality != "image" or spec.outputs[0].shape != spec.inputs[0].shape:
-        return "it redraws pictures as those of another set; give it two sets and ask for --kind restyling"
+        return "it translates images of one set into another; give two sets with --problem image-translation"
     return None
 
 
@@ -49,17 +58,22 @@ def _picture(spec: DataSpec) -> tuple[int, int, int]:
 
 
 def _maps(size: tuple[int, int], depth: int) -> list[tuple[int, int]]:
-    """The size of each map from the picture on. Raises Infeasible where the last would be too small."""
+    """The size of each map, from the image on.
+
+    Raises:
+        Infeasible: If the last one would be too small.
+    """
     sizes = [size]
     for _ in range(depth):
         if min(sizes[-1]) < 4:
-            raise Infeasible(f"a picture of {size} cannot be halved {depth} times")
+            raise Infeasible(f"an image of {size} cannot be halved {depth} times")
+        # Rounded up, as a convolution with stride 2 and padding does.
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     return sizes
 
 
 def _most_halvings(spec: DataSpec) -> int:
-    """As many as leave 4 a side, 3 at most."""
+    """As many as leave at least 4 pixels a side, and at most 3."""
     _, height, width = _picture(spec)
     side, most = min(height, width), 0
     while side >= 7 and most < 3:
@@ -68,6 +82,7 @@ def _most_halvings(spec: DataSpec) -> int:
 
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
+    """Sample an architecture."""
     halvings = trial.suggest_int("halvings", 0, _most_halvings(spec))
     widths = tuple(8 * trial.suggest_int(f"width_{i}_by_8", 1, 2 * 2**i, log=True) for i in range(halvings + 1))
     return Arch(
@@ -94,12 +109,13 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the block."""
         y: Tensor = x + self.body(x)
         return y
 
 
 class ResnetGenerator(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W) in [-1, 1]."""
+    """Images (B, C, H, W) -> images (B, C, H, W) in [-1, 1]."""
 
     def __init__(self, arch: Arch, channels: int, maps: list[tuple[int, int]]) -> None:
         super().__init__()
@@ -123,6 +139,7 @@ class ResnetGenerator(nn.Module):
         self.paint = nn.Conv2d(first, channels, arch.kernel, 1, padding)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Translate images."""
         x = self.begin(x)
         seen = []
         for halve in self.halve:
@@ -131,6 +148,7 @@ class ResnetGenerator(nn.Module):
         x = self.blocks(x)
         for enlarge in self.enlarge:
             x = enlarge(x)
+            # Added, not concatenated as in U-Net: both sides keep the same channels.
             x = x + seen.pop() if self.skip else x
         return torch.tanh(self.paint(x))
 
@@ -143,21 +161,26 @@ def _enlarge(arch: Arch, before: int, width: int, small: tuple[int, int], large:
     bias = not arch.batch_norm
     if arch.enlarge == "nearest":
         return [nn.Upsample(size=large), nn.Conv2d(before, width, 3, 1, 1, bias=bias)]
-    extra = (large[0] - 2 * small[0] + 1, large[1] - 2 * small[1] + 1)  # of 2(n - 1) - 2 + 3: to an odd side or an even
+    # A transposed convolution gives 2(n - 1) - 2 + 3 = 2n - 1 pixels; output padding of 1 makes it even if needed.
+    extra = (large[0] - 2 * small[0] + 1, large[1] - 2 * small[1] + 1)
     return [nn.ConvTranspose2d(before, width, 3, 2, 1, extra, bias=bias)]
 
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
-    """Raises Infeasible where the picture is too small for the halvings."""
+    """Build the network.
+
+    Raises:
+        Infeasible: If the image is too small for the halvings.
+    """
     channels, height, width = _picture(spec)
     net = ResnetGenerator(arch, channels, _maps((height, width), len(arch.widths) - 1))
-    initialise_(net, arch.activation)
+    initialize_(net, arch.activation)
     for module in net.modules():
         if isinstance(module, nn.ConvTranspose2d):
-            # Kaiming's rule counts the kernel's values over all outputs; each sum here has about a quarter of them, of
-            # as many inputs as there are
+            # Kaiming's fan-in assumes that a value sums over the whole kernel. With a stride of 2 it sums over about a
+            # quarter of it, for each input channel.
             nn.init.normal_(module.weight, std=(2.0 / (module.in_channels * 9 / 4)) ** 0.5)
-    nn.init.xavier_uniform_(net.paint.weight, gain=0.5)  # the first answers are grey, where tanh is steep
+    nn.init.xavier_uniform_(net.paint.weight, gain=0.5)  # first outputs are gray, where tanh has its gradient
     return net
 
 
@@ -171,7 +194,7 @@ SPACE = Space(
         default=Training(
             objective="least-squares",
             lr=2e-3,
-            momentum=0.5,
+            momentum=0.5,  # Adam's beta1, and a linear decay, as in Zhu et al.
             epochs=16,
             batch_size=16,
             weight_decay=0.0,

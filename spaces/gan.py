@@ -1,13 +1,13 @@
-"""Generators that draw a picture of noise: DCGAN, or one whose every layer is modulated by a style.
+"""Image generators from noise: DCGAN, or a generator with style modulation.
 
-The adversary is the task's; what is searched, pruned and shipped is the generator alone. The losses (minimax,
-Wasserstein with gradient penalty, least squares) are a choice of the training.
+The task has the critic; only the generator is searched, pruned and shipped. The loss (minimax, Wasserstein with
+gradient penalty, least squares) is a training setting.
 
-"dcgan" (Radford et al. 2016, arXiv:1511.06434) starts with a transposed convolution over the whole first map and
-doubles it with others; nothing is reshaped, so that channels can be cut anywhere. "style" (Karras et al. 2019,
-arXiv:1812.04948) starts from a learned picture; a mapping network makes a style of the noise, and each layer is
-normalised in every picture by itself, then scaled and shifted by the style. Not to be confused with StyleGAN itself: no
-noise is added inside the network, which so answers alike to the same input.
+"dcgan" (Radford et al. 2016, arXiv:1511.06434) begins with a transposed convolution over the whole first map and
+doubles it with others. Nothing is reshaped, so pruning can cut any channel. "style" (Karras et al. 2019,
+arXiv:1812.04948) begins with a learned map; a mapping network turns the noise into a style, and each layer is
+normalized per image, then scaled and shifted by the style. Unlike StyleGAN it adds no noise inside the network, so that
+equal inputs give equal outputs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,21 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.blocks.layers import activation, initialise_
+from searchkit.nn.blocks.layers import activation, initialize_
 
 
 @dataclass(frozen=True)
 class Arch:
-    """kind: dcgan or style. widths: channels from the first map on; each is followed by a doubling. kernel: of the
-    convolutions after the first. batch_norm: of dcgan. style: units of the style, and of the layers that map to it.
+    """The architecture.
+
+    Attributes:
+        widths: Channels from the first map on; each is followed by a doubling of the size.
+        kind: dcgan or style.
+        kernel: Kernel size of the convolutions after the first.
+        activation: Activation of all layers.
+        batch_norm: Whether dcgan has batch norm.
+        style: Size of the style vector, and of the layers of the mapping network.
+        mapping: Layers of the mapping network.
     """
 
     widths: tuple[int, ...]
@@ -41,8 +49,9 @@ class Arch:
 
 
 def accepts(spec: DataSpec) -> str | None:
+    """Return None for image generation, else the reason why not."""
     if not spec.generates or spec.modality != "noise" or len(spec.outputs[0].shape) != 3:
-        return "it draws pictures of noise; give it pictures and ask for generation (--kind generation)"
+        return "it generates images from noise; give images and --problem generation"
     return None
 
 
@@ -56,17 +65,22 @@ def _noise(spec: DataSpec) -> int:
 
 
 def _maps(size: tuple[int, int], depth: int) -> list[tuple[int, int]]:
-    """The size of each map from the first on to the picture. Raises Infeasible where the first would be too small."""
+    """The size of each map, from the first to the image.
+
+    Raises:
+        Infeasible: If the first one would be too small.
+    """
     sizes = [size]
     for _ in range(depth):
         if min(sizes[-1]) < 4:
-            raise Infeasible(f"a picture of {size} cannot be halved {depth} times")
+            raise Infeasible(f"an image of {size} cannot be halved {depth} times")
+        # Rounded up; the output padding of the transposed convolutions restores odd sizes.
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     return sizes[::-1]
 
 
 def _depths(spec: DataSpec) -> tuple[int, int]:
-    """The least brings the first map down to 7 or fewer a side, one more is the most, where it can be."""
+    """The range of depths: the least brings the first map to at most 7 pixels a side, the most is one more."""
     _, *size = _picture(spec)
     least, side = 1, (max(size) + 1) // 2
     while side > 7:
@@ -78,6 +92,7 @@ def _depths(spec: DataSpec) -> tuple[int, int]:
 
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
+    """Sample an architecture."""
     kind = trial.suggest_categorical("kind", ["dcgan", "style"])
     low, high = _depths(spec)
     depth = trial.suggest_int("depth", low, high)
@@ -93,7 +108,7 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
             mapping=trial.suggest_int("mapping", 1, 3),
         )
     _, *size = _picture(spec)
-    is_even = all(side % 2**depth == 0 for side in size)
+    is_even = all(side % 2**depth == 0 for side in size)  # an even kernel cannot reach an odd side
     return Arch(
         widths,
         kind,
@@ -104,7 +119,11 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
 
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
-    """Raises Infeasible where the picture is too small for the depth, or of an odd side and the kernel even."""
+    """Build the network.
+
+    Raises:
+        Infeasible: If the image is too small for the depth, or a side is odd and the kernel even.
+    """
     make = {"dcgan": _dcgan, "style": _style}[arch.kind]
     return make(arch, spec)
 
@@ -113,9 +132,10 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
 
 
 class AsMap(nn.Module):
-    """(B, Z) -> (B, Z, 1, 1)."""
+    """Noise (B, Z) -> maps of one pixel (B, Z, 1, 1)."""
 
     def forward(self, noise: Tensor) -> Tensor:
+        """Add the two axes."""
         return noise[:, :, None, None]
 
 
@@ -131,7 +151,7 @@ def _dcgan(arch: Arch, spec: DataSpec) -> nn.Module:
     layers = [AsMap(), nn.ConvTranspose2d(_noise(spec), first, maps[0], bias=not arch.batch_norm), *active(first)]
     before = first
     for index, (small, large) in enumerate(zip(maps[:-1], maps[1:], strict=True)):
-        # 2(n - 1) - 2·padding + kernel + extra is the side of the larger map
+        # The output padding makes up for what 2(n - 1) - 2·padding + kernel lacks of the larger map's side.
         extra = tuple(b - (2 * (a - 1) - 2 * padding + arch.kernel) for a, b in zip(small, large, strict=True))
         if min(extra) < 0:
             raise Infeasible(f"a kernel of {arch.kernel} cannot take a map of {small} to one of {large}")
@@ -145,6 +165,7 @@ def _dcgan(arch: Arch, spec: DataSpec) -> nn.Module:
     net = nn.Sequential(*layers, nn.Tanh())
     for module in net.modules():
         if isinstance(module, nn.ConvTranspose2d):
+            # 0.02 is DCGAN's choice, for batch norm; without it the variance has to be kept by the weights.
             nn.init.normal_(module.weight, std=0.02 if arch.batch_norm else (2.0 / _n_products(module)) ** 0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -152,8 +173,9 @@ def _dcgan(arch: Arch, spec: DataSpec) -> nn.Module:
 
 
 def _n_products(layer: nn.ConvTranspose2d) -> float:
-    """That one value of the output is a sum of: the first layer's kernel meets one value, the others' stride of 2 takes
-    a quarter of the kernel to each.
+    """Products that one output value sums over.
+
+    The first layer's kernel meets one input value; with a stride of 2, about a quarter of the kernel meets each output.
     """
     return layer.in_channels * (1.0 if layer.stride == (1, 1) else math.prod(layer.kernel_size) / 4)
 
@@ -162,7 +184,12 @@ def _n_products(layer: nn.ConvTranspose2d) -> float:
 
 
 class Modulate(nn.Module):
-    """Adaptive instance normalisation (Huang & Belongie 2017, arXiv:1703.06868): x (B, C, H, W), style (B, S)."""
+    """Adaptive instance normalization (Huang & Belongie 2017, arXiv:1703.06868): x (B, C, H, W), style (B, S).
+
+    Args:
+        units: Channels C.
+        style: Size S of the style vector.
+    """
 
     def __init__(self, units: int, style: int) -> None:
         super().__init__()
@@ -170,17 +197,18 @@ class Modulate(nn.Module):
         self.shift = nn.Linear(style, units)
         for linear, bias in ((self.scale, 1.0), (self.shift, 0.0)):
             nn.init.xavier_uniform_(linear.weight)
-            nn.init.constant_(linear.bias, bias)
+            nn.init.constant_(linear.bias, bias)  # a style of zeros leaves the normalized map as it is
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        centred = x - x.mean((2, 3), keepdim=True)
-        normal = centred * torch.rsqrt(centred.square().mean((2, 3), keepdim=True) + 1e-5)
+        """Normalize each image's channels, then scale and shift them by the style."""
+        centered = x - x.mean((2, 3), keepdim=True)
+        normal = centered * torch.rsqrt(centered.square().mean((2, 3), keepdim=True) + 1e-5)
         y: Tensor = normal * self.scale(style)[:, :, None, None] + self.shift(style)[:, :, None, None]
         return y
 
 
 class Styled(nn.Module):
-    """x (B, C, h, w), style (B, S) -> (B, D, H, W): enlarged, convolved, modulated."""
+    """Enlarge, convolve, modulate: x (B, C, h, w), style (B, S) -> (B, D, H, W)."""
 
     def __init__(self, inputs: int, units: int, size: tuple[int, int], arch: Arch) -> None:
         super().__init__()
@@ -191,12 +219,13 @@ class Styled(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Run the block."""
         y: Tensor = self.activation(self.modulate(self.conv(self.enlarge(x)), style))
         return y
 
 
 class StyleGenerator(nn.Module):
-    """noise (B, Z) -> (B, C, H, W) in [-1, 1]."""
+    """Noise (B, Z) -> images (B, C, H, W) in [-1, 1]."""
 
     def __init__(self, arch: Arch, noise: int, channels: int, maps: list[tuple[int, int]]) -> None:
         super().__init__()
@@ -205,8 +234,8 @@ class StyleGenerator(nn.Module):
         for inputs, outputs in zip(units[:-1], units[1:], strict=True):
             mapped += [nn.Linear(inputs, outputs), activation(arch.activation)]
         self.mapping = nn.Sequential(*mapped)
-        initialise_(self.mapping, arch.activation)
-        # the learned picture, as the kernel of a layer: so its channels are cut like any other's
+        initialize_(self.mapping, arch.activation)
+        # The learned first map is the kernel of a layer, so that pruning treats its channels like any other's.
         self.start = nn.ConvTranspose2d(1, arch.widths[0], maps[0], bias=False)
         nn.init.normal_(self.start.weight)
         self.begin = Modulate(arch.widths[0], arch.style)
@@ -218,6 +247,7 @@ class StyleGenerator(nn.Module):
         self.paint = nn.Conv2d(after[-1], channels, 1)
 
     def forward(self, noise: Tensor) -> Tensor:
+        """Generate images."""
         style = self.mapping(noise)
         x = self.begin(self.start(noise.new_ones(1, 1, 1, 1)), style)
         for block in self.blocks:
@@ -240,7 +270,7 @@ SPACE = Space(
         default=Training(
             objective="least-squares",
             lr=1e-3,
-            momentum=0.5,
+            momentum=0.5,  # Adam's beta1, as in Radford et al.: .9 makes the adversarial game oscillate
             epochs=40,
             batch_size=32,
             weight_decay=0.0,

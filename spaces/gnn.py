@@ -1,9 +1,9 @@
-"""Network over graphs: GCN, GraphSAGE, GAT or GIN, for the nodes of one graph and for whole graphs.
+"""Graph neural network: GCN, GraphSAGE, GAT or GIN, for the nodes of one graph or for whole graphs.
 
 Kipf & Welling 2017, arXiv:1609.02907; Hamilton, Ying & Leskovec 2017, arXiv:1706.02216; Velickovic et al. 2018,
-arXiv:1710.10903; Xu et al. 2019, arXiv:1810.00826 (GIN-0). Where a graph has a label, its nodes are pooled; where nodes
-have labels, the whole graph goes in and those that are asked for are answered. Layers may be read all at once (jumping
-knowledge, Xu et al. 2018, arXiv:1806.03536). Not to be confused with a transformer: nodes see their neighbours alone.
+arXiv:1710.10903; Xu et al. 2019, arXiv:1810.00826 (GIN-0). For graph tasks the nodes are pooled; for node tasks the
+whole graph is the input, and only the queried nodes are answered. The head may read all layers (jumping knowledge, Xu
+et al. 2018, arXiv:1806.03536). Not to be confused with a transformer: nodes see only their neighbors.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.blocks.layers import initialise_, initialise_head_, n_outputs, plain_answer
+from searchkit.nn.blocks.layers import initialize_, initialize_head_, n_outputs, plain_answer
 from searchkit.nn.graph import (
     GraphAttention,
     GraphConvolution,
     degrees,
     disjoint,
-    neighbours_sum,
+    neighbors_sum,
     pool_nodes,
     segment_max,
 )
@@ -32,11 +32,22 @@ from searchkit.nn.graph import (
 
 @dataclass(frozen=True)
 class Arch:
-    """conv: gcn, sage, gat or gin. width: channels of a hidden layer, depth: convolutions. aggregate: of sage's
-    neighbours, mean or max. heads: of gat; the width is shared out among them. head: linear, or conv: one more
-    convolution gives the answers, as in the papers, for nodes. answer_heads: of that one, whose mean is taken. pooling:
-    of the nodes of a graph, mean, sum or max. jump: the answer reads every layer. dropout: of each layer's input; for
-    gat of the attention too. input_dropout: of the features.
+    """The architecture.
+
+    Attributes:
+        conv: gcn, sage, gat or gin.
+        width: Channels of a hidden layer.
+        depth: Number of hidden layers.
+        aggregate: How sage aggregates neighbors: mean or max.
+        heads: Attention heads of gat; the width is split into them.
+        head: linear, or conv: one more graph convolution gives the answers, as in the papers, for node tasks.
+        answer_heads: Attention heads of that convolution, which are averaged.
+        pooling: How the nodes of a graph become one vector: mean, sum or max.
+        jump: Whether the head reads every layer.
+        residual: Whether layers after the first have a shortcut.
+        batch_norm: Whether there is batch norm.
+        dropout: Dropout before each layer, and of attention weights in gat.
+        input_dropout: Dropout of the features.
     """
 
     conv: str = "gcn"
@@ -55,30 +66,43 @@ class Arch:
 
 
 class Sage(nn.Module):
-    """A matrix for the node, another for the mean of its neighbours, or for the largest of each channel of theirs
-    after a layer of their own: (N, C) -> (N, D).
+    """GraphSAGE: (N, C) -> (N, D), one matrix for the node and one for its neighbors.
+
+    Args:
+        inputs: Channels C.
+        outputs: Channels D.
+        aggregate: "mean" of the neighbors, or "max" per channel after a layer of their own.
     """
 
     def __init__(self, inputs: int, outputs: int, *, aggregate: str) -> None:
         super().__init__()
         self.own = nn.Linear(inputs, outputs)
-        # no bias: it would come in with each neighbour
+        # No bias: each neighbor would add it once more.
         self.others = nn.Linear(outputs if aggregate == "max" else inputs, outputs, bias=False)
         self.pool = nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU()) if aggregate == "max" else None
 
     def forward(self, x: Tensor, edges: Tensor, degree: Tensor) -> Tensor:
+        """Convolve; edges (2, E), degree (N, 1)."""
         own: Tensor = self.own(x)
         if self.pool is None:
-            return own + neighbours_sum(self.others(x), edges) / degree.clamp(min=1.0)
+            # The matrix before the sum, which is linear; a node without neighbors divides 0 by 1.
+            return own + neighbors_sum(self.others(x), edges) / degree.clamp(min=1.0)
         pooled = self.pool(x)
+        # Starting at zeros is right for outputs of a ReLU, and for nodes without neighbors.
         largest = segment_max(pooled.index_select(0, edges[0]), edges[1], torch.zeros_like(pooled))
         out: Tensor = own + self.others(largest)
         return out
 
 
 class GINConv(nn.Module):
-    """A perceptron of two layers over the sum of a node and its neighbours: (N, C) -> (N, D). The first matrix goes
-    before the sum, which is the same and costs less where it is the narrower.
+    """GIN: a two-layer perceptron over the sum of a node and its neighbors, (N, C) -> (N, D).
+
+    The first matrix is applied before the sum, which is equivalent and cheaper if it narrows the features.
+
+    Args:
+        inputs: Channels C.
+        outputs: Channels D.
+        width: Units of the hidden layer.
     """
 
     def __init__(self, inputs: int, outputs: int, *, width: int) -> None:
@@ -89,14 +113,27 @@ class GINConv(nn.Module):
         self.second = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor, edges: Tensor, degree: Tensor) -> Tensor:
+        """Convolve; edges (2, E). The degree is not used."""
         y = self.first(x)
-        out: Tensor = self.second(self.relu(self.norm(y + neighbours_sum(y, edges))))
+        out: Tensor = self.second(self.relu(self.norm(y + neighbors_sum(y, edges))))
         return out
 
 
 class GraphNet(nn.Module):
-    """For nodes: features (N, C), edges (2, E), the nodes that are asked for (Q,) -> (Q, outputs). For graphs: features
-    and edges of all of them, how many nodes and edges each has, (G,) -> (G, outputs).
+    """A graph network for node or graph tasks.
+
+    Node tasks: features (N, C), edges (2, E), queried nodes (Q,) -> (Q, outputs). Graph tasks: features and edges of
+    all graphs, and their numbers of nodes and edges, (G,) each -> (G, outputs).
+
+    Args:
+        layers: Hidden graph convolutions.
+        norms: Norm after each of them.
+        last: Graph convolution that gives the answers, or None.
+        head: Linear output layer, or None.
+        pooling: How the nodes of a graph become one vector; None for node tasks.
+        jump: Whether the head reads every layer.
+        residual: Whether layers after the first have a shortcut.
+        dropout: Dropout of the features, and before each layer.
     """
 
     def __init__(
@@ -119,6 +156,7 @@ class GraphNet(nn.Module):
         self.input_dropout, self.dropout = (nn.Dropout(p) if p > 0 else nn.Identity() for p in dropout)
 
     def forward(self, x: Tensor, edges: Tensor, *rest: Tensor) -> Tensor:
+        """Run the network."""
         if self.pooling is None:
             (query,) = rest
         else:
@@ -127,6 +165,7 @@ class GraphNet(nn.Module):
         degree = degrees(edges, x)
         x, seen = self.input_dropout(x), []
         for index, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            # The features have a dropout of their own.
             y = self.relu(norm(layer(self.dropout(x) if index else x, edges, degree)))
             x = x + y if self.residual and index else y
             seen.append(x)
@@ -144,21 +183,28 @@ class GraphNet(nn.Module):
 
 
 def asks_for_nodes(spec: DataSpec) -> bool:
+    """Return whether this is a node task."""
     return any(port.name == "query" for port in spec.inputs)
 
 
 def accepts(spec: DataSpec) -> str | None:
+    """Return None for graphs with a vector as output, else the reason why not."""
     if spec.modality != "graph":
         return "it takes graphs: nodes with features, and edges"
     return plain_answer(spec)
 
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
-    """The orders are meant: what stands in the middle is tried first. For nodes with few labels that is what Kipf &
-    Welling found to generalise: convolutions that answer themselves, much dropout, no batch norm. For whole graphs it
-    is GIN with sums, which tells more of them apart (Xu et al. 2019): nodes without features have all the same mean.
+    """Sample an architecture.
+
+    The order of choices matters, since the search begins with the middle of each (the first of two). For node tasks
+    with few labels that is what Kipf & Welling found to generalize: a convolution as output layer, much dropout, no
+    batch norm. For graph tasks it is GIN with sums, which distinguishes more graphs (Xu et al. 2019): nodes without
+    features all have the same mean.
     """
     nodes = asks_for_nodes(spec)
+    # Measured on graph-shapes: begun at attention, 15 of 16 candidates stayed at .19 to .65 of val and .642 shipped;
+    # begun at GIN with sums, .967. On Cora 14 of 16 candidates were attention networks before gcn came first.
     conv = trial.suggest_categorical("conv", ["sage", "gat", "gcn", "gin"] if nodes else ["gat", "sage", "gin", "gcn"])
     head = trial.suggest_categorical("head", ["conv", "linear"]) if nodes else "linear"
     depth = trial.suggest_int("depth", 1, 3 if nodes else 4)
@@ -179,11 +225,15 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
 
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
-    """Raises Infeasible where the width cannot be shared out among the heads."""
+    """Build the network.
+
+    Raises:
+        Infeasible: If the width cannot be split into the heads.
+    """
     features = spec.inputs[0].shape[-1]
     assert features is not None
     if arch.conv == "gat" and arch.width % arch.heads:
-        raise Infeasible(f"a width of {arch.width} cannot be shared out among {arch.heads} heads")
+        raise Infeasible(f"a width of {arch.width} cannot be split into {arch.heads} heads")
     widths = [features, *[arch.width] * arch.depth]
     layers = [_layer(arch, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
     norms = [nn.BatchNorm1d(arch.width) if arch.batch_norm else nn.Identity() for _ in layers]
@@ -200,9 +250,9 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         residual=arch.residual,
         dropout=(arch.input_dropout, arch.dropout),
     )
-    initialise_(net, "relu")
+    initialize_(net, "relu")
     if head is not None:
-        initialise_head_(head)
+        initialize_head_(head)
     return net
 
 
@@ -228,6 +278,8 @@ SPACE = Space(
     sample=sample,
     build=build,
     training=TrainingSpace(
+        # On Cora, Kipf & Welling's network had val .784 to .798 over three seeds; weight decays from .02 to 1 changed
+        # that by .002.
         default=Training(lr=1e-2, epochs=40, batch_size=32, weight_decay=0.02, ema=0.98),
         ranges={
             "lr": LogUniform(2e-3, 2e-2),

@@ -1,10 +1,9 @@
-"""Causal decoder over tokens: each step says which token comes next, from itself and those before it.
+"""Causal decoder for language modeling: each step predicts the next token from itself and the earlier ones.
 
-Radford et al. 2019, Language models are unsupervised multitask learners (GPT-2): norms before the branches and one
-after the last, the layers that write into the residual stream started smaller by the root of their number (section
-2.3), and the embedding's rows as the last layer (Press & Wolf 2017, arXiv:1608.05859) as a choice. It goes on where an
-earlier call stopped: `resume` takes the keys and values of the steps before and gives those of its own, so that a loop
-outside the graph writes text one token at a time. Not to be confused with the encoder in `transformer`.
+Radford et al. 2019, Language models are unsupervised multitask learners (GPT-2): pre-norm blocks with a final norm, and
+smaller initial weights in the layers that write into the residual stream (section 2.3). The output layer may be tied to
+the embedding (Press & Wolf 2017, arXiv:1608.05859). `resume` continues from cached keys and values, so that a loop
+outside the graph generates text one token at a time. Not to be confused with the encoder in `transformer`.
 """
 
 from __future__ import annotations
@@ -19,14 +18,24 @@ from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
-from searchkit.nn.attention import Attention, Positions, TiedOutput
+from searchkit.nn.attention import Attention
 from searchkit.nn.blocks.layers import activation
+from searchkit.nn.embedding import Positions, TiedOutput
 
 
 @dataclass(frozen=True)
 class Arch:
-    """width: channels of a step. ffn: the feed-forward net's width over it. positions: learned or sinusoidal. tied:
-    whether the embedding's rows are the last layer too.
+    """The architecture.
+
+    Attributes:
+        width: Channels of a step.
+        heads: Attention heads.
+        depth: Number of blocks.
+        ffn: Width of the feed-forward network as a multiple of `width`.
+        positions: Position embeddings: learned or sinusoidal.
+        tied: Whether the output layer shares the embedding's weights.
+        activation: Activation of the feed-forward network.
+        dropout: Dropout of the attention weights and of both branches.
     """
 
     width: int = 64
@@ -40,7 +49,7 @@ class Arch:
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + ffn(norm(x)): (B, L, D)."""
+    """x + attention(norm(x)), then x + ffn(norm(x)), causally: (B, L, D) -> (B, L, D)."""
 
     def __init__(self, width: int, *, heads: int, ffn: int, nonlinearity: str, dropout: float) -> None:
         super().__init__()
@@ -51,9 +60,11 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
 
     def forward(self, x_BLD: Tensor) -> Tensor:
+        """Run the block."""
         return self._after(x_BLD, self.attention(self.norm_attention(x_BLD)))
 
     def resume(self, x_BLD: Tensor, past_BPM: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the block on steps after those in the cache, and return their cache; see `Attention.resume`."""
         attended_BLD, memory_BLM = self.attention.resume(self.norm_attention(x_BLD), past_BPM)
         return self._after(x_BLD, attended_BLD), memory_BLM
 
@@ -64,7 +75,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, L) tokens -> (B, L, V) logits of the token after each. L is at most what the positions are for."""
+    """Tokens (B, L) -> logits of the next token after each, (B, L, V). L is at most the number of positions."""
 
     def __init__(
         self, embedding: nn.Embedding, positions: Positions, *, blocks: list[Block], norm: nn.LayerNorm, head: nn.Module
@@ -77,6 +88,7 @@ class Decoder(nn.Module):
         self.head = head
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
+        """Return the logits."""
         x_BLD = self.positions(self.embedding(tokens_BL))
         for block in self.blocks:
             x_BLD = block(x_BLD)
@@ -85,16 +97,24 @@ class Decoder(nn.Module):
 
     @property
     def memory(self) -> int:
-        """Numbers that a step leaves behind, over all blocks."""
+        """Numbers that the cache holds per step, over all blocks."""
         return sum(block.attention.memory for block in self._parts())
 
     def resume(self, tokens_BL: Tensor, past_BPM: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the steps that follow P others, and the memory of each, (B, L, M). P + L is at most what the
-        positions are for.
+        """Compute the logits of steps after P cached ones, and their cache.
+
+        Args:
+            tokens_BL: The new tokens; P + L is at most the number of positions.
+            past_BPM: Cache of the steps before.
+
+        Returns:
+            Logits (B, L, V), and the cache of the new steps (B, L, M).
         """
+        # Positions go on after the cached steps.
         steps_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device) + past_BPM.shape[1]
         x_BLD = self.positions(self.embedding(tokens_BL), steps_L)
         memories, blocks = [], self._parts()
+        # Sizes per block: pruning may leave another number of heads in each.
         pasts = torch.split(past_BPM, [block.attention.memory for block in blocks], 2)
         for block, past in zip(blocks, pasts, strict=True):
             x_BLD, memory = block.resume(x_BLD, past)
@@ -106,14 +126,16 @@ class Decoder(nn.Module):
 
 
 def accepts(spec: DataSpec) -> str | None:
+    """Return None for windows of tokens with a prediction per step, else the reason why not."""
     if spec.modality != "tokens" or spec.varies_in_length:
-        return "it reads tokens in windows of one length, such as those of a text"
+        return "it takes tokens in windows of one length, such as those of a text"
     if not spec.by_step:
-        return "it says which token comes next, and this data asks for one answer a row; take transformer or rnn"
+        return "it predicts the next token, and this data has one answer per row; take transformer or rnn"
     return None
 
 
 def sample(trial: Trial, spec: DataSpec) -> Arch:
+    """Sample an architecture."""
     return Arch(
         width=16 * trial.suggest_int("width_by_16", 2, 5, log=True),
         heads=trial.suggest_categorical("heads", [2, 4]),
@@ -127,9 +149,13 @@ def sample(trial: Trial, spec: DataSpec) -> Arch:
 
 
 def build(arch: Arch, spec: DataSpec) -> nn.Module:
-    """Raises Infeasible where the heads do not share the width out."""
+    """Build the network.
+
+    Raises:
+        Infeasible: If the width cannot be split into the heads.
+    """
     if arch.width % arch.heads:
-        raise Infeasible(f"a width of {arch.width} cannot be shared out to {arch.heads} heads")
+        raise Infeasible(f"a width of {arch.width} cannot be split into {arch.heads} heads")
     steps = spec.inputs[0].shape[0]
     assert steps is not None, "the windows of a text have one length"
     embedding = nn.Embedding(spec.vocabulary, arch.width)
@@ -137,6 +163,7 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         Block(arch.width, heads=arch.heads, ffn=arch.ffn, nonlinearity=arch.activation, dropout=arch.dropout)
         for _ in range(arch.depth)
     ]
+    # Tied weights are stored once, which matters in a small file: the embedding is a large part of it.
     head = TiedOutput(embedding) if arch.tied else nn.Linear(arch.width, spec.vocabulary)
     net = Decoder(
         embedding,
@@ -145,17 +172,18 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
         norm=nn.LayerNorm(arch.width),
         head=head,
     )
-    _initialise_(net, blocks)
+    _initialize_(net, blocks)
     return net
 
 
-def _initialise_(net: nn.Module, blocks: list[Block]) -> None:
+def _initialize_(net: nn.Module, blocks: list[Block]) -> None:
     for module in net.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
+    # Each block adds two branches to the residual stream; scaling them keeps its variance independent of the depth.
     for block in blocks:
         for last in (block.attention.proj, block.ffn[2]):
             assert isinstance(last, nn.Linear)

@@ -25,3 +25,21 @@ def stored_data() -> Callable[[str], Path]:
         return DATA / name
 
     return find
+
+
+SLOW = Path(__file__).with_name("slow.txt")
+"""The tests that took long when they were last timed, one name a line: `benchmarks/slow_tests.py` writes
+it. Without its parameters a name stands for all tests of the function, with "[*-last]" for all with this last one."""
+
+
+def is_slow(name: str, listed: frozenset[str]) -> bool:
+    function, _, parameters = name.partition("[")
+    return bool({name, function, f"{function}[*-{parameters.rpartition('-')[2]}"} & listed)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m "not slow"` leaves them out (see `make fast`)."""
+    listed = frozenset(SLOW.read_text(encoding="utf-8").splitlines())
+    for item in items:
+        if is_slow(item.name, listed):
+            item.add_marker(pytest.mark.slow)

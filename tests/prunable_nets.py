@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from searchkit.nn.attention import DISTANCES, Attention, Positions
+from searchkit.nn.attention import DISTANCES, Attention
 from searchkit.nn.convolution import MixedDepthwise
+from searchkit.nn.embedding import Positions
 from searchkit.nn.recurrent import Recurrent
 from searchkit.nn.sequence import AttentionPool, pool, reverse, valid_steps
 

@@ -109,6 +109,7 @@ def make_run(
         "cost": "params",
         "study": "mlp",
         "url": None,
+        "owner": "",
     }
     run.write_json("search.json", {"mlp": about})
     rng = np.random.default_rng(1)

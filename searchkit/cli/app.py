@@ -6,6 +6,7 @@ input; 3 nothing feasible; 4 a proof failed; 130 interrupted. Nothing here impor
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -24,6 +25,7 @@ import typer
 from searchkit import __version__
 from searchkit.cli.console import Console
 from searchkit.core import catalogue
+from searchkit.core.data_spec import brief
 from searchkit.core.errors import BadInput, SearchkitError
 from searchkit.core.serialization import JSON
 from searchkit.core.space import Space
@@ -52,14 +54,14 @@ def whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise typer.BadParameter(f"'{text}' is not a whole number; write one, such as 12.") from error
+        raise typer.BadParameter(f"'{brief(text)}' is not a whole number; write one, such as 12.") from error
 
 
 def number(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise typer.BadParameter(f"'{text}' is not a number; write one, such as 0.5.") from error
+        raise typer.BadParameter(f"'{brief(text)}' is not a number; write one, such as 0.5.") from error
 
 
 def examples(*lines: str) -> str:
@@ -103,10 +105,12 @@ def emit(as_json: bool, verb: str, plain: Mapping[str, JSON], text: str) -> None
 
 
 def open_run(name: str, runs: Path) -> Run:
+    from searchkit import workflow
     from searchkit.run import Run
 
-    path = Path(name) if os.sep in name else runs / name
-    return Run.open(path)
+    run = Run.open(Path(name) if os.sep in name else runs / name)
+    workflow.question_of(run)  # every field of run.json is one that a verb can use
+    return run
 
 
 # ── search ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -535,11 +539,10 @@ def export_trial(run: Run, trial: int, where: Path, console: Console) -> None:
     watch_for_crashes(run)
     task = registry.load(run.config["question"]["source"])
     question = workflow.reopen(run, task)
-    workflow.bundle_trial(workflow.context(run, question, task, load_space, console.say), found, where)
     metric = task.goal.metric
-    console.say(
-        f"trial {trial} has val {metric} {found.metrics[metric]:.4g}, which chose it; it was not scored on test"
-    )
+    value = found.metrics[metric]  # before there is a bundle
+    workflow.bundle_trial(workflow.context(run, question, task, load_space, console.say), found, where)
+    console.say(f"trial {trial} has val {metric} {value:.4g}, which chose it; it was not scored on test")
 
 
 @app.command(
@@ -617,11 +620,16 @@ def status(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Show what runs there are and how far each is."""
+    """List the runs and how far each is; for one RUN its goal, trials, stages, time, and what to do next."""
+    from searchkit.report import standing
+
     if run_name is not None:
-        rows = [standing(open_run(run_name, runs))]
-    else:
-        rows = [standing_or_damage(path.parent) for path in sorted(runs.glob("*/run.json"))]
+        run = open_run(run_name, runs)
+        found = standing.full_standing(run)
+        called = run_name if runs == Path("runs") else str(run.path)
+        emit(as_json, "status", {"runs": [found]}, standing.describe(found, name=called))
+        return
+    rows = [standing.standing_or_damage(path.parent) for path in sorted(runs.glob("*/run.json"))]
     text = [
         f"{r['run']:<32} {r['state']:<10} "
         + (r.get("reason") or f"{r['trials']} of {r['of']} trials  {' '.join(r['stages'])}")
@@ -633,28 +641,6 @@ def status(
         {"runs": rows},
         "\n".join(text) or f"No runs in {runs}; start one: searchkit search --space cnn",
     )
-
-
-def standing(run: Run) -> dict[str, JSON]:
-    """How far a run is. A trial that could not be trained to its end counts as one of the budget."""
-    budget = run.config["question"]["budget"]
-    stages = sorted({a.stage for a in run.artifacts().values()} - {"Trial"})
-    log = run.lines("search.jsonl")
-    n_trained, n_failed = len(run.trials()), len({row["trial"] for row in log if row.get("event") == "failed"})
-    ended = n_trained + n_failed >= budget["trials"] or (bool(log) and log[-1].get("event") == "end")
-    state = "shipped" if run.bundle.is_dir() else "searched" if ended else "searching"
-    return {"run": run.name, "state": state, "trials": n_trained, "of": budget["trials"], "stages": stages}
-
-
-def standing_or_damage(path: Path) -> dict[str, JSON]:
-    """A run that cannot be read must not hide the others."""
-    from searchkit.run import Run
-
-    try:
-        return standing(Run.open(path))
-    except (BadInput, KeyError, TypeError) as error:
-        reason = str(error) if isinstance(error, BadInput) else f"its run.json lacks what a run has ({error})"
-        return {"run": path.name, "state": "damaged", "trials": 0, "of": None, "stages": [], "reason": reason}
 
 
 @app.command(
@@ -714,7 +700,7 @@ def watch_for_crashes(run: Run | None = None) -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         told = time.strftime("%Y-%m-%dT%H:%M:%S") + "\n" + "".join(traceback.format_exception(kind, error, trace))
-        sentence = f"searchkit stopped on {kind.__name__}: {error}."
+        sentence = f"searchkit stopped on {kind.__name__}: {brief(error)}."
         try:
             if run is not None and run.path.is_dir():
                 log = run.path / "error.log"
@@ -746,6 +732,12 @@ def main() -> None:
             print(json.dumps({"schema_version": SCHEMA_VERSION, "error": str(error), "exit_status": error.exit_status}))
         print(f"searchkit: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        refused = BadInput(f"The name '{error.filename}' is too long for a file; give a shorter one.")
+        print(f"searchkit: {refused}", file=sys.stderr)
+        sys.exit(BadInput.exit_status)
     except SystemExit as ended:
         if ended.code == 130:  # what typer makes of Ctrl-C where no run is at work
             print("searchkit: interrupted before there was a result.", file=sys.stderr)

@@ -7,6 +7,8 @@ seconds, so that a log of a night's search stays readable.
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 PLAIN_LINE_SECONDS = 5.0
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
 
 class Console:
     """quiet: says nothing at all; results and errors are not its business."""
@@ -40,7 +44,8 @@ class Console:
         """What was found in the data, before any training."""
         self.say(f"task {name}")
         for what, words in describe_data(found).items():
-            self.say(f"  {what:<12} {words}")
+            for row in wrapped(f"  {what:<12} ", words, self.terminal.width):
+                self.say(row)
 
     def progress(self, status: Status) -> None:
         """The search's own callback."""
@@ -61,6 +66,18 @@ class Console:
         if self.spinner is not None:
             self.spinner.stop()
             self.spinner = None
+
+
+def wrapped(label: str, words: str, width: int) -> list[str]:
+    """The words after their label, in lines of at most `width`, indented under the first word. A count stays with what
+    it counts, and nothing is cut within a word unless that word alone is longer than a line.
+    """
+    together = re.sub(r" (?=[(\d])", NO_BREAK, words)
+    indent = " " * len(label)
+    lines = textwrap.wrap(
+        together, max(width, len(label) + 20), initial_indent=label, subsequent_indent=indent, break_on_hyphens=False
+    )
+    return [row.replace(NO_BREAK, " ") for row in lines]
 
 
 def describe(status: Status) -> str:

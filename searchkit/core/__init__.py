@@ -1,3 +1,4 @@
-"""The nouns that pass between the parts, and the few mechanisms that all parts use. Imports neither torch nor
-optuna.
+"""Types that the parts exchange, and small mechanisms that all parts use.
+
+Importing this package loads neither torch nor optuna.
 """

@@ -1,4 +1,4 @@
-"""The artifact, a model at rest. What turns one into its child is a stage: see `searchkit.core.stage`."""
+"""The artifact, which is a stored model. What turns one into another is a stage: see `searchkit.core.stage`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from searchkit.core.serialization import JSON
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model at rest: build(arch), replay the edits, load the weights; or the exported file alone.
+    """A stored model: a search winner, a pruned model and an int8 file are all artifacts.
+
+    To restore its network, build the architecture, replay the edits and load the weights. An artifact may also hold
+    only an exported file.
 
     Attributes:
-        id: The digest of the lineage.
-        space: The family's name.
-        arch: The family's own dataclass as JSON.
-        training: `Training` as JSON.
-        edits: What was cut since the network was built, in order.
-        made_by: {"stage": name, **settings}.
-        parent: The id of the artifact that it was made of; None of a trial.
-        metrics: On val, and costs, by name.
-        notes: What the stage has to tell the report.
-        files: Role ("weights", "model", "scores", "log") to file name inside the artifact's folder.
+        id: Digest of the lineage: the architecture, the training settings, and every stage up to this one.
+        space: Name of the family.
+        arch: The architecture as JSON; `thaw(space.arch, arch)` restores the dataclass.
+        training: The training settings as JSON.
+        edits: Structural edits in order, as `searchkit.nn.surgery.apply_edits_` takes them.
+        made_by: The stage that made it, as `{"stage": name, **config}`.
+        parent: Id of the artifact that the stage read, or None for a search trial.
+        metrics: Metrics on the validation split and costs, by name.
+        notes: What the stage adds to the report.
+        files: File name in the artifact's folder by role: "weights", "model", "scores", "log".
     """
 
     id: str
@@ -37,5 +40,5 @@ class Artifact:
 
     @property
     def stage(self) -> str:
-        """The name of the stage that made it; "Trial" if the search did."""
+        """Name of the stage that made this artifact; "Trial" if the search did."""
         return str(self.made_by["stage"])

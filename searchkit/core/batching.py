@@ -1,10 +1,14 @@
-"""How examples lie in the arrays of a network: how many there are, and some of them by themselves.
+"""How examples are laid out in arrays: count them, select some, or iterate over batches.
 
-Three ways, said by each `TensorSpec`. One entry an example along `axis` (pictures, rows, series). As many as another
-port counts, one example after the other (the nodes and edges of many graphs at once): whatever such an entry refers to
-is numbered within its own example, so that to put examples together is to put their entries in a row. And not batched:
-all examples share all of it (the graph that questions about its nodes are asked of). Everything that takes some
-examples out of others is here; arrays and tensors alike.
+Each `TensorSpec` has one of three layouts:
+
+- One entry per example along `axis`: images, table rows, series.
+- A variable number of entries per example, given by another tensor, one example after the other: the nodes and edges of
+  many graphs. Indices inside an example are relative to that example, so concatenating examples only concatenates their
+  entries.
+- Not batched: all examples share the tensor, e.g. the one graph that node classification is asked about.
+
+All functions take numpy arrays and torch tensors alike.
 """
 
 from __future__ import annotations
@@ -25,15 +29,25 @@ Rows: TypeAlias = "slice | np.ndarray | Tensor"
 
 
 def count(ports: Sequence[TensorSpec], values: Mapping[str, Any]) -> int | None:
-    """How many examples there are; None where nothing tells, for no port has an entry an example. Raises BadInput where
-    the ports disagree, or a counted one has not as many entries as its counts say.
+    """Return the number of examples.
+
+    Args:
+        ports: Layouts of the tensors.
+        values: The tensors, by name.
+
+    Returns:
+        The number of examples, or None if every tensor is shared by all examples.
+
+    Raises:
+        BadInput: If tensors disagree on the number of examples, or a counted tensor has another number of entries than
+            its counts add up to.
     """
     found = {p.name: int(values[p.name].shape[p.axis]) for p in ports if p.batched and p.counted_by is None}
     if not found:
         return None
     if len(set(found.values())) > 1:
         raise BadInput(
-            f"The inputs differ in their number of rows: {sorted(set(found.values()))}; give one row each an example."
+            f"The inputs differ in their number of rows: {sorted(set(found.values()))}; give one row per example."
         )
     for port in ports:
         if port.counted_by is not None:
@@ -41,19 +55,40 @@ def count(ports: Sequence[TensorSpec], values: Mapping[str, Any]) -> int | None:
             have, wanted = int(values[port.name].shape[port.axis]), int(counts.sum())
             if have != wanted or (counts < 0).any():
                 raise BadInput(
-                    f"'{port.name}' has {have:,} entries and '{port.counted_by}' counts {wanted:,}; give as many "
-                    "entries as are counted, one example after the other."
+                    f"'{port.name}' has {have:,} entries and '{port.counted_by}' counts {wanted:,}; give as "
+                    "many entries as are counted, one example after the other."
                 )
     return next(iter(found.values()))
 
 
 def take(ports: Sequence[TensorSpec], values: Mapping[str, Values], rows: Rows) -> dict[str, Values]:
-    """The examples `rows`, in that order, by port name: a slice gives views; indices, (n,) whole numbers, copies."""
+    """Select examples from every tensor, in the given order.
+
+    Args:
+        ports: Layouts of the tensors.
+        values: The tensors, by name.
+        rows: A slice (gives views) or integer indices of shape (n,) (gives copies).
+
+    Returns:
+        The selected part of each tensor, by name; shared tensors are returned whole.
+    """
     return {port.name: _take(port, values, rows) for port in ports}
 
 
 def batches(ports: Sequence[TensorSpec], values: Mapping[str, Values], size: int) -> Iterator[dict[str, Values]]:
-    """All examples, `size` at a time. One part where no port has an entry an example. Raises BadInput, as `count`."""
+    """Iterate over all examples in batches.
+
+    Args:
+        ports: Layouts of the tensors.
+        values: The tensors, by name.
+        size: Examples per batch; the last batch may have fewer.
+
+    Yields:
+        One batch, by tensor name; everything at once if all examples share every tensor.
+
+    Raises:
+        BadInput: If `count` refuses the tensors.
+    """
     n = count(ports, values)
     if n is None:
         yield {port.name: values[port.name] for port in ports}
@@ -63,7 +98,16 @@ def batches(ports: Sequence[TensorSpec], values: Mapping[str, Values], size: int
 
 
 def fullest(ports: Sequence[TensorSpec], values: Mapping[str, np.ndarray], n: int) -> np.ndarray:
-    """Indices, ascending, of n examples with the most entries of what is counted; of the first n where nothing is."""
+    """Return the indices of the examples with the most entries, e.g. the largest graphs.
+
+    Args:
+        ports: Layouts of the tensors.
+        values: The tensors, by name.
+        n: How many examples to return.
+
+    Returns:
+        Indices in ascending order; the first n examples if nothing is counted.
+    """
     counters = sorted({port.counted_by for port in ports if port.counted_by is not None})
     if not counters:
         return np.arange(min(n, count(ports, values) or 0))
@@ -72,7 +116,7 @@ def fullest(ports: Sequence[TensorSpec], values: Mapping[str, np.ndarray], n: in
 
 
 def keys(ports: Sequence[TensorSpec], values: Mapping[str, np.ndarray]) -> list[bytes]:
-    """The bytes of each example, for a look whether two are the same; what all share tells none from another."""
+    """Return one byte string per example, equal for equal examples; used to find duplicates."""
     columns = []
     for port in ports:
         array = values[port.name]
@@ -87,8 +131,15 @@ def keys(ports: Sequence[TensorSpec], values: Mapping[str, np.ndarray]) -> list[
 
 
 def sizes(port: TensorSpec, found: tuple[int, ...]) -> tuple[int | None, ...]:
-    """The `shape` of a port of which there is an array of shape `found`: of what all examples share, None is kept for
-    the axes that vary in `port`; of what each has, the sizes are those found, for all examples here have them.
+    """Return the `shape` of a tensor spec as it is in a given array.
+
+    Args:
+        port: The spec; its `shape` has None for axes that vary.
+        found: Shape of the array.
+
+    Returns:
+        For a batched tensor the sizes found, since every example in the array has them. For a shared tensor, axes that
+        vary stay None.
     """
     if port.batched:
         return found[: port.axis] + found[port.axis + 1 :]
@@ -116,8 +167,9 @@ def _counts(counts: Any) -> np.ndarray:
 
 
 def _entries(counts: np.ndarray, rows: Rows) -> slice | np.ndarray:
-    """Where the entries of the examples `rows` are."""
+    """The positions of the entries of the examples `rows`."""
     ends = np.cumsum(counts, dtype=np.int64)
+    # Neighboring examples are one run of entries: a slice keeps this a view, and it is what batching asks for.
     if isinstance(rows, slice):
         first, last, _ = rows.indices(len(counts))
         before = int(ends[first - 1]) if first else 0

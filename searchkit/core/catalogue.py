@@ -1,6 +1,6 @@
-"""The families of a folder: its listing is the registry, and a family is described without running its file.
+"""The families of a folder, found by listing it and described without running their files.
 
-Imports no torch, so that listing the families, `--help` and a mistyped name stay quick.
+Nothing here imports torch, so that `searchkit spaces`, `--help` and the message for a mistyped name stay fast.
 """
 
 from __future__ import annotations
@@ -20,12 +20,24 @@ FAMILIES = _PACKAGE / "spaces" if (_PACKAGE / "spaces").is_dir() else _PACKAGE.p
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """Family name to its file; files that begin with an underscore are shared blocks."""
+    """Return the families of a folder.
+
+    Returns:
+        Path of the file by family name, sorted. Files that begin with an underscore are not families.
+    """
     return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
 
 
 def find(folder: Path, name: str) -> Path:
-    """The file of a family by name, or a path to a stranger's. Raises BadInput."""
+    """Find the file of a family.
+
+    Args:
+        folder: The folder of the families.
+        name: Name of a family in the folder, or the path of another family file.
+
+    Raises:
+        BadInput: If there is neither such a family nor such a file; the message names the closest family.
+    """
     known = files(folder)
     if name in known:
         return known[name]
@@ -40,7 +52,12 @@ def find(folder: Path, name: str) -> Path:
 
 
 def glance(path: Path) -> dict[str, JSON]:
-    """What a family's file says of itself: its docstring's first line, and the literals task, paper, trials, epochs."""
+    """Read a family's description from its source without running it.
+
+    Returns:
+        The name, the first line of the docstring as "about", and those of task, paper, trials and epochs that are
+        literals in the file.
+    """
     module = ast.parse(path.read_text(encoding="utf-8"))
     found: dict[str, JSON] = {"name": path.stem, "about": (ast.get_docstring(module) or "").partition("\n")[0]}
     for node in ast.walk(module):

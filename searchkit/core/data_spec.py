@@ -1,34 +1,65 @@
-"""What a network takes and gives: named tensors, and all that a family may know of the data."""
+"""The inputs and outputs of a network, and everything that a family may know about the data."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
-
 Arrays: TypeAlias = dict[str, np.ndarray]
-
-"""Arrays by port name; the first axis of each is the example, unless its Port says otherwise."""
+"""Arrays by tensor name. The first axis counts the examples unless the `TensorSpec` says otherwise."""
 
 Split: TypeAlias = Literal["train", "val", "test"]
 
 Device: TypeAlias = Literal["cpu", "cuda"]
 
 
+MOST_CHARACTERS = 250
+
+"""Of a sentence to the user, whatever is quoted in it."""
+
+LONGEST_QUOTE = 60
+
+"""Characters of what a sentence that is too long quotes, in '…' or in (…)."""
+
+
+def brief(value: object, most: int = LONGEST_QUOTE) -> str:
+    """On one line and shortened in the middle: a value, or the message of an error that a library raised."""
+    text = " ".join(str(value).split()) or type(value).__name__
+    if len(text) <= most:
+        return text
+    head = (most - 1) * 2 // 3
+    return f"{text[:head].rstrip()}…{text[head + 1 - most :].lstrip()}"
+
+
+def within_bounds(sentence: str) -> str:
+    """A sentence of at most `MOST_CHARACTERS`: first what it quotes is shortened, then its middle."""
+    text = " ".join(sentence.split())
+    for quoted in (r"(?<=\()[^()]{%d,}(?=\))", r"(?<=(?<!\w)')[^']{%d,}(?='(?!\w))", r"\S{%d,}"):
+        if len(text) > MOST_CHARACTERS:
+            text = re.sub(quoted % (LONGEST_QUOTE + 1), lambda found: brief(found[0]), text)
+    return brief(text, MOST_CHARACTERS)
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """An input or output of a network. `shape` leaves out the axis of the examples; None marks an axis that varies.
+    """One input or output of a network.
 
-    How examples lie in it (see `searchkit.core.batching`): one entry each along `axis`; or, where `counted_by` names
-    another port (shape (), int64), as many as that says, one example after the other; or, not batched, all share all of
-    it. An output has one entry an example along its first axis.
+    An input has one of the three layouts of `searchkit.core.batching`; an output has one entry per example along its
+    first axis.
 
-    steps: what the one axis that varies counts. Ports of which it is the same are of one length, others need not be: a
-    text and its translation are not.
+    Attributes:
+        name: Name of the tensor, also in the exported file.
+        shape: Shape without the axis of the examples; None marks an axis that varies.
+        dtype: Name of the numpy dtype.
+        batched: Whether each example has its own entries; if False, all examples share the tensor.
+        axis: The axis of the examples.
+        counted_by: Name of another input, shape () and int64, that says how many entries each example has; None for one
+            each.
+        steps: What the axis of varying length counts. Tensors with the same word have the same length; a text and its
+            translation differ, so they use different words.
     """
 
     name: str
@@ -42,20 +73,36 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
-    """All that a space may know of the data: what the network takes (after the task's preprocessor) and what it gives.
+    """The data as a family sees them: the network's inputs (after the task's preprocessor) and its outputs.
 
-    modality is "tabular" (features,), "image" (C, H, W), "voxels" (C, D, H, W), "series" (C, L), "tokens" (L,) int64,
-    "graph", or "noise" (Z,), drawn from the unit Gaussian. A series or token input whose rows differ in length is
-    followed by a second port `lengths`, shape (), int64: the valid steps of each row. A graph is `nodes`,
-    (N, features), and `edges`, (2, E) int64, from the first row's nodes to the second's. Either all examples share one,
-    and each is the node that is asked for, `query`, (); or each example has its own, with nodes numbered from 0, and
-    `n_nodes` and `n_edges`, (), count them. Where tokens are answered by a text of its own, the last input is
-    `previous`, (T,) int64, the answer one step late: it begins with the mark, the last of the n_classes tokens, which
-    ends an answer too. The one output is "logits" (n_classes,), or (L, n_classes) where every step is answered,
-    "values" (n_targets,), "forecast" (K, H), the next H steps of the first K channels of a series on the input's scale,
-    "reconstruction", of the input's shape, "action_values" (n_actions,), of which an agent that plays takes the
-    largest, or "sample": an example such as those of train, made of noise, or of an example of another kind.
-    augmentations: those that such data have; a training asks for some of them.
+    Inputs, by modality:
+
+    - "tabular" (features,), "image" (C, H, W), "voxels" (C, D, H, W), "series" (C, L), "tokens" (L,) int64, and "noise"
+      (Z,) from a standard normal distribution.
+    - Series and tokens of different lengths have a second input `lengths`, shape (), int64: the valid steps of each
+      example.
+    - "graph": `nodes` (N, features) and `edges` (2, E) int64, from the nodes in the first row to those in the second.
+      For node tasks all examples share one graph, and `query`, shape (), is the node in question. For graph tasks each
+      example has its own graph with nodes numbered from 0, and `n_nodes` and `n_edges`, shape (), are their sizes.
+    - Sequence-to-sequence: the last input is `previous`, (T,) int64, the target shifted right by one. It begins with
+      the end-of-sequence token, which is the last of the `n_classes` tokens.
+
+    The single output is one of:
+
+    - "logits" (n_classes,), or (L, n_classes) for an answer at each step.
+    - "values" (n_targets,) of a regression.
+    - "forecast" (K, H): the next H steps of the first K channels of a series, on the scale of the input.
+    - "reconstruction", with the shape of the input.
+    - "action_values" (n_actions,); an agent takes the action with the largest.
+    - "sample": a generated example, from noise or from an example of another domain.
+
+    Attributes:
+        modality: Kind of input, see above.
+        inputs: Specs of the inputs, in the order of `forward`.
+        outputs: Specs of the outputs.
+        n_classes: Number of classes; 0 if there are none.
+        vocabulary: Number of input tokens; 0 if the input is not tokens.
+        augmentations: Names of the augmentations that suit the data; `Training.augment` selects from them.
     """
 
     modality: str
@@ -67,37 +114,40 @@ class DataSpec:
 
     @property
     def reconstructs(self) -> bool:
+        """Whether the network reconstructs its input."""
         return self.outputs[0].name == "reconstruction"
 
     @property
     def by_step(self) -> bool:
-        """Whether there is an answer for each step, (L, n_classes), instead of one a row."""
+        """Whether each step has its own answer, (L, n_classes), instead of one answer per example."""
         return self.outputs[0].name == "logits" and len(self.outputs[0].shape) == 2
 
     @property
     def self_taught(self) -> bool:
-        """Whether the inputs alone are something to learn from, before the one answer a row: tokens of each other."""
+        """Whether masked-token pre-training applies: tokens with one answer per example."""
         return self.modality == "tokens" and not self.by_step
 
     @property
     def writes(self) -> bool:
-        """Whether the answer is a text of its own, (T, n_classes): which token comes after each of `previous`."""
+        """Whether the output is a token sequence, (T, n_classes), predicted from `previous`."""
         return any(port.name == "previous" for port in self.inputs)
 
     @property
     def acts(self) -> bool:
-        """Whether the answers are played, and what is scored is how the play went."""
+        """Whether the output chooses actions, so that episodes are scored and not single outputs."""
         return self.outputs[0].name == "action_values"
 
     @property
     def generates(self) -> bool:
-        """Whether an answer has no truth of its own: all answers together should be like the examples."""
+        """Whether outputs have no individual target, and are compared with the data as a distribution."""
         return self.outputs[0].name == "sample"
 
     @property
     def forecasts(self) -> bool:
+        """Whether the network forecasts a series."""
         return self.outputs[0].name == "forecast"
 
     @property
     def varies_in_length(self) -> bool:
+        """Whether examples differ in length, so that there is an input `lengths`."""
         return any(port.name == "lengths" for port in self.inputs)

@@ -1,25 +1,26 @@
-"""A moment on the monotonic clock."""
+"""A point in time by which work has to end."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment on the monotonic clock; `Deadline.after(math.inf)` never comes."""
+    """A point in time on the monotonic clock, so that a change of the system's time does not move it.
+
+    Attributes:
+        at: Seconds of `time.monotonic()`; infinity never comes.
+    """
 
     at: float
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
+        """Make a deadline `seconds` from now; `math.inf` gives one that never comes."""
         return cls(time.monotonic() + seconds)
 
     def left(self) -> float:
-        """Seconds, at least 0."""
+        """Return the seconds that are left, at least 0."""
         return max(0.0, self.at - time.monotonic())

@@ -1,27 +1,41 @@
-"""Every failure that searchkit raises, with the exit status of the command line."""
+"""The errors that searchkit raises, with the exit status of the command line for each."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import struct
+import zlib
+from tokenize import TokenError
+from zipfile import BadZipFile
 
-if TYPE_CHECKING:
-    pass
+from searchkit.core.data_spec import within_bounds
 
 
 class SearchkitError(Exception):
-    """A failure with one clear sentence for the user; `exit_status` is what the command line ends with."""
+    """An error with one sentence for the user.
+
+    The sentence is kept to `MOST_CHARACTERS` here, so that no data and no message of a library makes it longer.
+
+    Attributes:
+        exit_status: Exit status of the command line for this error.
+    """
 
     exit_status = 1
 
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(within_bounds(sentence))
+
 
 class BadInput(SearchkitError):
-    """What the user gave cannot be used: the sentence says what, its value, what is allowed and what to do."""
+    """The user's input cannot be used.
+
+    The message says what is wrong, the value, what is allowed and what to do.
+    """
 
     exit_status = 2
 
 
 class NotInstalled(BadInput):
-    """What was asked for needs a package that is not here; the sentence says which, and how to install it."""
+    """The request needs an optional package that is not installed; the message says how to install it."""
 
 
 class NothingFeasible(SearchkitError):
@@ -31,14 +45,22 @@ class NothingFeasible(SearchkitError):
 
 
 class GateFailed(SearchkitError):
-    """A proof failed: the export disagrees with the model, or a stage did not do what it promises."""
+    """A check failed: an exported file disagrees with its network, or a stage did not do what it promises."""
 
     exit_status = 4
 
 
 class Inapplicable(Exception):
-    """A stage has nothing to act on in this network. The line goes on without it, and the report says why."""
+    """A stage has nothing to change in this network; the pipeline skips it, and the report says why."""
 
 
 class Infeasible(Exception):
-    """This architecture cannot exist for this data or budget. It ends one trial, never the search."""
+    """An architecture cannot exist for this data or budget; it ends one trial, never the search."""
+
+
+DAMAGED_ARRAYS: tuple[type[Exception], ...] = (
+    BadZipFile, EOFError, LookupError, MemoryError, NotImplementedError, OSError, OverflowError, RecursionError,
+    SyntaxError, TokenError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+
+"""What numpy raises on a damaged .npy or .npz: its header is parsed as Python."""

@@ -1,26 +1,28 @@
-"""Files that are whole or not there, and JSON that is read with one clear sentence for what is wrong."""
+"""Atomic file writes, and JSON files whose errors become one clear sentence."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from typing import IO, Any
 
-from searchkit.core.errors import BadInput
+from searchkit.core.errors import DAMAGED_ARRAYS, BadInput
 from searchkit.core.serialization import JSON
-
-if TYPE_CHECKING:
-    pass
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder whole, or not at all. Raises BadInput where it cannot be written."""
+    """Copy a folder; the target appears whole or not at all.
+
+    Raises:
+        BadInput: If the target cannot be written.
+    """
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +34,7 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def to_json(value: JSON, indent: int | None = 1) -> str:
+    """Serialize to JSON text; `indent` is the number of spaces per level, or None for one line."""
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=True)
 
 
@@ -39,15 +42,16 @@ def to_json(value: JSON, indent: int | None = 1) -> str:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes the place of `path` when the block ends, whole and on disk; after an error, nothing does.
 
-    It is written beside `path`, for a rename is atomic within one file system only.
+    The data are written to a temporary file in the same folder, for a rename is atomic within one file system only,
+    flushed to disk, and renamed.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # before the rename: after a power cut the new name must not hold an empty file
-        os.chmod(name, 0o644)  # mkstemp makes files that no one else can read
+            os.fsync(file.fileno())  # before the rename: after a power cut the name must not point to empty blocks
+        os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -62,6 +66,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def read_json(file: Path, what: str) -> Any:
+    """Read a JSON object from a file.
+
+    Args:
+        file: The file.
+        what: What the file holds, for the error message, e.g. "the run".
+
+    Raises:
+        BadInput: If the file is missing, damaged, or holds something else than an object.
+    """
     try:
         value = json.loads(file.read_text())
     except FileNotFoundError as error:
@@ -75,16 +88,85 @@ def read_json(file: Path, what: str) -> Any:
     return value
 
 
+def name_in_run(file: Path, run: str, part: str = "") -> str:
+    """A file of a run, for a message.
+
+    Args:
+        file: Its path; of an artifact's file the last parts are shown, of another its name.
+        run: The run's name.
+        part: A field or a line of it.
+    """
+    name = f"artifacts/{file.parent.name}/{file.name}" if file.parent.parent.name == "artifacts" else file.name
+    return f"{part + ' of ' if part else ''}{name} of the run '{run}'"
+
+
+class Figures(dict[str, float]):
+    """The metrics of an artifact that was read: one that is missing is the fault of its file, and is said to be."""
+
+    def __init__(self, values: Any = (), file: str = "artifact.json") -> None:
+        super().__init__(values)
+        self.file = file
+
+    def __missing__(self, name: str) -> float:
+        raise BadInput(f"In {self.file}, the field 'metrics.{name}' is missing; restore the file.")
+
+
 @contextmanager
 def readable(file: Path, way_out: str, *also: type[Exception]) -> Iterator[None]:
-    """What reading a missing or a torn file raises, as BadInput; `also` is what the reader at hand adds to that."""
-    torn: tuple[type[Exception], ...] = (OSError, ValueError, EOFError, BadZipFile, *also)
+    """Turn the errors of reading a missing or damaged file into `BadInput`.
+
+    Args:
+        file: The file that is read inside the block.
+        way_out: What the user can do, as the end of a sentence.
+        also: Exceptions of the reader in use, in addition to the usual ones.
+
+    Raises:
+        BadInput: If the block raises one of these exceptions.
+    """
+    torn: tuple[type[Exception], ...] = (*DAMAGED_ARRAYS, *also)
     try:
         yield
     except torn as error:
         raise BadInput(f"{file} cannot be read ({error}); {way_out}.") from error
 
 
+def lock(handle: IO[str], *, tries: int = 5) -> None:
+    """Take the system's lock of an open file, which ends with the process.
+
+    Raises:
+        OSError: Another process holds it for longer than a look at who does, such as `Run.writer`, takes.
+    """
+    for left in reversed(range(tries)):
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if not left:
+                raise
+            time.sleep(0.02)
+
+
+def append_row(file: Path, row: JSON) -> None:
+    """Append one JSON line and wait until it is on disk."""
+    with open(file, "ab+") as handle:
+        if handle.tell() and last_byte(handle) != b"\n":
+            handle.write(b"\n")  # a kill tore the last line: it stays alone on its line and is skipped
+        handle.write((to_json(row, indent=None) + "\n").encode())
+        handle.flush()
+        os.fsync(handle.fileno())  # the log says what is paid for: a power cut must not make it be paid for twice
+
+
+def read_rows(file: Path) -> list[dict[str, JSON]]:
+    """The objects of a file of JSON lines; torn lines are left out, and a missing file has none."""
+    rows = []
+    for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return [row for row in rows if isinstance(row, dict)]
+
+
 def last_byte(handle: IO[bytes]) -> bytes:
+    """Return the last byte of an open file that is not empty."""
     handle.seek(-1, os.SEEK_END)
     return handle.read(1)

@@ -1,60 +1,76 @@
-"""The metric to improve, how much of it may be given up, and what an evaluation holds."""
+"""The metric to improve, the loss of it that is accepted, and the result of an evaluation."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from searchkit.core.data_spec import Arrays
-
-if TYPE_CHECKING:
-    pass
+from searchkit.core.typed import Positive
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The metric that the search improves. Its value is the mean of per-example scores, or the root of that mean.
+    """The metric that the search improves: the mean of per-example scores, or the root of that mean.
 
-    span: of a metric that is maximized, from useless to good, in its own unit: 1 for a share, 450 for a game in which
-    chance makes 25 points and a good player 475. A tolerated drop is a share of it. most: a value that it cannot
-    exceed, though scores of single examples may.
-    unit: (K,), what an answer's entries along its first axis are measured in: an error is divided by it before anything
-    else, so that channels of different units weigh alike. () where answers are measured in their own unit.
+    Attributes:
+        metric: Name of the metric.
+        direction: Whether larger or smaller is better.
+        root: Whether the value is the square root of the mean score, as for RMSE.
+        span: Range of a maximized metric from useless to good, in its own unit: 1 for a share; 450 for a game in which
+            random play scores 25 and a good player 475. Accepted losses are shares of it.
+        most: Largest possible value, or None. Scores of single examples may exceed it.
+        unit: Scale of each entry of an output's first axis, shape (K,). Errors are divided by it first, so that
+            channels with different units have equal weight. Empty if outputs keep their own unit.
     """
 
     metric: str
     direction: Literal["maximize", "minimize"]
     root: bool = False
-    span: float = 1.0
+    span: Positive = 1.0
     most: float | None = None
     unit: tuple[float, ...] = ()
 
     def value(self, scores: np.ndarray) -> float:
-        """scores: (n,) float64, one an example."""
+        """Return the metric for per-example scores.
+
+        Args:
+            scores: Per-example scores, (n,) float64.
+        """
         mean = float(np.mean(scores))
         return math.sqrt(mean) if self.root else mean
 
     def standard_error(self, scores: np.ndarray, reference: np.ndarray) -> float:
-        """Of the difference between two values over the same examples, in pairs: (n,) each."""
+        """Return the standard error of the difference between two values on the same examples.
+
+        Args:
+            scores: Per-example scores, (n,).
+            reference: Per-example scores of the other model, (n,), in the same order.
+        """
         error = float(np.std(scores - reference)) / math.sqrt(len(scores))
         before = self.value(reference)
         return error / (2 * before) if self.root and before > 0 else error  # of the root, to first order
 
     def better(self, a: float, b: float) -> bool:
+        """Return whether value `a` is strictly better than `b`."""
         return a > b if self.direction == "maximize" else a < b
 
     def loss(self, value: float) -> float:
-        """`value` on a scale where smaller is better."""
+        """Return `value` on a scale on which smaller is better."""
         return -value if self.direction == "maximize" else value
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How much worse is still as good. max_drop: of a metric that is maximized, a share of its span (.005 is half a
-    point of accuracy). max_rise: of an error, relative (.02 is 2 % of it).
+    """The loss of the metric that counts as none.
+
+    Attributes:
+        goal: The metric.
+        max_drop: Accepted drop of a maximized metric as a share of its span; 0.005 is half a point of accuracy.
+        max_rise: Accepted relative rise of an error; 0.02 is 2 %.
     """
 
     goal: Goal
@@ -63,13 +79,19 @@ class Tolerance:
 
     @property
     def shown(self) -> str:
+        """The accepted loss as text, for reports."""
         if self.goal.direction == "maximize":
             return f"{self.max_drop * self.goal.span:.3g}"
         return f"{self.max_rise:.3g} of it"
 
     def admits(self, value: float, reference: float, *, error: float = 0.0) -> bool:
-        """error: the standard error of the difference. A smaller one passes too, for the examples cannot tell it from
-        none.
+        """Return whether a value is as good as the reference.
+
+        Args:
+            value: The value.
+            reference: The value that it must keep up with.
+            error: Standard error of the difference. Differences within one standard error also pass, since the examples
+                cannot distinguish them from zero.
         """
         slack = 1e-9  # half a point is half a point in floating point too
         if abs(value - reference) <= error:
@@ -79,19 +101,21 @@ class Tolerance:
         return value <= reference * (1 + self.max_rise) + slack
 
     def admits_in_pairs(self, scores: np.ndarray, reference: np.ndarray) -> bool:
-        """As `admits`, from the scores of the same examples: (n,) each."""
+        """Return whether scores are as good as the reference scores of the same examples, each (n,)."""
         error = self.goal.standard_error(scores, reference)
         return self.admits(self.goal.value(scores), self.goal.value(reference), error=error)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model on one split, by the task's own measure.
+    """The result of evaluating a model on one split.
 
-    metrics: every metric of the task, the goal's among them. scores: (n,) float64, the goal is `goal.value(scores)`.
-    decisions: (n,) class indices, or (n, …) values: two models agree on an example when their decisions do.
-    targets: (n,) or (n, …), the truth on the scale of `decisions`; (0,) where nobody knows it: of an agent's actions.
-        Where the spec generates, examples that are not paired with them.
+    Attributes:
+        metrics: All metrics of the task by name, including the goal's.
+        scores: Per-example scores, (n,) float64; `goal.value(scores)` is the goal's metric.
+        decisions: Class indices (n,) or values (n, …); two models agree on an example if their decisions are equal.
+        targets: True values on the scale of `decisions`, (n,) or (n, …). Empty, (0,), if there are none, e.g. for an
+            agent's actions. For generators, real examples that are not paired with the outputs.
     """
 
     metrics: dict[str, float]
@@ -101,6 +125,14 @@ class Evaluation:
 
 
 class Predict(Protocol):
-    """Raw arrays in, answers out: a torch module and an ONNX Runtime session alike."""
+    """A function from raw arrays to outputs, backed by a torch module or an ONNX Runtime session."""
 
-    def __call__(self, inputs: Arrays) -> Arrays: ...
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Predict for a batch.
+
+        Args:
+            inputs: Raw inputs by name.
+
+        Returns:
+            Outputs by name, one row per example.
+        """

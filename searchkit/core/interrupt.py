@@ -1,8 +1,8 @@
-"""Ctrl-C, twice: the first leaves a run that resumes, the second ends the process at once.
+"""Ctrl-C: the first leaves a run that can be resumed, the second ends the process at once.
 
-Python drops an exception that comes up in a finalizer or in a weak reference's callback, KeyboardInterrupt too, and a
-database's session has many of them. So the first Ctrl-C is also remembered, and long work asks for it where it could
-stop anyway: between rungs, stages and epochs.
+Python drops exceptions that are raised in a finalizer or in a weak reference's callback, including KeyboardInterrupt,
+and a database session runs many of these. So the first Ctrl-C is also remembered, and long work checks for it between
+rungs, stages and epochs.
 """
 
 from __future__ import annotations
@@ -20,20 +20,27 @@ from searchkit.core.errors import SearchkitError
 
 
 class Interrupted(SearchkitError):
-    """The user pressed Ctrl-C; the run is left so that it can be resumed."""
+    """The user pressed Ctrl-C; the run can be resumed."""
 
     exit_status = 130
 
 
 _heard: threading.Event | None = None
-"""Set by the first Ctrl-C; of the innermost block that listens."""
+"""Set by the first Ctrl-C; belongs to the innermost `interruptible` block."""
 
 
 @contextmanager
 def interruptible(sentence: str) -> Iterator[None]:
-    """Ctrl-C inside raises KeyboardInterrupt, which leaves the block as Interrupted with this sentence. Where Python
-    dropped it, it is raised at the next `raise_if_interrupted`, or at the end. Outside the main thread nothing
-    changes.
+    """Turn Ctrl-C inside the block into `Interrupted`.
+
+    If Python drops the KeyboardInterrupt, it is raised again at the next `raise_if_interrupted`, or at the end of the
+    block. Outside the main thread the block does nothing, since only the main thread receives signals.
+
+    Args:
+        sentence: Message of the exception.
+
+    Raises:
+        Interrupted: If Ctrl-C was pressed inside the block.
     """
     global _heard
     if threading.current_thread() is not threading.main_thread():
@@ -68,6 +75,9 @@ def interruptible(sentence: str) -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """Raises KeyboardInterrupt after a Ctrl-C in an `interruptible` block; long work calls it between its steps."""
+    """Raise KeyboardInterrupt if Ctrl-C was pressed inside an `interruptible` block.
+
+    Long work calls this between its steps.
+    """
     if _heard is not None and _heard.is_set():
         raise KeyboardInterrupt

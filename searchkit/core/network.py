@@ -1,4 +1,4 @@
-"""What a network may offer beside `forward`; the engine asks by protocol, never by family."""
+"""Optional abilities of a network besides `forward`; the engine asks for protocols, never for families."""
 
 from __future__ import annotations
 
@@ -10,55 +10,76 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class HasMaskedHead(Protocol):
-    """A network that can learn to tell what was hidden of its inputs."""
+    """A network that supports masked-token pre-training."""
 
     def restorer(self) -> nn.Module:
-        """A module over the network's own weights, and others that end with the pre-training: (B, L) bool, where tokens
-        are hidden, and the network's inputs -> (n hidden, vocabulary) logits, row by row.
+        """Return a module that predicts hidden tokens.
+
+        It shares the network's weights and adds a head, which is discarded after pre-training.
+
+        Returns:
+            A module that takes a mask, (B, L) bool, True for hidden tokens, and the network's inputs, and gives logits
+            of shape (hidden tokens, vocabulary), row by row.
         """
 
 
 @runtime_checkable
 class HasBootstrapValue(Protocol):
-    """A network of action values that says by itself what the state after an action is worth, which its own values are
-    learnt from. Without it the largest of the target's values is.
+    """A network of action values that defines the value of the next state for its own learning target.
+
+    Without this protocol the target is the largest value of the target network (Q-learning).
     """
 
     def bootstrap(self, own_BA: Tensor, target_BA: Tensor, action_B: Tensor) -> Tensor:
-        """(B,) from the values of the state after: the network's own and those of its older copy, the target; and the
-        action, int64, that was taken there.
+        """Return the value of the next state, (B,).
+
+        Args:
+            own_BA: Action values of the next state by the network itself.
+            target_BA: The same by its older copy, the target network.
+            action_B: The action taken in the next state, int64.
         """
 
 
 @runtime_checkable
 class HasAuxLoss(Protocol):
-    """A network with a loss term of its own (a VAE's KL): read once after each forward pass in training mode."""
+    """A network with a loss term of its own, such as the KL divergence of a VAE."""
 
-    def aux_loss(self) -> Tensor: ...
+    def aux_loss(self) -> Tensor:
+        """Return the term, a scalar, for the last forward pass in training mode; called once per pass."""
 
 
 @runtime_checkable
 class Variational(Protocol):
-    """A network whose answer may be drawn, a VAE's from its code; in eval mode `forward` answers from the mean."""
+    """A network with a stochastic output, such as a VAE; in eval mode `forward` uses the mean."""
 
     def draw(self, *inputs: Tensor) -> tuple[Tensor, Tensor] | None:
-        """A drawn answer, and of each example the divergence of what it was drawn from to its prior, (B,) nats. None
-        where this network draws nothing.
+        """Sample an output.
+
+        Returns:
+            The sampled output, and the KL divergence to the prior for each example, (B,) in nats; None if this network
+            does not sample.
         """
 
 
 @runtime_checkable
 class HasKVCache(Protocol):
-    """A network that goes on where an earlier call stopped (a decoder with its keys and values), so that a loop outside
-    the exported graph gives it one step at a time. Its first input has the steps on its second axis.
+    """A network that can continue from earlier steps, such as a decoder with cached keys and values.
 
-    The exported file then takes `past`, (B, P, memory), the memories of the P ≥ 0 steps before, and gives `memory`,
-    (B, L, memory), those of its own steps: with no past it computes what `forward` does.
+    A loop outside the exported graph then feeds one step at a time. The second axis of the first input counts the
+    steps. The exported file takes `past`, (B, P, memory), the cache of P ≥ 0 earlier steps, and gives `memory`, (B, L,
+    memory), the cache of its own steps. With an empty past it computes what `forward` does.
     """
 
     @property
     def memory(self) -> int:
-        """Numbers that a step leaves behind."""
+        """Numbers that the cache holds per step."""
 
     def resume(self, *inputs_and_past: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` gives for these steps after those of the past, and their memory."""
+        """Compute the outputs for steps that follow those in the cache.
+
+        Args:
+            inputs_and_past: The inputs of `forward`, then the cache (B, P, memory).
+
+        Returns:
+            The outputs of these steps, and their cache, (B, L, memory).
+        """

@@ -1,4 +1,4 @@
-"""Quantities as people write them: 100KB, 2ms, 50k, 5M, 30m. One sentence where they do not parse."""
+"""Parse and format quantities such as 100KB, 2ms, 50k and 30m."""
 
 from __future__ import annotations
 
@@ -18,9 +18,18 @@ _NAMES = {"size": "a size in bytes", "latency": "a latency", "count": "a count",
 
 
 def parse(kind: str, text: str, flag: str) -> float:
-    """The number in bytes, milliseconds, units or seconds; kind: size, latency, count or duration.
+    """Parse a quantity.
 
-    Raises BadInput, naming `flag`, where it does not parse or is not above zero.
+    Args:
+        kind: "size", "latency", "count" or "duration".
+        text: What the user wrote, e.g. "100KB".
+        flag: Name of the flag, for the error message.
+
+    Returns:
+        The value in bytes, milliseconds, units or seconds.
+
+    Raises:
+        BadInput: If the text does not parse or the value is not above zero.
     """
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Zµ]*)\s*", text)
     factor = None if found is None else _FACTORS[kind].get(found[2].lower())
@@ -36,6 +45,36 @@ def parse(kind: str, text: str, flag: str) -> float:
 
 
 def show_seconds(seconds: float) -> str:
+    """Format a duration in seconds as s, min or h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show_count(value: float) -> str:
+    """Three digits and a unit: 512, 13.4k, 1.2M."""
+    for factor, unit in ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")):
+        if abs(value) < 999.5 * factor:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value / 1e12:,.3g}T"
+
+
+def show_size(n_bytes: float) -> str:
+    """Decimal kilobytes and megabytes, as limits are given."""
+    if n_bytes < 1000:
+        return f"{round(n_bytes)} B"
+    return f"{n_bytes / 1e3:.1f} KB" if n_bytes < 1e6 else f"{n_bytes / 1e6:.2f} MB"
+
+
+def show_cost(name: str, value: float) -> str:
+    """A cost by the name that it has in files, with its unit: 13.4k MACs, 97.2 KB."""
+    match name:
+        case "size_bytes":
+            return f"a file of {show_size(value)}"
+        case "latency_ms":
+            return f"{value:.3g} ms"
+        case "macs":
+            return f"{show_count(value)} MACs"
+        case "params":
+            return f"{show_count(value)} parameters"
+    return f"{name} {show_count(value)}"

@@ -1,44 +1,60 @@
-"""An architecture family as a value, the trial that it samples from, and the limits of a search."""
+"""An architecture family as a value, the trial that it samples from, and the limits and budget of a search."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from searchkit.core.data_spec import DataSpec
 from searchkit.core.training import TrainingSpace
+from searchkit.core.typed import Range
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class Trial(Protocol):
-    """What `Space.sample` may ask of a trial: Optuna's names and meanings."""
+    """The part of Optuna's trial that `Space.sample` may use, with Optuna's names and meanings."""
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Suggest an integer in [low, high], both included."""
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float: ...
+    ) -> float:
+        """Suggest a number in [low, high]."""
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Suggest one of the choices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Hard limits on what is shipped; None does not limit. `size_bytes` is the size of the exported file as the recipe
-    would ship it, `latency_ms` the median at batch 1 on one thread.
+    """Hard limits on the shipped model; None means no limit.
+
+    Attributes:
+        size_bytes: Size of the exported file as the recipe ships it.
+        latency_ms: Median latency at batch size 1 on one thread.
+        params: Trainable parameters.
+        macs: Multiply-accumulates for one example.
     """
 
-    size_bytes: int | None = None
-    latency_ms: float | None = None
-    params: int | None = None
-    macs: int | None = None
+    size_bytes: Annotated[int | None, Range(1)] = None
+    latency_ms: Annotated[float | None, Range(0, open=True)] = None
+    params: Annotated[int | None, Range(1)] = None
+    macs: Annotated[int | None, Range(0)] = None
 
     def breaches(self, cost: Mapping[str, float]) -> dict[str, float]:
-        """By how much `cost` exceeds each limit, as a ratio above 1 less 1; empty when it fits."""
+        """Return the limits that are exceeded.
+
+        Args:
+            cost: Costs by the names of the limits; missing ones are not checked.
+
+        Returns:
+            The excess as a fraction of the limit, by name; 0.5 means 50 % too much. Empty if everything fits.
+        """
         return {
             name: cost[name] / limit - 1.0
             for name, limit in asdict(self).items()
@@ -48,18 +64,38 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much a search may spend. The rungs are at epochs/eta^(rungs-1), …, epochs/eta, epochs."""
+    """How much a search may spend.
 
-    trials: int = 12
-    epochs: int = 20
-    rungs: int = 3
-    eta: int = 3
-    least_rung_steps: int = 100  # after 38, the ranks of 12 convolutional networks on digits were noise (measured)
-    seconds: float = math.inf  # for the whole line, the stages after the search included
+    Rungs of successive halving are at epochs / eta^(rungs - 1), …, epochs / eta, epochs.
+
+    Attributes:
+        trials: Number of trials.
+        epochs: Epochs of a trial that is not stopped early.
+        rungs: Number of rungs.
+        eta: Reduction factor: one in eta trials is promoted to the next rung.
+        least_rung_steps: Fewest training steps at which a rung may compare trials.
+        seconds: Time budget of the whole run, including the stages after the search.
+    """
+
+    trials: Annotated[int, Range(1)] = 12
+    epochs: Annotated[int, Range(1)] = 20
+    rungs: Annotated[int, Range(1)] = 3
+    eta: Annotated[int, Range(2)] = 3
+    least_rung_steps: Annotated[int, Range(0)] = (
+        100  # after 38, the ranks of 12 convolutional networks on digits were noise (measured)
+    )
+    seconds: Annotated[float, Range(0, open=True)] = (
+        math.inf
+    )  # for the whole line, the stages after the search included
 
     def rung_epochs(self, steps_an_epoch: int) -> tuple[int, ...]:
-        """The epochs at which trials are compared. A rung of fewer than `least_rung_steps` compares noise: it is left
-        out, so that a small data set has fewer rungs than a large one.
+        """Return the epochs at which trials are compared.
+
+        Rungs of fewer than `least_rung_steps` training steps would compare noise and are left out, so a small data set
+        has fewer rungs.
+
+        Args:
+            steps_an_epoch: Training steps per epoch.
         """
         epochs = sorted({max(1, round(self.epochs / self.eta**k)) for k in range(self.rungs)})
         return tuple(e for e in epochs if e * steps_an_epoch >= self.least_rung_steps or e == epochs[-1])
@@ -67,11 +103,20 @@ class Budget:
 
 @dataclass(frozen=True)
 class Space:
-    """An architecture family, as a value. A file `spaces/<name>.py` that ends in `SPACE = Space(...)` is all of it.
+    """An architecture family, as a value. A file that ends in `SPACE = Space(...)` is all that a family needs.
 
-    arch: a frozen dataclass of plain numbers, strings, bools and tuples of them. accepts: None, or the reason why this
-    data is not for it. sample: the only place that calls `suggest_*`. build: knows no Optuna. points: published
-    networks by name. skips: {check or stage: reason}, shown in the support matrix.
+    Attributes:
+        name: Name of the family and of its file.
+        arch: A frozen dataclass of plain numbers, strings, bools and tuples of them.
+        accepts: Returns None if the family can handle the data, else the reason why not.
+        sample: Samples an architecture; the only place that calls `suggest_*`.
+        build: Builds the network from an architecture, without Optuna. Raises Infeasible if it cannot exist.
+        training: Defaults and ranges of the training settings.
+        task: Name of the default task.
+        budget: Default budget of a search.
+        paper: Citation of the paper.
+        points: Published networks by name.
+        skips: Reason by name of a conformance check or stage that cannot apply; the support matrix shows it.
     """
 
     name: str

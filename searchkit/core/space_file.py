@@ -1,6 +1,6 @@
-"""A family from its file: a name in a folder of families and a stranger's path are loaded by the same lines.
+"""Load a family from its file, whether it is in the folder of families or elsewhere.
 
-The text travels too, so that a worker on another machine, without the file, builds the same networks. Loading runs the
+The source text is also sent to workers, so that a machine without the file builds the same networks. Loading runs the
 file's code: give `--space` only files that you would run yourself.
 """
 
@@ -12,13 +12,21 @@ import sys
 import tempfile
 from pathlib import Path
 
+from searchkit.core import old_names, scratch
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON, digest
 from searchkit.core.space import Space
 
 
 def load_space(path: Path) -> Space:
-    """The SPACE that the file ends in. Raises BadInput where the file is missing, raises, or has none."""
+    """Load the SPACE that a file defines.
+
+    Args:
+        path: The family file.
+
+    Raises:
+        BadInput: If the file is missing, raises while it runs, or defines no SPACE.
+    """
     path = path.resolve()
     if not path.is_file():
         raise BadInput(f"There is no family file {path}; --space takes a family's name or the path of its .py file.")
@@ -31,12 +39,14 @@ def load_space(path: Path) -> Space:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up while they are made
-    # A family may import its neighbours, by their own name or as `spaces._layers`. At the end of the path, so that a
-    # neighbour called json.py hides nothing.
-    neighbours = [p for p in (str(path.parent), str(path.parent.parent)) if p not in sys.path]
-    sys.path.extend(neighbours)
+    # A family may import the modules beside it, by their own name or as `folder._name`. At the end of the path, so that
+    # a file named json.py hides nothing.
+    neighbors = [p for p in (str(path.parent), str(path.parent.parent)) if p not in sys.path]
+    sys.path.extend(neighbors)
     try:
-        spec.loader.exec_module(module)
+        with old_names.accepted(path.name):
+            spec.loader.exec_module(module)
+        old_names.adapt(vars(module), path.name)
         return _space_of(vars(module), path)
     except BadInput:
         del sys.modules[name]
@@ -45,12 +55,19 @@ def load_space(path: Path) -> Space:
         del sys.modules[name]
         raise BadInput(f"The family file {path} cannot be loaded: {_where(error, path)}{_said(error)}.") from error
     finally:
-        for entry in neighbours:
+        for entry in neighbors:
             sys.path.remove(entry)
 
 
 def source_of(space: Space) -> dict[str, JSON]:
-    """The file that defines `space`, and the neighbours that it may import, as plain data for `materialise`."""
+    """Return the source of a family and of the modules beside it, as plain data.
+
+    Returns:
+        What `materialize` takes: path, folder, file, and file name to text as "files".
+
+    Raises:
+        BadInput: If the family was not loaded from a file.
+    """
     file = inspect.getsourcefile(space.sample)
     if file is None:
         raise BadInput(f"The family '{space.name}' has no file, so worker processes cannot load it.")
@@ -64,12 +81,15 @@ def source_of(space: Space) -> dict[str, JSON]:
     }
 
 
-def materialise(source: dict[str, JSON]) -> Space:
-    """The inverse of `source_of`, on this machine or another: from the file itself where it is there and the same."""
+def materialize(source: dict[str, JSON]) -> Space:
+    """Load a family from the data of `source_of`, on this machine or another one.
+
+    The original file is used if it is there and unchanged; otherwise the text is written to a temporary folder.
+    """
     path = Path(source["path"])
     if path.is_file() and path.read_text(encoding="utf-8") == source["files"][source["file"]]:
         return load_space(path)
-    folder = Path(tempfile.mkdtemp(prefix="searchkit-")) / source["folder"]
+    folder = Path(tempfile.mkdtemp(prefix=scratch.prefix())) / source["folder"]
     folder.mkdir()
     for name, text in source["files"].items():
         (folder / Path(name).name).write_text(text, encoding="utf-8")

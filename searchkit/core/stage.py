@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 
 class ArtifactStore(Protocol):
-    """The run, as far as a stage reads it; `searchkit.run.Run` is one. A stage writes by `StageContext.save` alone."""
+    """The run, as far as a stage uses it; `searchkit.run.Run` is one.
+
+    A stage writes artifacts by `StageContext.save` alone.
+    """
 
     @property
     def name(self) -> str:
@@ -73,6 +76,9 @@ class ArtifactStore(Protocol):
 
     def file(self, artifact: Artifact, role: str) -> Path:
         """The path of one of its files: "weights", "model", "scores" or "log"."""
+
+    def write_json(self, name: str, value: JSON) -> None:
+        """Keep a small file in the run, such as "bundle.json"."""
 
 
 class StageContext(Protocol):
@@ -126,7 +132,7 @@ class StageContext(Protocol):
         """How it was trained."""
 
     def example(self, n: int = 2) -> Arrays:
-        """n raw examples of val, the fullest if they differ in size."""
+        """Raw examples of val, `n` of them, the fullest if they differ in size."""
 
     def model_inputs(self, n: int) -> tuple[Tensor, ...]:
         """The same after the preprocessor: what the network itself takes."""

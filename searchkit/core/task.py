@@ -1,4 +1,4 @@
-"""The protocol of a task, and those that some tasks meet beside it."""
+"""The protocol of a task, and optional protocols that some tasks implement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """Data with its loss, metric and splits. Search and stages see train and val; test is for the evidence."""
+    """A data set with its splits, loss and metric.
+
+    Search and stages read the train and val splits; only the evidence reads test.
+
+    Attributes:
+        name: Name of the task.
+        spec: The data as a family sees them.
+        goal: The metric to improve.
+        inputs: Raw inputs, as a bundle takes them.
+        answers: Outputs of a bundle: probabilities, values in their own unit, a reconstruction.
+        labels: Class names by index; empty if there are no classes.
+    """
 
     name: str
     spec: DataSpec
@@ -28,102 +39,152 @@ class Task(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the data and their splits: a run is not resumed on other data."""
+        """A digest of the data and the splits; a run is not resumed on other data."""
 
     def preprocessor(self) -> nn.Module:
-        """Raw inputs (as tensors, in order) to model inputs: scaling, encoding. Exported as the head of the graph.
-        Returns a Tensor, or a tuple of them where the spec has several inputs.
+        """Return the module from raw inputs to model inputs: scaling, encoding, features.
+
+        It is exported as the head of the graph. It takes the raw inputs in order and returns a Tensor, or a tuple if
+        the spec has several inputs.
         """
 
     def postprocessor(self) -> nn.Module:
-        """Model output to answers: softmax, sigmoid, or back to the target's unit. Exported as the graph's tail."""
+        """Return the module from the model's output to answers: softmax, sigmoid, or back to the target's unit.
 
-    def n_examples(self, split: Split) -> int: ...
+        It is exported as the tail of the graph.
+        """
+
+    def n_examples(self, split: Split) -> int:
+        """Return the number of examples of a split."""
 
     def splits(self) -> Arrays:
-        """Row indices by split, ascending, in the order of the source: what a run keeps of how the data were split."""
+        """Return the row indices of each split, ascending, in the order of the source; a run stores them."""
 
     def raw(self, split: Split) -> Arrays:
-        """Raw inputs by port name, all examples of the split, laid out as the ports say."""
+        """Return the raw inputs of all examples of a split, by name."""
 
     def batches(self, split: Split, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
-        """One epoch. train: shuffled by `seed`, augmented, smoothed, mixed as `training` says; val: in order, plain."""
+        """Iterate over one epoch.
+
+        Args:
+            split: "train" is shuffled, augmented, smoothed and mixed as `training` says; "val" is in order and
+                unchanged.
+            training: The training settings.
+            seed: Seed of the shuffling and of the augmentation.
+            device: Device of the tensors.
+        """
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """A scalar. Adds the model's own penalty (see HasAuxLoss)."""
+        """Return the training loss, a scalar, including the model's own term (see `HasAuxLoss`)."""
 
     def distillation_loss(self, student: nn.Module, teacher: nn.Module, batch: Batch, *, temperature: float) -> Tensor:
-        """The distillation loss that suits this task: a scalar, 0 where the student equals the teacher."""
+        """Return the distillation loss, a scalar that is 0 if the student equals the teacher.
+
+        Args:
+            student: The network that is trained.
+            teacher: The network whose outputs it should match.
+            batch: The batch.
+            temperature: Softmax temperature, for tasks with classes.
+        """
 
     def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
-        """Train in place. The default is `searchkit.train.fit`."""
+        """Train a model in place; `searchkit.train.fit` is the usual implementation.
 
-    def evaluate(self, predict: Predict, split: Split) -> Evaluation: ...
+        Args:
+            model: The network.
+            plan: Settings of this call.
+            state: State after the previous epoch.
+
+        Returns:
+            The state at epoch `plan.until`, or earlier if the training stopped.
+        """
+
+    def evaluate(self, predict: Predict, split: Split) -> Evaluation:
+        """Score a predictor on all examples of a split."""
 
     def summary(self) -> dict[str, JSON]:
-        """What was found: rows by split, shapes, classes, missing, duplicates, rows in train and test both."""
+        """Return facts about the data: rows per split, shapes, classes, missing values, duplicates and leaks."""
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
-        """Everything as plain data; `searchkit.tasks.registry.unpack` is the inverse, on this machine or another."""
+        """Return the task as plain data; `searchkit.tasks.registry.unpack` is the inverse."""
 
 
 @runtime_checkable
 class HasBundleFiles(Protocol):
-    """A task whose bundle needs more than the model to take what a person has: a tokenizer, a loop around the graph."""
+    """A task whose bundle needs more files, such as a tokenizer or a decoding loop."""
 
     def bundle_files(self) -> dict[str, str]:
-        """Files of the bundle, name to text, beside those that every bundle has, or in place of its run.py. Scripts
-        import numpy, onnxruntime and each other alone.
+        """Return additional files of the bundle, or a replacement of its run.py.
+
+        Returns:
+            Text by file name. Scripts may import numpy, onnxruntime and each other.
         """
 
 
 @runtime_checkable
 class SelfSupervised(Protocol):
-    """A task whose inputs alone teach something, before their targets do. `Training.pretrain_epochs` asks for it."""
+    """A task with a self-supervised objective on its inputs; `Training.pretrain_epochs` enables it."""
 
     def pretext(self, restorer: nn.Module, batch: Batch) -> Tensor:
-        """A scalar: how badly the restorer of a network tells what was hidden of the inputs."""
+        """Return the pre-training loss, a scalar.
+
+        Args:
+            restorer: The network with its masked head (see `HasMaskedHead`).
+            batch: The batch; its targets are not used.
+        """
 
 
 @runtime_checkable
 class Calibrated(Protocol):
-    """A task whose answers are read by numbers that depend on the very file, such as the threshold of a score."""
+    """A task whose outputs are read with numbers fitted to the shipped file, such as a decision threshold."""
 
     def calibrate(self, predict: Predict) -> dict[str, JSON]:
-        """What the bundle's manifest says of the shipped file beside, from val alone. Of a threshold: "output", the
-        answer that it is for; "threshold"; "above" and "below", what an example is; "quantile" and "of", of what.
+        """Fit these numbers on the validation split.
+
+        Returns:
+            Entries of the bundle's manifest. For a threshold: "output", the name of the output; "threshold"; "above"
+            and "below", the labels of the two sides; "quantile" and "of", how it was chosen.
         """
 
 
 @runtime_checkable
 class ComparesOutput(Protocol):
-    """A task's answer that is a comparison with what the network was given: exported, as any answer is."""
+    """A postprocessor that compares the network's output with its input, e.g. a reconstruction error."""
 
     def compare(self, output: Tensor, *model_inputs: Tensor) -> tuple[Tensor, ...]:
-        """In place of `forward`: the task's answers, in order."""
+        """Compute the answers; used instead of `forward`, and exported like it.
+
+        Args:
+            output: The network's output.
+            model_inputs: The network's inputs.
+
+        Returns:
+            The task's answers, in order.
+        """
 
 
 @runtime_checkable
 class Grouped(Protocol):
-    """A task with examples that hang together (windows that share steps, recordings of one speaker), so that they do
-    not count for as many as they are.
+    """A task with dependent examples, such as overlapping windows or recordings of one speaker.
+
+    Intervals then use a cluster bootstrap, since dependent examples carry less information.
     """
 
     def groups(self, split: Split) -> np.ndarray | None:
-        """(n,) whole numbers: examples with the same number are resampled together. None: each is by itself."""
+        """Return the cluster of each example, (n,) integers, or None if examples are independent."""
 
 
 @runtime_checkable
 class HasBaselines(Protocol):
-    """A task that can be answered without a network, too: what one has to be better than."""
+    """A task with baselines that need no network, such as repeating the last value."""
 
     def baselines(self) -> dict[str, Predict]:
-        """By name, from what train and val tell; scored by `evaluate` as a network is."""
+        """Return predictors by name, fitted on train and val; they are scored like a network."""
 
 
 @runtime_checkable
 class HasModelMetrics(Protocol):
-    """A task that asks a network for more than its answers tell: the evidence has it of artifacts with weights."""
+    """A task with metrics that need the network itself, not only its outputs."""
 
     def inspect(self, model: nn.Module, split: Split) -> dict[str, float]:
-        """Metrics of the network itself, in eval mode on the CPU; none where it has none of them."""
+        """Return metrics of a network in eval mode on the CPU, by name; empty if none apply."""

@@ -1,13 +1,14 @@
-"""How a network is trained: hyperparameters, their ranges, one batch, and the state between two epochs."""
+"""How a network is trained: settings, their ranges, one batch, and the state between two epochs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from searchkit.core.serialization import JSON
+from searchkit.core.typed import OneOf, Range
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """inputs: as `DataSpec.inputs`, in order, on the device. target: what the task's loss wants, e.g. (B, n_classes)
-    soft labels, (B, n_targets) standardised values, or the clean input.
+    """One batch of training data.
+
+    Attributes:
+        inputs: Model inputs in the order of `DataSpec.inputs`, on the device.
+        target: What the task's loss takes, e.g. soft labels (B, n_classes), standardized values (B, n_targets), or the
+            clean input.
     """
 
     inputs: tuple[Tensor, ...]
@@ -25,25 +30,28 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a network is trained; sampled beside its architecture and stored with the artifact."""
+    """The training settings; sampled with the architecture and stored with the artifact."""
 
-    objective: str = ""  # one of the task's own losses by name, where it has several; "" is its first
-    optimizer: str = "adamw"  # sgd, momentum, rmsprop, adamw
-    momentum: float = 0.9  # of momentum, and of adamw's mean gradient
-    lr: float = 2e-3
-    schedule: str = "cosine"  # constant, cosine, linear, step
-    warmup: float = 0.05  # share of all steps
-    weight_decay: float = 0.01  # L2; decoupled for adamw
-    l1: float = 0.0  # coefficient of the sum of |weights|
-    clip_norm: float = 1.0  # global gradient norm; 0 clips nothing
-    batch_size: int = 64
-    epochs: int = 20
+    objective: str = ""  # name of one of the task's losses if it has several; "" is the first
+    optimizer: Annotated[str, OneOf(("sgd", "momentum", "rmsprop", "adamw"))] = "adamw"  # sgd, momentum, rmsprop, adamw
+    momentum: Annotated[float, Range(0, 1)] = 0.9  # of the momentum optimizer, and beta1 of adamw
+    lr: Annotated[float, Range(0, open=True)] = 2e-3  # peak learning rate
+    # constant, cosine, linear, step
+    schedule: Annotated[str, OneOf(("constant", "cosine", "linear", "step"))] = "cosine"
+    warmup: Annotated[float, Range(0, 1)] = 0.05  # share of all steps
+    weight_decay: Annotated[float, Range(0)] = 0.01  # L2; decoupled for adamw
+    l1: Annotated[float, Range(0)] = 0.0  # coefficient of the sum of absolute weights
+    clip_norm: Annotated[float, Range(0)] = 1.0  # largest global gradient norm; 0 disables clipping
+    batch_size: Annotated[int, Range(1)] = 64
+    epochs: Annotated[int, Range(1)] = 20
     augment: tuple[str, ...] = ()  # crop, flip, cutout for images; jitter, scale, shift for series
-    label_smoothing: float = 0.0
-    mixup: float = 0.0  # alpha of the Beta distribution; 0 mixes nothing
-    ema: float = 0.0  # decay a step of the averaged weights; 0 averages nothing
-    patience: int = 0  # epochs without a better val metric before stopping; 0 never stops early
-    pretrain_epochs: int = 0  # on the inputs alone, before the others (see SelfSupervised); 0 for none
+    label_smoothing: Annotated[float, Range(0, 1)] = 0.0
+    mixup: Annotated[float, Range(0)] = 0.0  # alpha of the Beta distribution; 0 disables mixup
+    ema: Annotated[float, Range(0, 1)] = 0.0  # decay per step of the averaged weights; 0 disables averaging
+    # epochs without a better val metric before stopping; 0 disables early stopping
+    patience: Annotated[int, Range(0)] = 0
+    # epochs of self-supervised pre-training (see SelfSupervised); 0 disables it
+    pretrain_epochs: Annotated[int, Range(0)] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class Categorical:
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """A number in [low, high]."""
+    """A number in [low, high], uniformly distributed."""
 
     low: float
     high: float
@@ -63,7 +71,7 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True)
 class LogUniform:
-    """A number in [low, high], evenly spread on a logarithmic scale; both are above 0."""
+    """A number in [low, high], uniformly distributed on a logarithmic scale; both bounds are above 0."""
 
     low: float
     high: float
@@ -71,7 +79,12 @@ class LogUniform:
 
 @dataclass(frozen=True)
 class TrainingSpace:
-    """Defaults that work, and the fields of Training that the search may vary, by field name."""
+    """The default training settings, and the fields that the search varies.
+
+    Attributes:
+        default: Settings that work without tuning.
+        ranges: Range by name of a field of `Training`.
+    """
 
     default: Training = field(default_factory=Training)
     ranges: Mapping[str, Categorical | Uniform | LogUniform] = field(default_factory=dict)
@@ -79,9 +92,14 @@ class TrainingSpace:
 
 @dataclass
 class TrainState:
-    """Where a training stands at the end of an epoch: enough to go on, bit for bit, in another process.
+    """The state of a training at the end of an epoch.
 
-    tensors: "weights.*", "ema.*", "optimizer.*"; numbers: JSON.
+    It is enough to continue bit for bit in another process.
+
+    Attributes:
+        epoch: Completed epochs.
+        tensors: Tensors by name, with the prefixes "weights.", "ema." and "optimizer.".
+        numbers: Everything else, as JSON.
     """
 
     epoch: int = 0
@@ -91,18 +109,18 @@ class TrainState:
 
 @dataclass(frozen=True)
 class FitPlan:
-    """One call of fit: from the epoch where the state stands to `until`, on a schedule over `training.epochs`."""
+    """One call of `fit`: train from the state's epoch to `until`, on a schedule over `training.epochs`."""
 
     training: Training
     seed: int
-    until: int  # epochs
+    until: int  # epoch at which this call ends
     device: str = "cpu"
     precision: str = "fp32"  # fp32, bf16
     channels_last: bool = False
-    seconds: float = math.inf  # stop at the first step after this, with what there is
+    seconds: float = math.inf  # stop at the first step after this many seconds
     loss: Callable[[nn.Module, Batch], Tensor] | None = None  # None: the task's own loss
     validate: bool = False  # evaluate on val after every epoch, for learning curves and early stopping
-    recovers: bool = False  # the network is good already, but for what a stage did to it: there is little to explore
+    recovers: bool = False  # fine-tuning after a stage: the network is good already, so explore little
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from searchkit.core.errors import BadInput
@@ -77,6 +78,10 @@ def find(source: Source) -> RawDataset:
         raise BadInput(
             f"'{error.filename}' may not be read: permission denied; change its permissions or copy it."
         ) from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise BadInput(f"There is no file or folder '{path}': the name is too long; --data takes {ALLOWED}.") from error
     raise BadInput(f"'{path}' is of a kind that no reader knows; --data takes {ALLOWED}.")
 
 

@@ -18,11 +18,13 @@ import numpy as np
 from searchkit.context import Context
 from searchkit.core import batching
 from searchkit.core.artifact import Artifact
+from searchkit.core.errors import DAMAGED_ARRAYS
 from searchkit.core.files import replacing
 from searchkit.core.goal import Evaluation, Goal
+from searchkit.core.run_files import ScoredFile
 from searchkit.core.serialization import JSON, derive_seed, freeze
 from searchkit.core.task import Grouped, HasBaselines, HasModelMetrics, Task
-from searchkit.evaluation.records import FILE, BaselineEvidence, Evidence, ModelEvidence
+from searchkit.evaluation.records import FILE, FORMAT, BaselineEvidence, Evidence, ModelEvidence, stored
 from searchkit.evaluation.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -36,7 +38,6 @@ from searchkit.evaluation.statistics import (
 from searchkit.run import Run
 from searchkit.tasks.modalities.image import channel_order as picture_layout
 
-FORMAT = 2
 PICTURED = 12  # examples that are shown if the answers are pictures
 PICTURE_SIDE = 64  # pixels, at most
 
@@ -61,10 +62,9 @@ def collect(
     if fp32.id not in {artifact.id for artifact in models}:
         models.insert(0, fp32)
     hashes = {artifact.id: _sha256(ctx.model_path(artifact)) for artifact in models}
-    plain = run.read_json(FILE) or {}
-    if plain.get("format") == FORMAT and plain["files"] == hashes and plain["reference"] == fp32.id:
-        kept = Evidence.from_json(plain)  # the same files by another way are not scored again
-        found = _as_asked(kept, asked) if asked is not None else kept
+    kept = stored(run)
+    if kept is not None and kept.files == hashes and kept.reference == fp32.id:
+        found = _as_asked(kept, asked) if asked is not None else kept  # the same files by another way
         if found == kept:
             return kept
     else:
@@ -298,7 +298,7 @@ def _keep(run: Run, id: str, sha256: str, evaluation: Evaluation) -> None:
 
 
 def _kept(run: Run, id: str, sha256: str) -> Evaluation | None:
-    about: Mapping[str, JSON] = run.read_json(f"evidence/{id}.json") or {}
+    about: Mapping[str, JSON] = run.read_json(f"evidence/{id}.json", ScoredFile) or {}
     if about.get("sha256") != sha256:
         return None
     folder = run.path / "evidence"
@@ -306,7 +306,7 @@ def _kept(run: Run, id: str, sha256: str) -> Evaluation | None:
         scores, decisions, targets = (
             np.load(folder / f"{id}.{name}.npy", allow_pickle=False) for name in ("scores", "decisions", "targets")
         )
-    except (OSError, ValueError, EOFError):  # missing or cut short: the file is scored again
+    except DAMAGED_ARRAYS:  # missing or cut short: the file is scored again
         return None
     return Evaluation(dict(about["metrics"]), scores, decisions, targets)
 

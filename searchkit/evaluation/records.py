@@ -5,16 +5,23 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import Annotated
 
+import numpy as np
+
+from searchkit.core.data_spec import brief
 from searchkit.core.errors import BadInput
+from searchkit.core.estimates import Difference, Interval, Latency, McNemar
 from searchkit.core.goal import Goal
+from searchkit.core.run_files import Errors, MadeBy, Pictures
 from searchkit.core.serialization import JSON, freeze, thaw
-from searchkit.evaluation.statistics import Difference, Interval, McNemar
-from searchkit.onnx.measure import Latency
+from searchkit.core.typed import As, Count, Mismatch, NotNegative, Range, Share, conform
 from searchkit.run import Run
 
+FORMAT = 2
 FILE = "evidence.json"
 
 
@@ -41,17 +48,17 @@ class ModelEvidence:
 
     id: str
     stage: str
-    made_by: dict[str, JSON]
+    made_by: Annotated[dict[str, JSON], As(MadeBy)]
     metrics: dict[str, float]
     val: dict[str, float]
     metric: Interval
     difference: Difference
     mcnemar: McNemar | None
     agreement: Interval
-    params: float
-    macs: float
-    size_bytes: int
-    peak_activation_bytes: int
+    params: NotNegative
+    macs: NotNegative
+    size_bytes: Annotated[int, Range(1)]
+    peak_activation_bytes: Count
     latency: Latency
 
 
@@ -93,22 +100,22 @@ class Evidence:
 
     format: int
     split: str
-    n: int
+    n: Annotated[int, Range(1)]
     goal: Goal
     kind: str
     labels: tuple[str, ...]
-    confidence: float
-    resamples: int
+    confidence: Share
+    resamples: Count
     files: dict[str, str]
     reference: str
     chosen: str
     models: tuple[ModelEvidence, ...]
-    errors: dict[str, JSON]
-    groups: int | None = None
+    errors: Annotated[dict[str, JSON], As(Errors)]
+    groups: Count | None = None
     rivals: tuple[BaselineEvidence, ...] = ()
-    pictures: JSON = None
+    pictures: Annotated[dict[str, JSON] | None, As(Pictures | None)] = None
     recipe: str | None = None
-    wish: JSON = None
+    wish: dict[str, JSON] | None = None
     command: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, JSON]:
@@ -123,27 +130,70 @@ class Evidence:
         Raises:
             BadInput: Something is missing, or of another shape.
         """
-        known = {f.name for f in fields(cls)}
-        found = thaw(cls, {k: v for k, v in plain.items() if k in known})
-        # JSON as it was: a table of errors stays lists
-        return replace(found, errors=plain["errors"], pictures=plain.get("pictures"), wish=plain.get("wish"))
+        return thaw(cls, _known(plain))
 
 
 ASKED = ("recipe", "wish", "command")
 
 
 def stored(run: Run) -> Evidence | None:
-    """The evidence that a run keeps; None before any stage.
+    """The evidence that a run keeps, checked field by field; imports no torch.
+
+    Returns:
+        None before any stage, or if the file is of another format: it is then made again.
 
     Raises:
-        BadInput: The file is damaged.
+        BadInput: A field is missing, of another type or out of range, or fields contradict each other.
     """
     plain = run.read_json(FILE)
-    if not plain:
+    if plain is None or isinstance(plain.get("format"), int) and plain["format"] != FORMAT:
         return None
     try:
-        return Evidence.from_json(plain)
-    except (BadInput, TypeError, KeyError, AttributeError) as error:
-        raise BadInput(
-            f"{FILE} of the run '{run.name}' cannot be read ({error}); delete it and resume the run."
-        ) from error
+        found: Evidence = conform(_known(plain), Evidence)
+        _require_consistent(found)
+    except Mismatch as problem:
+        raise BadInput(f"In {run.named(FILE)}, {problem}; delete it and resume the run.") from problem
+    return found
+
+
+def _known(plain: Mapping[str, JSON]) -> dict[str, JSON]:
+    names = {f.name for f in fields(Evidence)}
+    return {name: value for name, value in plain.items() if name in names}
+
+
+def _require_consistent(found: Evidence) -> None:
+    """Raises Mismatch if fields contradict each other."""
+    ids, metric = {model.id for model in found.models}, found.goal.metric
+    for what, wrong in (
+        ("'models' lacks the one that is 'chosen'", found.chosen not in ids),
+        ("'models' lacks the one that is the 'reference'", found.reference not in ids),
+        ("'files' lacks a hash of one of the 'models'", not ids <= set(found.files)),
+        (
+            f"a model has no '{brief(metric)}', the metric of the goal",
+            any(metric not in figures for model in found.models for figures in (model.metrics, model.val)),
+        ),
+        ("the rows of 'pictures' have not the size of their 'shape'", not _pictures_fit(found.pictures)),
+        ("the rows of 'errors.confusion' are not as long as there are rows", not _is_square(found.errors)),
+        ("'errors.edges' are not one more than the bars of the histogram", not _edges_fit(found.errors)),
+    ):
+        if wrong:
+            raise Mismatch(what)
+
+
+def _pictures_fit(pictures: Mapping[str, JSON] | None) -> bool:
+    if pictures is None:
+        return True
+    size = int(np.prod(pictures["shape"]))
+    try:
+        return all(len(base64.b64decode(row, validate=True)) == size for row in pictures["rows"].values())
+    except ValueError:
+        return False
+
+
+def _is_square(errors: Mapping[str, JSON]) -> bool:
+    table = errors.get("confusion", ())
+    return all(len(row) == len(table) for row in table)
+
+
+def _edges_fit(errors: Mapping[str, JSON]) -> bool:
+    return "histogram" not in errors or len(errors["edges"]) == len(errors["histogram"]) + 1

@@ -11,12 +11,12 @@ resampled (Davison and Hinkley 1997, section 3.8), and an interval is as wide as
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
+from searchkit.core.estimates import Difference, Interval, McNemar
 from searchkit.core.goal import Goal
 from searchkit.tasks.metrics import errors_to_nearest
 
@@ -32,48 +32,6 @@ _CHUNK = 4_000_000  # resampled scores held at once: 32 MB
 
 
 # ── Intervals ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate and its 95 % interval.
-
-    Attributes:
-        value: The estimate.
-        low: The interval's lower end.
-        high: The interval's upper end.
-        method: wilson, bca, percentile or bonett-price; "of groups" is added if whole groups were resampled.
-        n: Examples.
-    """
-
-    value: float
-    low: float
-    high: float
-    method: str
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """`a` − `b` on the same examples.
-
-    Attributes:
-        value: The estimate.
-        low: Of the 95 % interval.
-        high: Of the 95 % interval.
-        method: As in `Interval`.
-        n: Examples.
-        indistinguishable: Whether the interval holds 0.
-        better: Whether `a` is better in the goal's direction; None if the interval does not say.
-    """
-
-    value: float
-    low: float
-    high: float
-    method: str
-    n: int
-    indistinguishable: bool
-    better: bool | None
 
 
 def metric_interval(goal: Goal, scores: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None) -> Interval:
@@ -237,15 +195,6 @@ def _bca(scores: np.ndarray, seed: int, groups: np.ndarray | None = None) -> tup
 
 
 # ── Comparisons ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class McNemar:
-    """McNemar's test (1947). only_a, only_b: examples that only the one got right; p: exact, two-sided; 1 if none."""
-
-    only_a: int
-    only_b: int
-    p: float
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:

@@ -1,15 +1,15 @@
-"""Attention and what it needs to tell steps apart: positions, distances, and an embedding that is read backwards.
+"""Self- and cross-attention, and terms for the relative position of two steps.
 
-Vaswani et al. 2017, arXiv:1706.03762. What a cut of a head, a channel or a width takes along is said as in
-`searchkit.nn.parts`, whose modules these are like; not to be confused with convolution over a graph (`layers_graph`).
+Vaswani et al. 2017, arXiv:1706.03762. Each module says which slices belong to a head or channel, as described in
+`searchkit.nn.parts`. Attention over a graph is in `searchkit.nn.graph`.
 
-Axes: B batch, L and T step, S step of a memory, D width, N attention head, K channel of a head, R distance.
+Axes: B batch, L and T step, S step of the attended sequence, D width, N attention head, K channel of a head, R relative
+position.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,20 +18,33 @@ from torch import Tensor, nn
 from searchkit.nn.parts import Part, Side, Structured, is_tracing
 
 REACH = 16
-"""Steps either way that distances are told apart at. Shaw et al. (section 4.3) found no gain beyond."""
+"""Largest relative position that is distinguished, in steps each way; Shaw et al. (section 4.3) gain nothing beyond."""
 
 DISTANCES = ("bias", "relative", "disentangled")
+"""The kinds of relative-position terms, see `RelativePositionBias`."""
 
 
 class RelativePositionBias(nn.Module):
-    """What attention's scores gain by how far apart two steps are, at most REACH; R = 2 · REACH + 1 distances.
+    """Attention scores with a term for the relative position of two steps, clipped to ±REACH.
 
-    kind: "bias", a number a head and distance (T5: Raffel et al., 2020, section 2.1; without its wider and wider
-    classes). "relative", the query's product with a vector a distance, which the heads share (Shaw et al., 2018,
-    arXiv:1803.02155, equation 4). "disentangled", the query's product with the distance's key and the key's with the
-    distance's query, the heads' own (DeBERTa: He et al., 2021, arXiv:2006.03654, equation 4). There these are one table
-    of embedded distances, times a matrix a layer. The products are constants once trained, and where a table has no
-    more rows than columns they can be any, so that here they are the parameters: (heads, K, R).
+    There are R = 2 · REACH + 1 relative positions. The kinds are:
+
+    - "bias": one number per head and relative position (T5: Raffel et al. 2020, arXiv:1910.10683, section 2.1; without
+      its logarithmic buckets).
+    - "relative": the product of the query with one vector per relative position, shared by the heads (Shaw et al. 2018,
+      arXiv:1803.02155, equation 4).
+    - "disentangled": the product of the query with a key of the relative position, plus the product of the key with a
+      query of it, for each head (DeBERTa: He et al. 2021, arXiv:2006.03654, equation 4). The paper projects one table
+      of embeddings with a matrix per layer. These products are constants after training, and any values are possible if
+      a table has no more rows than columns, so the products themselves, (heads, K, R), are the parameters here.
+
+    Args:
+        heads: Number of attention heads.
+        head_width: Channels of a head.
+        kind: One of DISTANCES.
+
+    Raises:
+        ValueError: If the kind is unknown.
     """
 
     def __init__(self, heads: int, head_width: int, *, kind: str) -> None:
@@ -48,19 +61,24 @@ class RelativePositionBias(nn.Module):
             self.keys = nn.Parameter(torch.empty(heads, head_width, distances))
             self.queries = nn.Parameter(torch.empty(heads, head_width, distances))
         else:
-            raise ValueError(f"No distances of kind '{kind}'; the kinds are {', '.join(DISTANCES)}.")
+            raise ValueError(f"No relative-position term named '{kind}'; they are {', '.join(DISTANCES)}.")
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.02)
-        # a sum of three products has three times the variance of one (He et al., 2021, section 3.1)
+        # A sum of three products has three times the variance of one (He et al. 2021, section 3.1).
         self.scale = 1.0 / math.sqrt((3 if kind == "disentangled" else 1) * head_width)
 
     def parts(self) -> tuple[Part, ...]:
-        """The slices of the heads."""
+        """Return the slices that belong to each head."""
         shared = self.queries is None
         return tuple(Part(self, name, 0) for name, _ in self.named_parameters() if not (shared and name == "keys"))
 
     def forward(self, q_BNLK: Tensor, k_BNSK: Tensor) -> Tensor:
-        """The whole scores, (B, N, L, S): those of the content, and what the distances add."""
+        """Return the attention scores, (B, N, L, S): content plus relative position, scaled.
+
+        Args:
+            q_BNLK: Queries.
+            k_BNSK: Keys; the L queries are the last of the S steps.
+        """
         scores_BNLS = q_BNLK @ k_BNSK.transpose(2, 3)
         steps, seen = scores_BNLS.shape[2:]
         apart_LS = _at(steps, seen, q_BNLK.device)[:, None] - torch.arange(seen, device=q_BNLK.device)
@@ -68,6 +86,7 @@ class RelativePositionBias(nn.Module):
         if self.keys is not None:
             scores_BNLS = scores_BNLS + _chosen(q_BNLK @ self.keys, index_LS)
         if self.queries is not None:
+            # Seen from the key, the relative position has the opposite sign: hence 2 · REACH − index.
             of_keys_BNSL = _chosen(k_BNSK @ self.queries, 2 * REACH - index_LS.t())
             scores_BNLS = scores_BNLS + of_keys_BNSL.transpose(2, 3)
         scores_BNLS = scores_BNLS * self.scale
@@ -75,14 +94,24 @@ class RelativePositionBias(nn.Module):
 
 
 def _chosen(by_distance_BNLR: Tensor, index_LS: Tensor) -> Tensor:
-    """(B, N, L, S): at each step the products with the distances to the others."""
+    """(B, N, L, S): the products, for each pair of steps, with their relative position."""
     return by_distance_BNLR.gather(3, index_LS.expand(*by_distance_BNLR.shape[:2], -1, -1))
 
 
 class Attention(Structured):
-    """Multi-head self-attention: (B, L, D) -> (B, L, D). Vaswani et al., 2017. Heads are cut whole; the width of a head
-    stays, so that the scale of its scores does. causal: a step attends to itself and to those before it. distances: a
-    kind of Distances, or "" for scores of the content alone.
+    """Multi-head self-attention: (B, L, D) -> (B, L, D). Vaswani et al. 2017.
+
+    Pruning removes whole heads. The width of a head stays, since the scale of the scores depends on it.
+
+    Args:
+        width: Width D, a multiple of `heads`.
+        heads: Number of attention heads.
+        dropout: Dropout of the attention weights.
+        causal: Whether a step attends only to itself and earlier steps.
+        distances: Kind of relative-position term, one of DISTANCES; "" for none.
+
+    Raises:
+        ValueError: If the width cannot be split into the heads.
     """
 
     def __init__(
@@ -94,6 +123,8 @@ class Attention(Structured):
         self.head_width = width // heads
         self.dropout = dropout
         self.causal = causal
+        # Plain Linear layers instead of nn.MultiheadAttention, whose heads torch-pruning 1.6 fails to prune globally
+        # (AttributeError).
         self.q = nn.Linear(width, width)
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
@@ -102,33 +133,43 @@ class Attention(Structured):
 
     @property
     def in_channels(self) -> int:
+        """Input width."""
         return self.q.weight.shape[1]
 
     @property
     def out_channels(self) -> int:
+        """Output width."""
         return self.proj.weight.shape[0]
 
     @property
     def n_inner(self) -> int:  # type: ignore[override]
-        """Heads."""
+        """Number of attention heads."""
         return self.q.weight.shape[0] // self.head_width
 
     def parts(self, side: Side) -> tuple[Part, ...]:
+        """Return the slices of the units of a side; the inner units are the heads."""
         if side == "out":
             return (Part(self.proj, "weight", 0), Part(self.proj, "bias", 0))
         qkv = (self.q, self.k, self.v)
         if side == "in":
             return tuple(Part(linear, "weight", 1) for linear in qkv)
+        # A head is a run of rows in q, k and v, and the same run of columns in the projection that reads it.
         rows = tuple(Part(linear, name, 0, run=self.head_width) for linear in qkv for name in ("weight", "bias"))
         of_distances = () if self.distances is None else self.distances.parts()
         return (*rows, *of_distances, Part(self.proj, "weight", 1, run=self.head_width))
 
     def refit_(self) -> None:
+        """Update the sizes of the Linear layers after a cut."""
         for linear in (self.q, self.k, self.v, self.proj):
             linear.out_features, linear.in_features = linear.weight.shape
 
     def run(self, x: Tensor, *context: Tensor | None) -> Tensor:
-        """context: keep_BL, bool, False at keys that nothing may attend to, or None."""
+        """Attend.
+
+        Args:
+            x: Steps, (B, L, D).
+            context: Optionally keep_BL, bool: False for steps that nothing may attend to.
+        """
         keep_BL = context[0] if context else None
         mask = None if keep_BL is None else keep_BL[:, None, None, :]
         if mask is not None and self.causal:
@@ -137,18 +178,24 @@ class Attention(Structured):
 
     @property
     def memory(self) -> int:
-        """Numbers that a step leaves behind for the steps after it: its keys and values."""
+        """Numbers that the cache holds per step: its keys and values."""
         return 2 * self.k.weight.shape[0]
 
     def resume(self, x: Tensor, past_BPM: Tensor) -> tuple[Tensor, Tensor]:
-        """The steps x that follow P others, causally: (B, L, D), and their own memory, (B, L, M).
+        """Attend causally from steps that follow P cached ones.
 
-        past_BPM: the memories of the steps before, P ≥ 0 of them.
+        Args:
+            x: The new steps, (B, L, D).
+            past_BPM: Cache of the steps before, P ≥ 0.
+
+        Returns:
+            The outputs of the new steps, (B, L, D), and their cache, (B, L, M).
         """
-        assert self.causal, "what later steps change cannot be gone on from"
+        assert self.causal, "only causal attention can be continued: later steps change the outputs of earlier ones"
         memory_BLM = torch.cat([self.k(x), self.v(x)], 2)
         k, v = torch.cat([past_BPM, memory_BLM], 1).chunk(2, 2)
-        # bool, though the graph then guards against rows that see nothing: an added −inf breaks static int8's range
+        # A bool mask, although the exported graph then has a guard for rows that see nothing: an additive mask of −inf
+        # would enter the range that static int8 calibration sees, and one 8-bit step would cover all real scores.
         mask = _causal(x.shape[1], k.shape[1], x.device)
         return self._attend(self.q(x), k, v, mask, is_causal=False), memory_BLM
 
@@ -171,19 +218,29 @@ class Attention(Structured):
         return out
 
     def extra_repr(self) -> str:
+        """Describe the module for `print(model)`."""
         return f"{self.in_channels}, heads={self.n_inner}" + (", causal" if self.causal else "")
 
 
 def _at(steps: int, seen: int, device: torch.device) -> Tensor:
-    """(steps,): where steps stand that are the last of those seen."""
+    """(steps,): positions of the last `steps` of the steps seen."""
     return torch.arange(steps, device=device) + (seen - steps)
 
 
 class CrossAttention(Attention):
-    """Multi-head attention of one row's steps to those of another: x (B, T, D), memory (B, S, D) -> (B, T, D).
+    """Multi-head attention of one sequence's steps to another's: x (B, T, D), memory (B, S, D) -> (B, T, D).
 
-    score: "dot", the scaled product (Vaswani et al., 2017), or "additive", a layer of tanh units over query and key
-    (Bahdanau et al., 2015, arXiv:1409.0473). Both rows have the same channels, which are cut from both at once.
+    Both sequences have the same channels, which are cut from both at once.
+
+    Args:
+        width: Width D, a multiple of `heads`.
+        heads: Number of attention heads.
+        dropout: Dropout of the attention weights.
+        score: "dot", the scaled product (Vaswani et al. 2017), or "additive", a layer of tanh units over query and key
+            (Bahdanau et al. 2015, arXiv:1409.0473).
+
+    Raises:
+        ValueError: If the score is unknown or the width cannot be split into the heads.
     """
 
     def __init__(self, width: int, *, heads: int, dropout: float = 0.0, score: str = "dot") -> None:
@@ -195,18 +252,26 @@ class CrossAttention(Attention):
             nn.init.normal_(self.score, std=1.0 / math.sqrt(self.head_width))
 
     def parts(self, side: Side) -> tuple[Part, ...]:
+        """Return the slices of the units of a side; an additive score has one slice per head."""
         found = super().parts(side)
         if side == "inner" and self.score is not None:
             found = (*found, Part(self, "score", 0, run=self.head_width))
         return found
 
     def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:
-        """context: the memory, and keep_BS, bool, False at steps of it that nothing may attend to, or None."""
+        """Attend to another sequence.
+
+        Args:
+            x: Steps that attend, (B, T, D).
+            context: The attended sequence (B, S, D), and keep_BS, bool, False for steps that nothing may attend to, or
+                None.
+        """
         if not is_tracing():
             return self.run(x, *context)
         return self.stand_in(x, (*x.shape[:-1], self.out_channels), context[0])
 
     def run(self, x: Tensor, *context: Tensor | None) -> Tensor:
+        """Attend; see `forward`."""
         memory_BSD, keep_BS = context
         assert memory_BSD is not None
         q, k, v = self.q(x), self.k(memory_BSD), self.v(memory_BSD)
@@ -216,7 +281,8 @@ class CrossAttention(Attention):
         met_BNTSK = torch.tanh(q_BNTK[:, :, :, None] + k_BNSK[:, :, None])
         weights_BNTS = (met_BNTSK * self.score.view(-1, 1, 1, self.head_width)).sum(4).softmax(3)
         if keep_BS is not None:
-            # After the softmax, not −inf before it, whose range static int8 could not have; the scores are bounded.
+            # Masked after the softmax, not with −inf before it: static int8 could not cover that range. The scores are
+            # bounded (tanh times a vector), so the softmax of all steps cannot overflow.
             weights_BNTS = weights_BNTS * keep_BS[:, None, None, :].to(weights_BNTS.dtype)
             weights_BNTS = weights_BNTS / weights_BNTS.sum(3, keepdim=True)
         y_BNTK = F.dropout(weights_BNTS, self.dropout, self.training) @ v_BNSK
@@ -224,91 +290,10 @@ class CrossAttention(Attention):
         return out
 
     def extra_repr(self) -> str:
+        """Describe the module for `print(model)`."""
         return super().extra_repr() + (", additive" if self.score is not None else "")
 
 
 def _causal(steps: int, seen: int, device: torch.device) -> Tensor:
-    """(steps, seen) bool: each step, of the last of those seen, sees the ones up to itself."""
+    """(steps, seen) bool: each of the last `steps` steps sees itself and the earlier ones."""
     return torch.arange(seen, device=device)[None, :] <= _at(steps, seen, device)[:, None]
-
-
-class Positions(Structured):
-    """Adds to each step what tells where it stands: (B, L, D) -> (B, L, D), L ≤ `length`.
-
-    kind: "learned", or "sinusoidal" (Vaswani et al., 2017, section 3.5): a table too, so that a cut keeps its columns.
-    """
-
-    coupled = True
-
-    def __init__(self, width: int, *, length: int, kind: str = "learned") -> None:
-        super().__init__()
-        if kind == "learned":
-            self.table = nn.Parameter(torch.empty(length, width))
-            nn.init.normal_(self.table, std=0.02)
-        elif kind == "sinusoidal":
-            self.register_buffer("table", _sinusoids(length, width))
-        else:
-            raise ValueError(f"No positions of kind '{kind}'; the kinds are learned, sinusoidal.")
-
-    @property
-    def in_channels(self) -> int:
-        return self.table.shape[1]
-
-    @property
-    def out_channels(self) -> int:
-        return self.table.shape[1]
-
-    def parts(self, side: Side) -> tuple[Part, ...]:
-        return (Part(self, "table", 1),)
-
-    def run(self, x: Tensor, *context: Tensor | None) -> Tensor:
-        """context: steps_L, int64, where the steps stand; or None where they stand at 0, 1, …"""
-        steps_L = context[0] if context else None
-        if steps_L is None and isinstance(x.shape[1], torch.SymInt):
-            # exported at any length: the bound of a slice would make the length of the example the only one
-            steps_L = torch.arange(x.shape[1], device=x.device)
-        return x + (self.table[: x.shape[1]] if steps_L is None else F.embedding(steps_L, self.table))
-
-
-def _sinusoids(length: int, width: int) -> Tensor:
-    """(length, width): sines in the even columns, cosines in the odd ones."""
-    angle = torch.arange(length)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
-    table = torch.zeros(length, width)
-    table[:, 0::2] = torch.sin(angle)
-    table[:, 1::2] = torch.cos(angle)[:, : width // 2]
-    return table
-
-
-class TiedOutput(Structured):
-    """From a step to one number a token by the embedding's own rows: (B, L, D) -> (B, L, V). Press and Wolf, 2017,
-    arXiv:1608.05859. It has no tensor of its own: where the embedding loses a channel, it has lost it too.
-    """
-
-    def __init__(self, embedding: nn.Embedding) -> None:
-        super().__init__()
-        self._embedding = (embedding,)  # in a tuple: as a module of this one too, its weights would be stored twice
-        self._width = embedding.embedding_dim
-
-    @property
-    def in_channels(self) -> int:
-        return self._width
-
-    @property
-    def out_channels(self) -> int:
-        return self._embedding[0].num_embeddings
-
-    def parts(self, side: Side) -> tuple[Part, ...]:
-        if side == "in":
-            return ()
-        raise ValueError("The tokens of an TiedOutput cannot be cut; they are those of its embedding.")
-
-    def cut_(self, side: Side, drop: Sequence[int]) -> None:
-        assert side == "in", "the tokens are those of the embedding"
-        self._width -= len(set(drop))
-
-    def run(self, x: Tensor, *context: Tensor | None) -> Tensor:
-        out: Tensor = F.linear(x, self._embedding[0].weight)
-        return out
-
-    def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}"

@@ -1,154 +1,97 @@
-"""Structural edits as plain JSON: which units of which modules a pruned network has lost, and how to lose them again.
+"""Structural edits as plain JSON: record which units a pruned network lost, and remove them again.
 
 `{"cut": "blocks.0.conv1", "side": "out", "drop": [3, 5]}` removes output channels 3 and 5. A pruned network is restored
-by build, replay, load: no tracing, no pickle. Which cuts belong together (`prunable_groups`) comes from torch-pruning's
-dependency graph (Fang et al., 2023, "DepGraph"). This module is mechanism: it does not choose what to cut.
+by build, replay, load: no tracing, no pickle. Which cuts belong together comes from `searchkit.nn.dependencies`;
+that they do is proven here (`prunable_groups`). This module is mechanism: it does not choose what to cut.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import functools
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
-import torch_pruning as tp
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.modules.instancenorm import _InstanceNorm
-from torch_pruning.pruner.function import BasePruningFunc
 
 from searchkit.core.errors import BadInput
-from searchkit.core.network import HasAuxLoss
 from searchkit.core.serialization import JSON
-from searchkit.nn.parts import Part, Structured, surrogates
+from searchkit.nn.cuttable import channels, cut_, parts, within
+from searchkit.nn.dependencies import BROKEN, Group, Member, follows, traced_groups
+from searchkit.nn.parts import Part, Structured
 
-_NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm)
-
-
-# ── The units of a module ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def parts(module: nn.Module, side: str) -> tuple[Part, ...]:
-    """The tensor slices that the units of a side ("in", "out", "inner") of a module own; () where it owns none.
-
-    Norms, PReLU and depthwise convolutions are coupled: "in" and "out" are the same units.
-    """
-    if isinstance(module, Structured):
-        return module.parts(side)  # type: ignore[arg-type]
-    if isinstance(module, _ConvNd):
-        if side == "in" and not _depthwise(module):
-            return _own(module, ("weight",), axis=0 if isinstance(module, _ConvTransposeNd) else 1)
-        across = 1 if isinstance(module, _ConvTransposeNd) and not _depthwise(module) else 0
-        return _own(module, ("weight",), axis=across) + _own(module, ("bias",), axis=0)
-    if isinstance(module, nn.Linear):
-        return _own(module, ("weight",), axis=1) if side == "in" else _own(module, ("weight", "bias"), axis=0)
-    if isinstance(module, nn.Embedding):
-        return _own(module, ("weight",), axis=1)
-    if isinstance(module, _NORMS):
-        return _own(module, ("weight", "bias", "running_mean", "running_var"), axis=0)
-    if isinstance(module, nn.PReLU):
-        return _own(module, ("weight",), axis=0) if module.num_parameters > 1 else ()
-    raise BadInput(f"A {type(module).__name__} cannot be cut; write it as a searchkit.nn.parts.Structured.")
-
-
-def _own(module: nn.Module, names: Iterable[str], *, axis: int) -> tuple[Part, ...]:
-    tensors = module._parameters | module._buffers
-    return tuple(Part(module, name, axis) for name in names if tensors.get(name) is not None)
-
-
-def _depthwise(module: nn.Module) -> bool:
-    return isinstance(module, _ConvNd) and 1 < module.groups == module.out_channels == module.in_channels
-
-
-def _within(module: nn.Module, side: str, drop: Sequence[int]) -> list[int]:
-    """A grouped convolution stores only the channels of one group along the axis that it groups. The same positions go
-    in every group (`_units` ties them together), so the first group tells which.
-    """
-    grouped = "out" if isinstance(module, _ConvTransposeNd) else "in"
-    if not isinstance(module, _ConvNd) or _depthwise(module) or module.groups == 1 or side != grouped:
-        return sorted(set(drop))
-    width = (module.out_channels if grouped == "out" else module.in_channels) // module.groups
-    return sorted({u for u in drop if u < width})
-
-
-def channels(module: nn.Module, side: str) -> int:
-    """How many units a side has now."""
-    if isinstance(module, Structured):
-        return module.units(side)  # type: ignore[arg-type]
-    if isinstance(module, _ConvNd):
-        return module.in_channels if side == "in" else module.out_channels
-    if isinstance(module, nn.Linear):
-        return module.in_features if side == "in" else module.out_features
-    if isinstance(module, nn.LayerNorm):
-        return int(module.normalized_shape[-1])
-    if isinstance(module, nn.GroupNorm):
-        return module.num_channels
-    if isinstance(module, (_BatchNorm, _InstanceNorm)):
-        return module.num_features
-    if isinstance(module, nn.PReLU):
-        return module.num_parameters
-    if isinstance(module, nn.Embedding):
-        return module.embedding_dim
-    raise BadInput(f"A {type(module).__name__} cannot be cut; write it as a searchkit.nn.parts.Structured.")
-
-
-def _cut_(module: nn.Module, side: str, drop: Sequence[int]) -> None:
-    if isinstance(module, Structured):
-        return module.cut_(side, drop)  # type: ignore[arg-type]
-    left, depthwise = channels(module, side) - len(set(drop)), _depthwise(module)
-    for part in parts(module, side):
-        gone = set(drop) if part.name == "bias" else set(_within(module, side, drop))
-        part.keep_([u for u in range(part.units()) if u not in gone])
-    if isinstance(module, _ConvNd):
-        if depthwise:
-            module.in_channels = module.out_channels = module.groups = left
-        elif side == "in":
-            module.in_channels = left
-        else:
-            module.out_channels = left
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.LayerNorm):
-        module.normalized_shape = (left,)
-    elif isinstance(module, nn.GroupNorm):
-        module.num_channels = left
-    elif isinstance(module, (_BatchNorm, _InstanceNorm)):
-        module.num_features = left
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = left
-    elif isinstance(module, nn.Embedding):
-        module.embedding_dim = left
+EXACT = 1e-5
+"""How far the answers of a cut network may be from those of the masked one, in parts of the largest (at least 1)."""
 
 
 # ── Edits ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def apply_edits_(module: nn.Module, edits: Iterable[JSON]) -> None:
-    """Replay edits in order, in place. Raises BadInput for an edit that does not fit the module."""
+    """Replay edits in order, in place. Parameters that several modules share stay shared.
+
+    Raises:
+        BadInput: An edit does not fit the module, or the edits cut a shared parameter differently in two modules.
+    """
+    shared = shared_parameters(module)
     for edit in edits:
         target, side, drop = _target(module, edit)
         if isinstance(target, Part):
             target.keep_([u for u in range(target.units()) if u not in set(drop)])
         else:
-            _cut_(target, side, drop)
+            cut_(target, side, drop)
+    for owners in shared:
+        (owner, name), *others = owners
+        first = owner.get_parameter(name)
+        for other, its_name in others:
+            if not torch.equal(other.get_parameter(its_name), first):
+                raise BadInput(f"The edits cut a parameter '{name}' that {len(owners)} modules share not alike in all.")
+            setattr(other, its_name, first)
+
+
+def shared_parameters(module: nn.Module) -> list[list[tuple[nn.Module, str]]]:
+    """The parameters that stand in several modules (tied weights), each with its owners and its name in them."""
+    owners: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+    for owner in module.modules():
+        for name, parameter in owner._parameters.items():
+            if parameter is not None:
+                owners.setdefault(parameter, []).append((owner, name))
+    return [found for found in owners.values() if len(found) > 1]
 
 
 def mask_edits_(module: nn.Module, edits: Iterable[JSON]) -> None:
-    """Zero what the edits would cut, in place, so that the network computes what the cut one does: rows, biases,
-    columns and scales become 0. Exact unless a LayerNorm or GroupNorm takes its mean over the units that went.
+    """Zero the units that the edits would cut, in place.
 
-    The edits must all count in the indices of `module` as it stands: those of one round of pruning.
+    The network then computes what the cut one does: rows, biases, columns and scales become 0, and a LayerNorm or
+    GroupNorm averages over the units that stay. All edits use the indices of `module` as it is now, those of one round
+    of pruning; mask a network once.
     """
     for edit in edits:
         target, side, drop = _target(module, edit)
         if isinstance(target, Part):
             target.zero_(drop)
             continue
+        if isinstance(target, Structured):
+            target.mask_(side, drop)  # type: ignore[arg-type]
+            continue
         for part in parts(target, side):
-            part.zero_(drop if part.name == "bias" else _within(target, side, drop))
+            part.zero_(drop if part.name == "bias" else within(target, side, drop))
+        if isinstance(target, (nn.LayerNorm, nn.GroupNorm)):
+            keep = torch.tensor([u for u in range(channels(target, side)) if u not in set(drop)])
+            target.register_forward_hook(functools.partial(_norm_of_some, keep=keep))
+
+
+def _norm_of_some(norm: nn.LayerNorm | nn.GroupNorm, args: tuple[Tensor], out: Tensor, *, keep: Tensor) -> Tensor:
+    axis = 1 if isinstance(norm, nn.GroupNorm) else -1
+    x = args[0].index_select(axis, keep)
+    scale, shift = (None if w is None else w.index_select(0, keep) for w in (norm.weight, norm.bias))
+    if isinstance(norm, nn.GroupNorm):
+        y = F.group_norm(x, norm.num_groups, scale, shift, norm.eps)
+    else:
+        y = F.layer_norm(x, (len(keep),), scale, shift, norm.eps)
+    return torch.zeros_like(out).index_copy(axis, keep, y)
 
 
 def _target(module: nn.Module, edit: JSON) -> tuple[nn.Module | Part, str, list[int]]:
@@ -167,7 +110,7 @@ def _target(module: nn.Module, edit: JSON) -> tuple[nn.Module | Part, str, list[
 
 
 def _parameter(module: nn.Module, path: str, axis: int) -> Part:
-    """A parameter that stands in the network by itself, such as a class token or a layer scale."""
+    """A parameter that belongs to no layer, such as a class token or a layer scale."""
     owner, _, name = path.rpartition(".")
     part = Part(module.get_submodule(owner), name, axis)
     part.tensor()
@@ -177,54 +120,95 @@ def _parameter(module: nn.Module, path: str, axis: int) -> Part:
 # ── Which cuts belong together ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One side of one module in a group. indices[u]: what unit u of the group is there. side "axis<k>" is axis k of a
-    parameter that stands by itself.
-    """
-
-    name: str
-    side: str
-    indices: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Units that can only be cut everywhere at once: a channel, in each module that makes, scales or reads it."""
-
-    members: tuple[Member, ...]
-
-    def __len__(self) -> int:
-        return len(self.members[0].indices)
-
-
 def prunable_groups(
     module: nn.Module, example: Sequence[Tensor], protected: Iterable[str] = ()
 ) -> tuple[tuple[Group, ...], tuple[str, ...]]:
-    """The groups of a network, and the names of the modules at the root of those that had to be left alone.
+    """Find what can be cut, and prove it.
 
-    example: inputs of at least 2 rows. protected: modules whose output is not to be cut; the network's outputs never
-    are. A group is kept only when the network still runs, and keeps its output shapes, with one of its units cut: what
-    tracing got wrong is left whole and named, not broken.
+    A group is kept only if the network with some of its units cut answers as the network with them masked (`gap`), with
+    perturbed weights: what tracing got wrong is left whole and named, not broken.
+
+    Args:
+        module: The network.
+        example: Its inputs, at least 2 rows.
+        protected: Names of modules whose output is not to be cut; the network's outputs never are.
+
+    Returns:
+        The groups, and the names of the layers whose output could not be followed and stays whole.
     """
-    shapes = [tuple(y.shape) for y in _outputs(copy.deepcopy(module).eval(), example)]
-    groups, refused = [], []
-    for group in (*_traced(module, example, frozenset(protected)), *_inner(module)):
-        trial = copy.deepcopy(module).eval()
-        try:
-            apply_edits_(trial, drops([(group, [0])]))
-            kept = [tuple(y.shape) for y in _outputs(trial, example)] == shapes
-        except (RuntimeError, ValueError, IndexError, BadInput):
-            kept = False  # shapes no longer fit: the dependency was not understood
-        if kept:
-            groups.append(group)
-        else:
-            refused.append(group.members[0].name)
-    return tuple(groups), tuple(refused)
+    traced, lost = traced_groups(module, example, frozenset(protected))
+    groups = _proven([*traced, *_inner(module)], module, example)
+    lost |= {m.name for group in traced if group not in groups for m in group.members if m.side == "out"}
+    lost |= {group.members[0].name for group in _inner(module) if group not in groups}
+    # a layer whose group was not kept may still be in another that was: not named
+    # a layer may be in a group that was not kept and in another that was, and a norm only follows the layer before it
+    lost -= {m.name for group in groups for m in group.members if m.side != "in"}
+    return tuple(groups), tuple(name for name, m in module.named_modules() if name in lost and not follows(m))
+
+
+def _proven(candidates: list[Group], module: nn.Module, example: Sequence[Tensor]) -> list[Group]:
+    """Those of the groups that can be cut exactly. All are tried together first, and halved only if that fails."""
+    probe, random = copy.deepcopy(module).eval(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in probe.parameters():  # a weight that starts at 0 would hide what is wrong with its inputs
+            if p.ndim and p.is_floating_point():
+                size = 0.1 if p.ndim == 1 else 0.5 * math.sqrt(p.shape[0] / max(1, p.numel()))
+                p.add_(size * torch.randn(p.shape, generator=random).to(p))
+    orders = {g: torch.randperm(len(g), generator=random).tolist() for g in candidates}
+
+    def holds(groups: Sequence[Group]) -> bool:
+        """With a half of the units cut, and with a third: one choice can come out even by chance."""
+        chosen = [[(g, orders[g][: max(1, len(g) // n)]) for g in groups] for n in (2, 3)]
+        return all(gap(probe, example, drops(each)) <= EXACT for each in chosen)
+
+    def kept(groups: list[Group]) -> list[Group]:
+        if not groups or holds(groups):
+            return groups
+        if len(groups) == 1:
+            return []
+        middle = len(groups) // 2
+        found, more = kept(groups[:middle]), kept(groups[middle:])
+        if len(found) + len(more) < len(groups) and holds([*found, *more]):
+            return [*found, *more]
+        for group in more:  # each holds by itself, and not with all others
+            found = [*found, group] if holds([*found, group]) else found
+        return found
+
+    if shared_parameters(module):  # two groups that cut one parameter alike by chance would hold together
+        candidates = [group for group in candidates if holds([group])]
+    return kept(candidates)
+
+
+def gap(module: nn.Module, example: Sequence[Tensor], edits: Sequence[JSON]) -> float:
+    """How far the answers of the network with the edits made are from those with the units masked, in evaluation mode.
+
+    Returns:
+        The largest difference, in parts of the largest answer (at least 1); infinite if the cut network does not run.
+    """
+    difference = _gap(copy.deepcopy(module).eval(), example, edits)
+    if EXACT < difference < math.inf:  # a deep network rounds: ask again in twice the digits
+        wide = [x.double() if x.is_floating_point() else x for x in example]
+        difference = min(difference, _gap(copy.deepcopy(module).eval().double(), wide, edits))
+    return difference
+
+
+def _gap(net: nn.Module, example: Sequence[Tensor], edits: Sequence[JSON]) -> float:
+    cut, worst = copy.deepcopy(net), 0.0
+    try:
+        mask_edits_(net, edits)
+        apply_edits_(cut, edits)
+        for masked, y in zip(_outputs(net, example), _outputs(cut, example), strict=True):
+            if masked.shape != y.shape:
+                return math.inf
+            scale = max(1.0, float(masked.abs().max()))
+            worst = max(worst, float((y.double() - masked.double()).abs().max()) / scale)
+    except BROKEN:
+        return math.inf
+    return worst if math.isfinite(worst) else math.inf
 
 
 def drops(chosen: Iterable[tuple[Group, Sequence[int]]]) -> list[JSON]:
-    """The edits that cut the given units of each group; one edit a side of a module, in the indices of before."""
+    """Return the edits that cut units of groups: one edit per side of a module, in the indices before any cut."""
     gone: dict[tuple[str, str], set[int]] = {}
     for group, unit_numbers in chosen:
         for member in group.members:
@@ -234,7 +218,8 @@ def drops(chosen: Iterable[tuple[Group, Sequence[int]]]) -> list[JSON]:
 
 
 def _outputs(module: nn.Module, example: Sequence[Tensor]) -> list[Tensor]:
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         y = module(*example)
     return list(y) if isinstance(y, (tuple, list)) else [y]
 
@@ -245,125 +230,3 @@ def _inner(module: nn.Module) -> list[Group]:
         for name, m in module.named_modules()
         if isinstance(m, Structured) and m.n_inner > 1
     ]
-
-
-class _Sides(BasePruningFunc):  # type: ignore[misc]
-    """How torch-pruning sees a Structured module. It asks for sizes only; the cutting is ours."""
-
-    def prune_out_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
-        raise AssertionError("the graph is read, never cut")
-
-    def prune_in_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
-        raise AssertionError("the graph is read, never cut")
-
-    def get_out_channels(self, layer: Structured) -> int:
-        return layer.out_channels
-
-    def get_in_channels(self, layer: Structured) -> int:
-        return layer.in_channels
-
-
-class _Coupled(_Sides):
-    prune_in_channels = _Sides.prune_out_channels  # one function for both sides is how torch-pruning is told of it
-
-
-def _traced(module: nn.Module, example: Sequence[Tensor], protected: frozenset[str]) -> list[Group]:
-    """The groups of torch-pruning's graph, read off a copy in training mode, so that heads that only training reads (a
-    VAE's variance) are in it.
-    """
-    net = copy.deepcopy(module).requires_grad_(True)
-    names = {m: name for name, m in net.named_modules()}
-    structured = {type(m): _Coupled() if m.coupled else _Sides() for m in net.modules() if isinstance(m, Structured)}
-    graph = tp.DependencyGraph()
-    with surrogates(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        graph.build_dependency(
-            net, tuple(example), forward_fn=_forward(net), customized_pruners=structured, verbose=False
-        )
-    for node in graph.module2node.values():
-        if node.type == tp.ops.OPTYPE.CONCAT and node.grad_fn._saved_dim == 2:
-            # torch-pruning takes only axis 1 for the channels; in (B, L, D) they are axis 2. Without the node's record
-            # it goes by the channel numbers, which tell the two cases apart.
-            node.grad_fn = None
-    roots = (_ConvNd, nn.Linear, nn.Embedding, *(kind for kind in structured if not kind.coupled))
-    ignored = [m for m, name in names.items() if name in protected]
-    groups = []
-    for found in graph.get_all_groups(ignored_layers=ignored, root_module_types=roots):
-        if any(isinstance(dep.target.module, tp.ops._OutputOp) and dep.target.module.shape for dep, _ in found):
-            continue  # the network's output; a scalar penalty protects nothing
-        group = _group(graph, _coarsest(graph, found), names)
-        if len(group) > 1:
-            groups.append(group)
-    return groups
-
-
-def _forward(net: nn.Module) -> Callable[[nn.Module, Any], list[Tensor]]:
-    def forward(_: nn.Module, example: Sequence[Tensor]) -> list[Tensor]:
-        for m in net.modules():
-            m.training = not isinstance(m, _BatchNorm)
-        y = net(*example)
-        outputs = list(y) if isinstance(y, (tuple, list)) else [y]
-        penalty = [net.aux_loss()] if isinstance(net, HasAuxLoss) else []
-        # times 1: an output that comes straight from a Linear would not be known for an output
-        return [o * 1.0 for o in (*outputs, *penalty) if o.grad_fn is not None]
-
-    return forward
-
-
-def _coarsest(graph: Any, found: Any) -> Any:
-    """The same group seen from its member with the fewest indices, if that sees all of it. Where a Linear feeds a
-    picture, sixteen of its rows are one channel; seen from the rows, only the first one's tie to it is kept.
-    """
-    root, coarse = found[0], min(found, key=lambda item: len(item.idxs))
-    if len(coarse.idxs) == len(root.idxs) or coarse.dep.target.module is root.dep.target.module:
-        return found
-    seen = graph.get_pruning_group(coarse.dep.target.module, coarse.dep.handler, sorted(coarse.idxs))
-    whole = any(i.dep.target is root.dep.target and set(i.idxs) == set(root.idxs) for i in seen)
-    return seen if whole else found
-
-
-def _group(graph: Any, found: Any, names: dict[nn.Module, str]) -> Group:
-    """One of torch-pruning's groups in our terms. It gives, a module, pairs: index at the root and index there."""
-    tied: list[tuple[int, int, list[tuple[int, int]], str, str]] = []
-    for item in found:
-        target, pairs = item.dep.target.module, list(zip(item.root_idxs, item.idxs, strict=True))
-        if isinstance(target, nn.Parameter):
-            axis = item.dep.target.pruning_dim
-            tied.append((1, 1, pairs, graph._param_to_name[target], f"axis{axis}"))
-        elif target in names:
-            side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
-            blocks = target.num_groups if isinstance(target, nn.GroupNorm) else 1
-            if isinstance(target, _ConvNd) and not _depthwise(target):
-                blocks = target.groups
-            run = target.out_run if isinstance(target, Structured) and side == "out" else 1
-            tied.append((channels(target, side) // blocks, run, pairs, names[target], side))
-    size = max(root for _, _, pairs, _, _ in tied for root, _ in pairs) + 1
-    unit_of = _units(size, [(width, run, pairs) for width, run, pairs, _, _ in tied])
-    n_units = max(unit_of) + 1
-    members: dict[tuple[str, str], list[set[int]]] = {}
-    for _, _, pairs, name, side in tied:
-        indices = members.setdefault((name, side), [set() for _ in range(n_units)])
-        for root, index in pairs:
-            indices[unit_of[root]].add(index)
-    return Group(tuple(Member(n, s, tuple(tuple(sorted(u)) for u in ix)) for (n, s), ix in members.items()))
-
-
-def _units(size: int, tied: Iterable[tuple[int, int, Sequence[tuple[int, int]]]]) -> list[int]:
-    """The unit of each root index. Two root indices are one unit where they meet in a module: at the same index (a
-    flattened channel), at the same place of two groups of a grouped convolution or GroupNorm, `width` apart, or in the
-    same `run` of channels in a row (a head).
-    """
-    parent = list(range(size))
-
-    def find(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for width, run, pairs in tied:
-        first: dict[int, int] = {}
-        for root, index in pairs:
-            place = (index % width if width > 1 else index) // run
-            parent[find(root)] = find(first.setdefault(place, root))
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(find(i), len(numbers)) for i in range(size)]

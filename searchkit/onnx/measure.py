@@ -1,9 +1,9 @@
-"""What a network costs: parameters, multiply-accumulates, bytes, memory and time, each by one protocol in one place.
+"""Measure the cost of a network: parameters, multiply-accumulates, bytes, memory and latency.
 
-Time is compared, never stated alone: on a shared machine two runs of the same file differ by 13–97 %, the interleaved
-median of ratios by 4–23 % (measured). So all files are timed in turns, in blocks, in fresh processes pinned to one core
-with one thread, and what is read is the ratio to the first file with its interval. `python -m searchkit.onnx.measure`
-is the process that times; it imports no torch.
+Latency is compared, never stated alone: on a shared machine two runs of the same file differ by 13–97 %, but
+interleaved medians of ratios by 4–23 % (measured). So files are timed in turns, in blocks, in fresh processes pinned to
+one core with one thread, and the result is the ratio to the first file with its interval. `python -m
+searchkit.onnx.measure` is the timing process; it does not import torch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,30 +26,37 @@ import onnxruntime as ort
 from searchkit.core import batching
 from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import BadInput
-from searchkit.onnx.io import PAST, feed, is_weight_only, load, ports, session, session_options
+from searchkit.core.estimates import Latency, Verdict
+from searchkit.core.scratch import scratch_folder
+from searchkit.onnx.io import feed, is_weight_only, load, ports, session, session_options
+from searchkit.onnx.random_inputs import draw_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 TIE = 0.10
-"""A ratio within 1/1.1 … 1.1 is a tie even where its interval leaves 1 out: the machine alone gives that much."""
+"""Ratios within 1/1.1 … 1.1 are a tie even if the interval excludes 1: the machine alone varies that much."""
 
 BLOCK_SECONDS = 0.004
-"""One block of one file: long enough that the clock and the caches of the file before do not matter."""
+"""Length of a block of calls of one file: long enough that the clock and the previous file's caches do not matter."""
 
 
 # ── Counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def params(module: nn.Module) -> int:
-    """Trainable numbers, shared ones once; buffers are not counted."""
+    """Return the number of trainable parameters; shared ones count once, buffers do not count."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> int:
-    """Multiply-accumulates of one forward pass in matrix products and convolutions (torch.utils.flop_counter, halved).
+    """Return the multiply-accumulates of one forward pass, in matrix products and convolutions.
 
-    inputs: one example, batch axis 1, on the module's device. The module keeps its mode.
+    Counted with torch.utils.flop_counter, halved. The module keeps its mode.
+
+    Args:
+        module: The network.
+        inputs: One example with a batch axis of 1, on the module's device.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -59,8 +65,8 @@ def macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     counter = FlopCounterMode(display=False)
-    # oneDNN's fused RNN and the fused attention of the CPU are single operators without a formula: without them both
-    # come apart into the matrix products that are counted. (mkldnn.flags() would warn of TF32 on Intel GPUs.)
+    # The counter has no formula for oneDNN's fused RNN and for fused attention on the CPU. Without them both decompose
+    # into matrix products, which are counted. (mkldnn.flags() would warn about TF32 on Intel GPUs.)
     enabled = torch.backends.mkldnn.enabled
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
@@ -74,23 +80,27 @@ def macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> int:
 
 
 def size_bytes(path: Path) -> int:
-    """Bytes of the file on disk."""
+    """Return the size of a file in bytes."""
     return path.stat().st_size
 
 
 def peak_activation_bytes(path: Path, example: Arrays | None = None) -> int:
-    """The most bytes of activations that are alive at once while one example passes, in the graph as ONNX Runtime's
-    optimizer leaves it (int8 operators fused, weights folded).
+    """Return the peak memory of activations for one example, in bytes.
 
-    A value lives from the node that makes it to the last that reads it; reshapes share their input's memory; weights,
-    scratch memory of the operators and reuse in place are left out. example: the first one of it passes; by default
-    zeros, as `draw_inputs` draws them.
+    Of the graph as ONNX Runtime's optimizer leaves it (int8 operators fused, weights folded). A value lives from the
+    node that makes it to the last one that reads it, and reshapes share their input's memory. Weights, scratch memory
+    of operators and reuse in place are not included.
+
+    Args:
+        path: The file.
+        example: Inputs by name; the first example is used. By default zeros from `draw_inputs`.
     """
     given = draw_inputs(path, seed=None) if example is None else _first(session(path), example)
     model, values = _traced(path, given)
     sizes = {name: value.nbytes for name, value in values.items()}
     home: dict[str, str] = {}
     last: dict[str, int] = {}
+    # First when each value is read last, seen through reshapes, which give another name to the same memory.
     for step, node in enumerate(model.graph.node):
         for name in node.input:
             last[home.get(name, name)] = step
@@ -107,21 +117,21 @@ def peak_activation_bytes(path: Path, example: Arrays | None = None) -> int:
 
 
 def trace(path: Path, example: Arrays) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
-    """The graph as ONNX Runtime's optimizer leaves it, and the shape of every weight and activation in it."""
+    """Return the graph as ONNX Runtime optimizes it, and the shape of every weight and activation by name."""
     model, values = _traced(path, example)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     return model, shapes | {name: value.shape for name, value in values.items()}
 
 
 def _traced(path: Path, example: Arrays) -> tuple[onnx.ModelProto, Arrays]:
-    """The optimized graph and the value of everything in it that depends on the input, the inputs included."""
-    with tempfile.TemporaryDirectory() as folder:
+    """The optimized graph, and the values of everything in it that depends on the inputs, inputs included."""
+    with scratch_folder() as folder:
         options = session_options(1, weight_only=is_weight_only(load(path)))
-        # "extended" fuses as the default level does, but keeps to operators that a file can hold on every machine.
+        # "Extended" fuses like the default level, but without layouts that are specific to this machine's CPU.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        options.optimized_model_filepath = str(folder / "optimized.onnx")
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        model = onnx.load(Path(folder) / "optimized.onnx")
+        model = onnx.load(folder / "optimized.onnx")
     varying = {value.name for value in model.graph.input}
     for node in model.graph.node:
         if varying.intersection(node.input):
@@ -131,7 +141,7 @@ def _traced(path: Path, example: Arrays) -> tuple[onnx.ModelProto, Arrays]:
     outputs = {value.name for value in shown.graph.output}
     names = [name for node in shown.graph.node for name in node.output if name in varying]
     shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    # The graph as it is, every value kept: optimizing once more would fold some away.
+    # Without optimization now: it would fuse away some of the values that are asked for.
     options = session_options(1, weight_only=False)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     opened = ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -140,71 +150,15 @@ def _traced(path: Path, example: Arrays) -> tuple[onnx.ModelProto, Arrays]:
 
 
 def _first(opened: ort.InferenceSession, examples: Arrays) -> Arrays:
-    """What the session takes of the first of the examples."""
+    """The inputs of a session for the first of the examples."""
     return batching.take(ports(opened), feed(opened, examples), slice(0, 1))
-
-
-# ── Inputs for a file that says nothing of its data ──────────────────────────────────────────────────────────────────
-
-_DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int16)": np.int16,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(bool)": np.bool_,
-}
-
-
-def draw_inputs(path: Path, *, seed: int | None = 0) -> Arrays:
-    """One example of the right shapes and types: normal numbers, and ones for whole numbers, which may be lengths,
-    tokens or numbers of other entries; zeros and ones where seed is None. Varying axes are 1, but 2 where they are
-    counted by another input or all examples share them, so that there is an entry of number 1; and a past is empty.
-    Raises BadInput on a type that cannot be drawn.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = {}
-    opened = session(path)
-    taken = ports(opened)
-    counters = {port.counted_by for port in taken}
-    for value, port in zip(opened.get_inputs(), taken, strict=True):
-        if value.type not in _DTYPES:
-            raise BadInput(f"{path} takes '{value.name}' as {value.type}; inputs are drawn for {', '.join(_DTYPES)}.")
-        varying = 1 if port.batched and port.counted_by is None else 2
-        shape = tuple(size if isinstance(size, int) else 0 if size == PAST else varying for size in value.shape)
-        dtype = np.dtype(_DTYPES[value.type])
-        if dtype.kind != "f":
-            drawn[value.name] = np.full(shape, 2 if port.name in counters else 1).astype(dtype)
-        else:
-            drawn[value.name] = (np.zeros(shape) if seed is None else rng.standard_normal(shape)).astype(dtype)
-    return drawn
 
 
 # ── Timing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """One file beside the first. p50_ms and p95_ms: milliseconds a call at batch 1 on one thread. ratio: median over
-    rounds of (block median of this file / of the first); low, high: its 95 % interval. Below 1 is faster.
-    verdict: "faster", "slower" or "no difference".
-    """
-
-    p50_ms: float
-    p95_ms: float
-    ratio: float
-    low: float
-    high: float
-    processes: int
-    rounds: int
-    verdict: str
-
-
-def verdict(ratio: float, low: float, high: float) -> str:
-    """ "faster" or "slower" where the interval leaves out 1 and the ratio is beyond the tie, else "no difference"."""
+def verdict(ratio: float, low: float, high: float) -> Verdict:
+    """Return "faster" or "slower" if the interval excludes 1 and the ratio exceeds `TIE`, else "no difference"."""
     if high < 1 and ratio < 1 / (1 + TIE):
         return "faster"
     if low > 1 and ratio > 1 + TIE:
@@ -214,7 +168,12 @@ def verdict(ratio: float, low: float, high: float) -> str:
 
 @dataclass(frozen=True)
 class Timings:
-    """What one process measured. blocks_ms: (rounds, files), the median call of each block; calls_ms: by file."""
+    """Timings of one process.
+
+    Attributes:
+        blocks_ms: Median call of each block in milliseconds, (rounds, files).
+        calls_ms: Milliseconds of all calls, one array per file.
+    """
 
     blocks_ms: np.ndarray
     calls_ms: tuple[np.ndarray, ...]
@@ -223,18 +182,33 @@ class Timings:
 def latency(
     paths: Mapping[str, Path], example: Arrays, *, processes: int = 5, rounds: int = 24, seed: int = 0
 ) -> dict[str, Latency]:
-    """Time the files against the first of them, at batch 1 on one thread.
+    """Compare the latency of files with the first one, at batch size 1 on one thread.
 
-    example: inputs by name; the first of their examples is used. processes: fresh ones, one after the other, for
-    evidence; 0 times in this process (about rounds × files × 4 ms), for decisions within a search or a stage.
+    Args:
+        paths: Files by name.
+        example: Inputs by name; the first example is used.
+        processes: Number of fresh processes, one after the other, for evidence. With 0 the current process is used, in
+            about rounds × files × 4 ms, for decisions during a search or stage.
+        rounds: Rounds per process; each round times one block of each file.
+        seed: Seed of the bootstrap.
     """
     return _compare(paths, [example] * len(paths), processes=processes, rounds=rounds, seed=seed)
 
 
 def bench(paths: Sequence[Path], *, processes: int = 5, rounds: int = 24, seed: int = 0) -> dict[str, Latency]:
-    """Time any ONNX files against the first, on random inputs with every varying axis at 1; by path.
+    """Compare the latency of any ONNX files with the first one, on random inputs.
 
-    Raises BadInput on a file that is missing, corrupt, or keeps data outside itself, and on one that is named twice.
+    Args:
+        paths: The files.
+        processes: Number of fresh processes; 0 for the current one.
+        rounds: Rounds per process.
+        seed: Seed of the inputs and of the bootstrap.
+
+    Returns:
+        Latencies by path.
+
+    Raises:
+        BadInput: If a file is missing, damaged, keeps data in another file, or is named twice.
     """
     named = {str(path): path for path in paths}
     if len(named) < len(paths):
@@ -247,6 +221,7 @@ def _compare(
     paths: Mapping[str, Path], feeds: list[Arrays], *, processes: int, rounds: int, seed: int
 ) -> dict[str, Latency]:
     files = list(paths.values())
+    # Microseconds of two runs are never compared: only ratios within one round, where both files met the same machine.
     if processes == 0:
         runs = [time_blocks(files, feeds, rounds=rounds)]
     else:
@@ -265,8 +240,15 @@ def _compare(
 
 
 def interval(ratios: Sequence[np.ndarray], *, seed: int, resamples: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the median ratio. Processes are drawn first, then rounds within each: rounds of one
-    process share its memory layout and are not independent.
+    """Return the 95 % bootstrap interval of the median ratio.
+
+    Processes are resampled first, then rounds within each: rounds of one process share its memory layout and are not
+    independent.
+
+    Args:
+        ratios: Ratios of the rounds, one array per process.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap samples.
     """
     rng = np.random.default_rng(seed)
     table = np.stack(ratios)  # (processes, rounds)
@@ -279,8 +261,14 @@ def interval(ratios: Sequence[np.ndarray], *, seed: int, resamples: int = 2000) 
 
 
 def time_blocks(files: Sequence[Path], feeds: Sequence[Arrays], *, rounds: int) -> Timings:
-    """Time the files in turns, in this process, on the first example of what each is fed: each round has one block of
-    calls of every file, in rotating order.
+    """Time files in turns, in this process, on the first example of each.
+
+    Each round has one block of calls per file, in rotating order.
+
+    Args:
+        files: The files.
+        feeds: Inputs of each file, by name.
+        rounds: Number of rounds.
     """
     sessions = [session(path) for path in files]
     inputs = [_first(opened, given) for opened, given in zip(sessions, feeds, strict=True)]
@@ -290,7 +278,7 @@ def time_blocks(files: Sequence[Path], feeds: Sequence[Arrays], *, rounds: int) 
         counts = [_calls_a_block(opened, given) for opened, given in zip(sessions, inputs, strict=True)]
         for turn in range(rounds):
             for step in range(len(files)):
-                i = (turn + step) % len(files)
+                i = (turn + step) % len(files)  # rotating, so that no file always follows the same one
                 taken = _time_calls(sessions[i], inputs[i], counts[i])
                 blocks[turn, i] = np.median(taken)
                 calls[i].append(taken)
@@ -298,7 +286,7 @@ def time_blocks(files: Sequence[Path], feeds: Sequence[Arrays], *, rounds: int) 
 
 
 def _time_calls(opened: ort.InferenceSession, given: Arrays, n_calls: int) -> np.ndarray:
-    """Milliseconds of each call: (n_calls,). The first call of a block, on cold caches, is made and not counted."""
+    """Milliseconds of each call, (n_calls,). The first call, on cold caches, is not counted."""
     opened.run(None, given)
     taken = np.empty(n_calls)
     for i in range(n_calls):
@@ -309,14 +297,14 @@ def _time_calls(opened: ort.InferenceSession, given: Arrays, n_calls: int) -> np
 
 
 def _calls_a_block(opened: ort.InferenceSession, given: Arrays) -> int:
-    _time_calls(opened, given, 3)
+    _time_calls(opened, given, 3)  # warm up: the first calls allocate memory
     one_ms = float(np.median(_time_calls(opened, given, 5)))
     return int(np.clip(BLOCK_SECONDS * 1e3 / one_ms, 1, 200))
 
 
 @contextmanager
 def _one_core() -> Iterator[None]:
-    """This thread on one core while it is timed. Only Linux can."""
+    """Pin this thread to one core inside the block; only on Linux."""
     if sys.platform != "linux":
         yield
         return
@@ -329,11 +317,12 @@ def _one_core() -> Iterator[None]:
 
 
 def _in_fresh_process(files: list[Path], feeds: list[Arrays], rounds: int) -> Timings:
-    with tempfile.TemporaryDirectory() as folder:
-        _store(Path(folder) / "feeds.npz", {f"{i}:{k}": v for i, given in enumerate(feeds) for k, v in given.items()})
+    with scratch_folder() as folder:
+        _store(folder / "feeds.npz", {f"{i}:{k}": v for i, given in enumerate(feeds) for k, v in given.items()})
         names = [str(path.resolve()) for path in files]
-        (Path(folder) / "wanted.json").write_text(json.dumps({"files": names, "rounds": rounds}))
+        (folder / "wanted.json").write_text(json.dumps({"files": names, "rounds": rounds}))
         done = subprocess.run(
+            # -P: a file named like a module in the user's folder must not be imported instead of it.
             [sys.executable, "-P", "-m", "searchkit.onnx.measure", folder],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
             capture_output=True,
@@ -342,7 +331,7 @@ def _in_fresh_process(files: list[Path], feeds: list[Arrays], rounds: int) -> Ti
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
             raise BadInput(f"Timing {', '.join(names)} failed in its own process: {reason}")
-        with np.load(Path(folder) / "timings.npz", allow_pickle=False) as stored:
+        with np.load(folder / "timings.npz", allow_pickle=False) as stored:
             return Timings(stored["blocks"], tuple(stored[f"calls{i}"] for i in range(len(files))))
 
 

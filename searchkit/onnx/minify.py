@@ -1,7 +1,8 @@
-"""The same graph in fewer bytes: no metadata, long names, defaults or twins.
+"""Make a graph smaller without changing what it computes: no metadata, short names, no duplicates.
 
-A network of a few thousand parameters is dominated by names and metadata: the exporter writes source paths, code lines
-and long value names into the file. They are taken out here, once, for every file that searchkit writes.
+Names and metadata dominate a network of a few thousand parameters: the exporter writes source paths, code lines and
+long value names into the file. Measured: a CNN went from 18.3 to 6.5 KB, a small MLP from 17.6 to 10.1 KB, a
+transformer from 109 to 54 KB. Removing them also removes the paths of the machine that exported the file.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ from searchkit.onnx import passes
 from searchkit.onnx.editing import graphs, prepend_nodes_, set_initializers_
 
 MARK = "searchkit.qdq"
-"""Key in the model's metadata; the value "weight-only" asks for sessions with `session.disable_quant_qdq`."""
+"""Metadata key of our files; the value "weight-only" asks for sessions with `session.disable_quant_qdq`."""
 
 PREPROCESSOR = "_"
-"""What the names of a preprocessor's own numbers begin with: its features are of too wide a range for 8 bits."""
+"""Prefix of the names of the preprocessor's constants, whose range is too wide for 8 bits."""
 
 NODE_BYTES = 96
-"""What a DequantizeLinear with its scale costs beside the scale's numbers: below it int8 would grow the file."""
+"""Bytes of a DequantizeLinear node without its scales: a smaller weight would grow in int8."""
 
 
 def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same computation in fewer bytes: no metadata, documentation or inferred shapes, short names, no attributes
-    that say the default, no twins among the initializers, and none that counts up. Graph inputs and outputs keep their
-    names; marks of our own in the metadata stay.
+    """Return the same computation in fewer bytes.
+
+    Removes metadata, documentation, inferred shapes, default attributes and duplicate initializers, shortens names, and
+    computes constants that count up. Names of inputs and outputs stay, and so does our own metadata.
     """
     small = onnx.ModelProto()
     small.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
@@ -44,6 +46,7 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     for graph in graphs(small.graph):
         _scrub(graph)
         passes.drop_defaults(small, graph)
+    # Names come last: the most used ones get the shortest, and merging changes how often each is used.
     passes.count_up(small.graph)
     _merge_twins(small.graph)
     _merge_transposed(small.graph)
@@ -57,6 +60,7 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Iterate over all tensors that a graph stores, in initializers and attributes, including subgraphs."""
     for part in graphs(graph):
         yield from part.initializer
         for sparse in part.sparse_initializer:
@@ -75,6 +79,7 @@ def _scrub(graph: onnx.GraphProto) -> None:
     for value in [*graph.input, *graph.output]:
         value.ClearField("metadata_props")
         value.ClearField("doc_string")
+    # Rewritten, every initializer has its numbers in raw_data, by whose bytes duplicates are found.
     for tensor in graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
     for node in graph.node:
@@ -105,8 +110,9 @@ def _merge_twins(graph: onnx.GraphProto) -> None:
 
 
 def _merge_transposed(graph: onnx.GraphProto) -> None:
-    """A matrix that is another one transposed (an embedding that is the last layer too) is stored once. ONNX Runtime
-    transposes it when it opens the file.
+    """Store a matrix that is the transpose of another one, such as tied embeddings, once.
+
+    ONNX Runtime transposes it when it opens the file.
     """
     outputs = {value.name for value in graph.output}
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
@@ -137,8 +143,9 @@ def _shorten_names(model: onnx.ModelProto) -> None:
             used.update([*node.input, *node.output])
     fresh = ("".join(letters) for n in range(1, 5) for letters in product(string.ascii_letters, repeat=n))
     unused = (name for name in fresh if name not in ports)
-    # The most used get the shortest; ties by order of appearance, which Counter keeps: the bytes stay deterministic.
+    # The most used names get the shortest; Counter keeps ties in order of appearance, so the bytes are deterministic.
     initializers = {tensor.name for tensor in model.graph.initializer}
+    # A preprocessor's constants keep a prefix, since quantizing a file later must leave them in fp32.
     marked = {name for name in initializers if name.startswith(("preprocessor.", PREPROCESSOR))}
     short = {
         name: (PREPROCESSOR if name in marked else "") + next(unused)

@@ -1,4 +1,4 @@
-"""Whether two predictors answer alike: an exported file and its network, a file and its compressed twin."""
+"""Compare two predictors: an exported file with its network, or a file with its compressed version."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from searchkit.onnx.io import MEMORY, PAST, feed, session
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Two predictors on the same examples.
+    """The result of comparing two predictors on the same examples.
 
-    max_abs: the largest difference, in the unit of the answers. max_rel: the same over the largest answer of b.
-    argmax: share of examples whose largest answer (over the last axis) is the same; 1 where there is one answer only.
-    worst: index of the example that differs most. agrees: every difference is within the tolerance.
+    Attributes:
+        max_abs: Largest absolute difference, in the unit of the outputs.
+        max_rel: The same relative to the largest output of the second predictor.
+        argmax: Share of examples with the same argmax over the last axis; 1 if there is only one output value.
+        n: Number of examples.
+        worst: Index of the example with the largest difference.
+        agrees: Whether every difference is within the tolerance.
     """
 
     max_abs: float
@@ -33,7 +37,7 @@ class Parity:
 
 
 COMPARED_AT_ONCE = 64
-"""Examples: the answers of both, and their differences, are held at once."""
+"""Examples whose outputs are in memory at once."""
 
 
 def parity(
@@ -45,12 +49,20 @@ def parity(
     atol: float = 1e-4,
     rtol: float = 1e-3,
 ) -> Parity:
-    """Compare on every example of `arrays`: some at a time where the ports say how they lie, which a vocabulary of
-    thousands at each step of each example needs, else all at once.
+    """Compare two predictors on every example.
 
-    Agreement is |a − b| ≤ atol · max(1, rms of b) + rtol · |b| everywhere, all finite: fp32 sums in another order stay
-    two orders of magnitude below it (6e-7 on probabilities, over 19 families), a wrong operator three above. Answers
-    in a large unit (diabetes: about 150) get the tolerance in their own scale.
+    They agree if |a − b| ≤ atol · max(1, RMS of b) + rtol · |b| everywhere, and all values are finite. fp32 sums in
+    another order stay two orders of magnitude below this (measured: 6e-7 on probabilities, over 19 families), and a
+    wrong operator is three above. The RMS adapts the tolerance to outputs in a large unit (diabetes: about 150).
+
+    Args:
+        a: The predictor to check.
+        b: The reference.
+        arrays: Inputs by name.
+        ports: Specs of the inputs. With them, examples are compared in batches, which keeps memory low for outputs with
+            a large vocabulary at each step; without, all at once.
+        atol: Absolute tolerance.
+        rtol: Relative tolerance.
     """
     whole: Parity | None = None
     for part in batching.batches(ports, arrays, COMPARED_AT_ONCE) if ports else (arrays,):
@@ -82,7 +94,7 @@ def require_parity(a: Predict, b: Predict, task: Task, *, otherwise: str) -> Par
 
 
 def _joined(a: Parity, b: Parity) -> Parity:
-    """Of the examples of a, and those of b after them."""
+    """The comparison of the examples of a, followed by those of b."""
     n = a.n + b.n
     share = (a.argmax * a.n + b.argmax * b.n) / n
     worst = a.worst if a.max_rel >= b.max_rel else a.n + b.worst
@@ -104,8 +116,11 @@ def _parity(answers_a: Arrays, answers_b: Arrays, atol: float, rtol: float) -> P
 
 
 def resumption(path: Path, arrays: Arrays) -> Parity:
-    """A resumable file on some rows at once, against the same rows in two calls, the second of which goes on from the
-    memory of the first. The steps are the second axis of every input and of the answers.
+    """Compare one call of a file with a cache with two calls, the second of which continues from the first.
+
+    Args:
+        path: The file.
+        arrays: Inputs by name; the second axis of inputs and outputs counts the steps.
     """
     opened = session(path)
     names = [value.name for value in opened.get_outputs() if value.name != MEMORY]
@@ -128,6 +143,7 @@ def _compare(a: np.ndarray, b: np.ndarray, atol: float, rtol: float) -> Parity:
     n = len(b)
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return Parity(np.inf, np.inf, 0.0, n, 0, False)
+    # In float64, and relative to the outputs' own size: a fixed tolerance would fail targets in the hundreds.
     difference = np.abs(a.astype(np.float64) - b)
     allowed = atol * max(1.0, float(np.sqrt(np.mean(np.square(b, dtype=np.float64))))) + rtol * np.abs(b)
     excess = (difference / allowed).reshape(n, -1).max(axis=1)

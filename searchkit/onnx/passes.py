@@ -1,9 +1,9 @@
-"""Rewrites of an ONNX graph that leave its answers as they are, for speed or for bytes; each in place.
+"""Rewrites of an ONNX graph, in place, that keep its outputs and make it faster or smaller.
 
-What follows a join of channels goes before it, where it is part of each convolution; what an attribute says by default
-goes unsaid; numbers that count up are counted; the many short vectors of an int8 file (scales, biases) become one
-tensor in half precision. ONNX Runtime undoes the last two when it opens the file. Which file is rewritten is for
-`searchkit.onnx.minify` and `searchkit.onnx.int8`.
+Normalizations and activations after a concatenation move into its inputs; attributes with default values are dropped;
+constants that count up are computed; the short vectors of an int8 file (scales, biases) are stored together in half
+precision. ONNX Runtime undoes the last two when it opens the file. `searchkit.onnx.minify`, `searchkit.onnx.int8` and
+the export decide which rewrite a file gets.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from onnx import numpy_helper
 
 from searchkit.onnx.editing import feeding, keep_initializers_, makers, prepend_nodes_, readers, times_read
 
-# ── Before a join ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── After a concatenation ────────────────────────────────────────────────────────────────────────────────────────────
 
 ALONE = ("Relu", "LeakyRelu", "HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "Elu", "Gelu")
-"""Activations that treat each number by itself and have no second input."""
+"""Activations that are elementwise and have no second input."""
 
 
 def before_joins(model: onnx.ModelProto) -> None:
-    """A normalization and an activation that alone read a join of convolutions' channels go before it: the one into the
-    weights (Jacob et al. 2018, section 3.2, arXiv:1712.05877), the other behind each convolution. Left where it is, a
-    normalization is an operator of its own, fp32 in an int8 file, with four numbers a channel.
+    """Move a normalization or activation that follows a concatenation of convolutions before it.
+
+    A normalization is folded into the weights (Jacob et al. 2018, arXiv:1712.05877, section 3.2), and an activation is
+    repeated after each convolution. Otherwise the normalization would stay a separate operator, fp32 in an int8 file,
+    with four numbers per channel.
     """
+    # One at a time: a normalization that moves may leave an activation next to the concatenation.
     graph = model.graph
     while (found := _join(graph)) is not None:
         join, reader = found
@@ -35,7 +38,7 @@ def before_joins(model: onnx.ModelProto) -> None:
 
 
 def _join(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
-    """A Concat of channels that convolutions alone make, each for it alone, and what alone reads it."""
+    """A Concat of channels whose inputs are convolutions read by nothing else, and its only reader."""
     made, read, by_name = makers(graph), times_read(graph), readers(graph)
     values = {tensor.name for tensor in graph.initializer}
     for join in graph.node:
@@ -60,6 +63,7 @@ def _fold(graph: onnx.GraphProto, join: onnx.NodeProto, norm: onnx.NodeProto) ->
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     scale, shift, mean, variance = (values[name].astype(np.float64) for name in norm.input[1:])
     epsilon = next((attribute.f for attribute in norm.attribute if attribute.name == "epsilon"), 1e-5)
+    # In float64, so that folding adds no rounding of its own before the cast at the end.
     factor = scale / np.sqrt(variance + epsilon)
     first = 0
     for name in join.input:
@@ -69,7 +73,7 @@ def _fold(graph: onnx.GraphProto, join: onnx.NodeProto, norm: onnx.NodeProto) ->
         bias = values[conv.input[2]] if len(conv.input) > 2 else np.zeros(len(weight))
         folded = weight * factor[its].reshape(-1, *[1] * (weight.ndim - 1))
         moved = (bias - mean[its]) * factor[its] + shift[its]
-        # under names of their own: another convolution may share the weights
+        # Under new names: another convolution may share the weights.
         conv.input[:] = [conv.input[0], f"{name}:weight", f"{name}:bias"]
         for kind, array in (("weight", folded), ("bias", moved)):
             graph.initializer.append(numpy_helper.from_array(array.astype(weight.dtype), f"{name}:{kind}"))
@@ -91,15 +95,22 @@ def _repeat(graph: onnx.GraphProto, join: onnx.NodeProto, activation: onnx.NodeP
     graph.node.remove(activation)
 
 
-# ── What goes without saying ─────────────────────────────────────────────────────────────────────────────────────────
+# ── Default attributes ───────────────────────────────────────────────────────────────────────────────────────────────
 
 _WINDOWS = {"strides": 1, "dilations": 1, "pads": 0}
-"""What these lists hold where a convolution or a pooling does not give them: the text of the standard says so, its
-schema cannot, as the lists are as long as the window has axes."""
+"""Default values of the attributes of convolutions and poolings.
+
+The ONNX standard gives them in its text; its schema cannot, since the lists are as long as the window has axes.
+"""
 
 
 def drop_defaults(model: onnx.ModelProto, graph: onnx.GraphProto) -> None:
-    """Remove the attributes that say what the operator would do without them. graph: the model's, or one inside."""
+    """Remove attributes that have their default value.
+
+    Args:
+        model: The model, for its opset.
+        graph: Its graph or a subgraph.
+    """
     opset = _opset(model)
     shapes = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT64]
     whole = {tensor.name for tensor in shapes if 0 not in numpy_helper.to_array(tensor)}
@@ -108,7 +119,7 @@ def drop_defaults(model: onnx.ModelProto, graph: onnx.GraphProto) -> None:
             continue
         known = onnx.defs.get_schema(node.op_type, opset).attributes
         said = [attribute for attribute in node.attribute if not _by_default(node, attribute, known)]
-        if node.op_type == "Reshape" and node.input[1] in whole:  # it says what a 0 in the shape means
+        if node.op_type == "Reshape" and node.input[1] in whole:  # allowzero matters only if the shape has a 0
             said = [attribute for attribute in said if attribute.name != "allowzero"]
         del node.attribute[:]
         node.attribute.extend(said)
@@ -125,15 +136,17 @@ def _by_default(
     return bool(onnx.helper.get_attribute_value(default) == onnx.helper.get_attribute_value(attribute))
 
 
-# ── Numbers that count up ────────────────────────────────────────────────────────────────────────────────────────────
+# ── Constants that count up ──────────────────────────────────────────────────────────────────────────────────────────
 
 _COUNTED = 32
-"""Numbers: a Range and its three scalars take about 120 bytes."""
+"""Shortest constant worth replacing: a Range and its three scalars take about 120 bytes."""
 
 
 def count_up(graph: onnx.GraphProto) -> None:
-    """Evenly spaced whole numbers (the steps that a row's length is compared with: of a sound 8 bytes a sample) are
-    made when the file is opened, not stored.
+    """Replace evenly spaced integer constants by a Range, which ONNX Runtime folds when it opens the file.
+
+    The exporter stores the steps that a row's length is compared with, 8 bytes each. Measured on spoken digits: 146 of
+    198 KB of a file.
     """
     answers = {value.name for value in graph.output}
     made, gone = list[onnx.NodeProto](), set[str]()
@@ -154,28 +167,38 @@ def count_up(graph: onnx.GraphProto) -> None:
     prepend_nodes_(graph, made)
 
 
-# ── Short vectors together ───────────────────────────────────────────────────────────────────────────────────────────
+# ── Short vectors in half precision ──────────────────────────────────────────────────────────────────────────────────
 
 _SHORTEST = 8
+"""Shortest vector that is stored in half precision."""
 _ERROR = 2.0**-10
-"""What half precision may cost: of a scale, of the largest number of any other vector. 8 bits of a weight are 2**-8."""
+"""Largest relative error of half precision: of each scale, and of the largest entry of other vectors.
+
+The weights have 8 bits, a step of 2**-8.
+"""
 
 _SAVED, _COST = 9, 70
-"""Bytes: what an initializer has beside its numbers, less its name; the two nodes with their tensor."""
+"""Bytes saved per initializer besides its numbers, and the cost of the two nodes and their tensor."""
 
 _PLACES = {
     "DequantizeLinear": (1,), "Conv": (2,), "ConvTranspose": (2,), "Gemm": (2,), "LayerNormalization": (1, 2),
     "Add": (0, 1), "Mul": (0, 1),
 }  # fmt: skip
+"""Input positions at which an operator takes a scale, bias or gain."""
 
 
 def join_vectors(model: onnx.ModelProto, *, exact: str) -> None:
-    """Store the scales of weights, the biases and the norms' gains of an int8 file in half precision, those of one
-    length as one tensor that is cast and split: constants, which ONNX Runtime folds when it opens the file. Vectors
-    after the last operator with weights, in the unit of the answers, stay. exact: so do those whose names begin so.
+    """Store the scales, biases and gains of an int8 file in half precision, joined by length.
+
+    All vectors of one length become one tensor that is cast and split, which ONNX Runtime folds when it opens the file.
+    Vectors after the last weighted operator, in the unit of the outputs, stay fp32.
+
+    Args:
+        model: The model; unchanged if its opset is below 18.
+        exact: Prefix of names of vectors that stay fp32.
     """
     graph = model.graph
-    if _opset(model) < 18:  # Split has num_outputs from then on
+    if _opset(model) < 18:  # older opsets have no num_outputs of Split
         return
     halved: dict[int, dict[str, np.ndarray]] = {}
     vectors = {t.name: numpy_helper.to_array(t) for t in graph.initializer if len(t.dims) == 1}
@@ -192,7 +215,7 @@ def join_vectors(model: onnx.ModelProto, *, exact: str) -> None:
     gone: set[str] = set()
     for length, found in halved.items():
         if len(found) * (2 * length + _SAVED) < _COST:
-            continue
+            continue  # two more nodes would cost more bytes than half precision saves
         gone |= found.keys()
         packed, whole = f"{length}:packed", f"{length}:whole"
         graph.initializer.append(numpy_helper.from_array(np.concatenate(list(found.values())), packed))
@@ -203,18 +226,26 @@ def join_vectors(model: onnx.ModelProto, *, exact: str) -> None:
 
 
 def held_by_half(scales: np.ndarray) -> np.ndarray:
-    """The next larger numbers that half precision holds, as fp32; those stay that it has too few digits for."""
+    """Round scales up to half precision; those outside its normal range stay.
+
+    Up, so that no weight exceeds ±127 steps.
+
+    Args:
+        scales: Positive scales, fp32.
+
+    Returns:
+        The rounded scales, as fp32.
+    """
     with np.errstate(over="ignore"):
         half = scales.astype(np.float16)
+    # Rounded up: with a smaller scale the largest weight would be clipped at ±127.
     half = np.where(half < scales, np.nextafter(half, np.float16(np.inf)), half)
     held = (scales >= np.finfo(np.float16).tiny) & np.isfinite(half)
     return np.where(held, half, scales).astype(np.float32)
 
 
 def _inner_vectors(graph: onnx.GraphProto) -> dict[str, bool]:
-    """Names of what is read as scale, bias or gain alone, before the last operator with weights; whether a scale of
-    weights is among what it is.
-    """
+    """Vectors that are read only as scale, bias or gain before the last weighted operator; True for scales."""
     work, places, scales = feeding_work(graph), dict[str, bool](), set()
     for node in graph.node:
         within = bool(work.intersection(node.output))
@@ -229,7 +260,7 @@ def _inner_vectors(graph: onnx.GraphProto) -> dict[str, bool]:
 
 
 def feeding_work(graph: onnx.GraphProto) -> set[str]:
-    """Names of the values that an operator with weights depends on."""
+    """Return the names of the values that an operator with weights depends on."""
     return feeding(graph, lambda node: any(kind in node.op_type for kind in _WORK))
 
 

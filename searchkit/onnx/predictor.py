@@ -1,7 +1,6 @@
-"""Predictors: raw arrays in, answers out, over a torch module or an exported file alike: the same lines score both.
+"""Predictors: raw arrays in, outputs out, with a torch module or an exported file, so that one code scores both.
 
-Both run in batches and keep no more than one batch of intermediate values. A predictor runs; what rests on disk is an
-artifact.
+Both run in batches and keep the intermediate values of one batch only.
 """
 
 from __future__ import annotations
@@ -22,18 +21,29 @@ from searchkit.onnx.io import session as session
 
 
 class Deployed(nn.Module):
-    """What is exported: preprocessor (raw features to model inputs), network, and answer (logits to probabilities,
-    …).
+    """The exported module: preprocessor, network, postprocessor.
+
+    Args:
+        preprocessor: From raw inputs to model inputs.
+        net: The network.
+        postprocessor: From the network's output to answers, e.g. logits to probabilities.
     """
 
-    def __init__(self, preprocessor: nn.Module, net: nn.Module, answer: nn.Module) -> None:
+    def __init__(self, preprocessor: nn.Module, net: nn.Module, postprocessor: nn.Module) -> None:
         super().__init__()
         self.preprocessor = preprocessor
         self.net = net
-        self.postprocessor = answer
+        self.postprocessor = postprocessor
 
     def forward(self, *raw: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """raw: as the task's `inputs`, in order. Returns the task's `answers`, in order."""
+        """Compute the answers.
+
+        Args:
+            raw: The task's `inputs`, in order.
+
+        Returns:
+            The task's `answers`, in order.
+        """
         inputs = self._model_inputs(raw)
         outputs = self.net(*inputs)
         if isinstance(self.postprocessor, ComparesOutput):
@@ -49,28 +59,44 @@ class Deployed(nn.Module):
 
 
 class DeployedResumable(Deployed):
-    """As Deployed, around a HasKVCache network, and HasKVCache itself: from raw features to answers."""
+    """Like Deployed, for a `HasKVCache` network; itself a `HasKVCache` from raw inputs to answers."""
 
     @property
     def memory(self) -> int:
+        """Numbers that the cache holds per step."""
         assert isinstance(self.net, HasKVCache)
         return self.net.memory
 
     def resume(self, *raw_and_past: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the answers for steps after those in the cache, and their cache."""
         assert isinstance(self.net, HasKVCache)
         *raw, past_BPM = raw_and_past
         output, memory_BLM = self.net.resume(*self._model_inputs(tuple(raw)), past_BPM)
         return self.postprocessor(output), memory_BLM
 
 
-def deploy(preprocessor: nn.Module, net: nn.Module, answer: nn.Module) -> Deployed:
-    """What is exported of a network, in eval mode."""
+def deploy(preprocessor: nn.Module, net: nn.Module, postprocessor: nn.Module) -> Deployed:
+    """Return the module that is exported for a network, in eval mode.
+
+    Args:
+        preprocessor: From raw inputs to model inputs.
+        net: The network.
+        postprocessor: From the network's output to answers.
+    """
     kind = DeployedResumable if isinstance(net, HasKVCache) else Deployed
-    return kind(preprocessor, net, answer).eval()
+    return kind(preprocessor, net, postprocessor).eval()
 
 
 class TorchPredictor:
-    """A module as a predictor. Evaluates in eval mode and leaves the module in the mode in which it was."""
+    """A torch module as a predictor. It evaluates in eval mode and restores the module's mode.
+
+    Args:
+        module: From raw inputs to outputs.
+        inputs: Specs of the inputs.
+        answers: Specs of the outputs.
+        batch_size: Examples per forward pass.
+        device: Device to run on.
+    """
 
     def __init__(
         self,
@@ -89,11 +115,14 @@ class TorchPredictor:
 
     @torch.no_grad()
     def __call__(self, inputs: Arrays) -> Arrays:
+        """Predict; see `searchkit.core.goal.Predict`."""
+        # Each submodule's own mode: some may be frozen in eval mode while the whole is in training.
         modes = [(part, part.training) for part in self.module.modules()]
         self.module.eval()
         parts = []
         for batch in batching.batches(self.inputs, inputs, self.batch_size):
             arguments = [torch.from_numpy(np.ascontiguousarray(batch[port.name])) for port in self.inputs]
+            # .float(): numpy has no bfloat16, in which a network may run.
             out = self.module(*(argument.to(self.device) for argument in arguments))
             parts.append([answer.float().cpu().numpy() for answer in (out if isinstance(out, tuple) else (out,))])
         for part, training in modes:
@@ -102,8 +131,15 @@ class TorchPredictor:
 
 
 class OnnxPredictor:
-    """An exported file as a predictor, on the CPU. A file that can go on from a past is asked from the beginning.
-    Raises BadInput where the file cannot be opened.
+    """An exported file as a predictor, on the CPU. A file with a cache starts with an empty one.
+
+    Args:
+        path: The file.
+        threads: Threads of an operator.
+        batch_size: Examples per call.
+
+    Raises:
+        BadInput: If the file cannot be opened.
     """
 
     def __init__(self, path: Path, *, threads: int = 1, batch_size: int = 256) -> None:
@@ -114,6 +150,11 @@ class OnnxPredictor:
         self.inputs = tuple(port for port in ports(self.session) if port.name not in beside)
 
     def __call__(self, inputs: Arrays) -> Arrays:
+        """Predict; see `searchkit.core.goal.Predict`.
+
+        Raises:
+            BadInput: If an input of the model is missing.
+        """
         missing = [port.name for port in self.inputs if port.name not in inputs]
         if missing:
             raise BadInput(f"The model takes '{missing[0]}', which is not given; given are {', '.join(inputs)}.")

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Goal
-from searchkit.core.serialization import JSON
+from searchkit.core.run_files import NOTES, BundleFacts, SkippedFile
+from searchkit.core.serialization import JSON, thaw
 from searchkit.evaluation.records import Evidence
 from searchkit.report import formatting
 from searchkit.report.records import (
@@ -35,6 +36,7 @@ from searchkit.report.records import (
 from searchkit.run import Run
 from searchkit.search.results import HistoryRow, history, importances, random_so_far, searches
 from searchkit.stages import recipes
+from searchkit.stages.export import DIGEST
 from searchkit.stages.pipeline import SKIPPED
 
 
@@ -69,9 +71,9 @@ def gather(run: Run, evidence: Evidence | None) -> Report:
         search=search_so_far(trials, goal),
         importances=importances(run),
         curves=training_curves(run, trials, line, artifacts, goal),
-        distillation=_notes(stages, "Distill"),
-        pruning=_notes(stages, "Prune"),
-        quantization=_notes(stages, "Quantize"),
+        distillation=_notes(run, stages, "Distill"),
+        pruning=_notes(run, stages, "Prune"),
+        quantization=_notes(run, stages, "Quantize"),
         left_out=left_out(run, line, question["recipe"]),
         errors=evidence.errors if evidence else None,
         pictures=evidence.pictures if evidence else None,
@@ -79,6 +81,7 @@ def gather(run: Run, evidence: Evidence | None) -> Report:
         data=run.config["task"]["summary"],
         environment={"versions": run.config["versions"], "hardware": run.config["hardware"]},
         chosen=_described(line[-1]) if line else None,
+        bundle_digest=bundle_digest(run, line),
     )
     return replace(found, verdict=verdict_of(found))
 
@@ -115,16 +118,24 @@ def _evidence_header(evidence: Evidence) -> EvidenceHeader:
     )
 
 
+def bundle_digest(run: Run, line: Sequence[Artifact]) -> str | None:
+    """Of the manifest of the bundle, if the run's bundle is of this line: what a copy's `verify.py` must say too."""
+    kept = run.read_json(DIGEST, BundleFacts) or {}
+    return str(kept["digest"]) if any(artifact.id == kept.get("artifact") for artifact in line) else None
+
+
 def left_out(run: Run, line: Sequence[Artifact], recipe: str) -> dict[str, str]:
     """Stage to the reason why this lineage goes without it, though its recipe has it. The latest reason counts."""
     ids, made = {artifact.id for artifact in line}, {artifact.stage for artifact in line}
     wanted = set(recipes.stage_names(recipe)) - made
-    said = (run.read_json(SKIPPED) or {}).values()
+    said = (run.read_json(SKIPPED, SkippedFile) or {}).values()
     return {row["stage"]: row["reason"] for row in said if row["stage"] in wanted and row["parent"] in ids}
 
 
 def reproducing(command: Sequence[str]) -> str:
     """As a shell takes it: a script is run by python, an installed command as it is."""
+    if not command:
+        return ""
     return shlex.join(["python", *command] if str(command[0]).endswith(".py") else command)
 
 
@@ -145,9 +156,11 @@ def _described(artifact: Artifact) -> dict[str, JSON]:
     return {"id": artifact.id, "space": artifact.space, "arch": artifact.arch, "training": artifact.training}
 
 
-def _notes(stages: Mapping[str, Artifact], name: str) -> JSON:
+def _notes(run: Run, stages: Mapping[str, Artifact], name: str) -> JSON:
     if name not in stages:
         return None
+    file = run.named(f"artifacts/{stages[name].id}/artifact.json", "notes")
+    thaw(NOTES[name], stages[name].notes, file=file)
     return {"id": stages[name].id, "settings": stages[name].made_by, **stages[name].notes}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TypedDict
 
+from searchkit.core.quantities import show_count, show_size
+
 SHARES = (
     "accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "false_alarm_rate", "subset_accuracy",
     "label_accuracy", "exact_match",
@@ -81,19 +83,12 @@ def count(value: float) -> str:
 
 def size(n_bytes: float) -> str:
     """Bytes as decimal kilobytes or megabytes, as limits are given."""
-    if n_bytes < 1000:
-        return f"{round(n_bytes)} B"
-    if n_bytes < 1e6:
-        return f"{n_bytes / 1e3:.1f} KB"
-    return f"{n_bytes / 1e6:.2f} MB"
+    return show_size(n_bytes)
 
 
 def short(value: float) -> str:
     """A count on an axis: 12k, 3.4M."""
-    for unit, word in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:.3g}{word}"
-    return f"{value:.3g}".replace("-", MINUS)
+    return show_count(value).replace("-", MINUS)
 
 
 def cost(name: str, value: float) -> str:

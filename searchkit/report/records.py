@@ -197,6 +197,7 @@ class Report:
     data: dict[str, JSON]
     environment: dict[str, dict[str, JSON]]
     chosen: dict[str, JSON] | None
+    bundle_digest: str | None
     verdict: str = ""
 
     def to_json(self) -> dict[str, JSON]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from searchkit.context import Context
 from searchkit.core.errors import BadInput, NothingFeasible
 from searchkit.core.interrupt import interruptible
+from searchkit.core.quantities import show_cost
 from searchkit.core.serialization import JSON, derive_seed
 from searchkit.core.space import Space
 from searchkit.search.asking import Asker
@@ -183,7 +184,7 @@ def _conclude(made: _Search) -> None:
         smallest = made.record.about["profile"][0]
         raise NothingFeasible(
             f"None of {len(statuses)} candidates of '{space.name}' is within the limits; the smallest has "
-            + ", ".join(f"{name} {value:,.4g}" for name, value in smallest["cost"].items())
+            + ", ".join(show_cost(name, value) for name, value in smallest["cost"].items())
             + ". Raise a limit"
             + (", give a longer --time-budget" if made.asker.plan.most_seconds is not None else "")
             + ", or take another family."

@@ -7,13 +7,12 @@ check is paid for once.
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchkit.context import Context
 from searchkit.core.errors import Infeasible
+from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import digest, freeze
 from searchkit.core.space import Limits, Space
 from searchkit.search.candidates import Candidate
@@ -119,15 +118,16 @@ class CostModel:
     def _file_costs(self, net: nn.Module) -> dict[str, float]:
         from searchkit.onnx import io as onnx_io
         from searchkit.onnx import measure
+        from searchkit.onnx.weight_only import weight_only
 
         task = self.ctx.task
         _make_unlike_(net)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "fp32.onnx"
+        with scratch_folder() as folder:
+            path = folder / "fp32.onnx"
             onnx_io.export(self.ctx.deployed(net), task.inputs, task.answers, path, example=self.ctx.example())
             if self.ship_int8:
-                shipped = Path(folder) / "int8.onnx"
-                onnx_io.weight_only(path, shipped)
+                shipped = folder / "int8.onnx"
+                weight_only(path, shipped)
                 path = shipped
             found: dict[str, float] = {"size_bytes": float(measure.size_bytes(path))}
             if "latency_ms" in self.wanted:

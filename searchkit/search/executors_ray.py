@@ -129,7 +129,7 @@ _unpacked: dict[str, Task] = {}
 def run_on_ray(pack: TaskPack, job: Job) -> Outcome:
     """A worker process of Ray serves many jobs: it unpacks the task for the first of them."""
     from searchkit.core.serialization import digest
-    from searchkit.core.space_file import materialise
+    from searchkit.core.space_file import materialize
     from searchkit.tasks import registry
 
     settle_threads(1)
@@ -139,7 +139,7 @@ def run_on_ray(pack: TaskPack, job: Job) -> Outcome:
         _unpacked.clear()
         # the object store's memory is read-only, and a task may keep views of it: copy once a worker
         _unpacked[key] = registry.unpack(config, {name: array.copy() for name, array in arrays.items()})
-    return run_job(job, _unpacked[key], materialise(job.space))
+    return run_job(job, _unpacked[key], materialize(job.space))
 
 
 def require_ray(address: str | None) -> None:

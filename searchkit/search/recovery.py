@@ -29,7 +29,7 @@ def recover(lifecycle: Lifecycle, halving: Halving) -> list[Flight]:
         id = lifecycle.artifact_id(trial)
         if run.has(id):
             artifact = run.load(id)
-            halving.recall(trial.number, artifact.notes["losses"])
+            halving.recall(trial.number, run.notes(artifact, "losses"))
             lifecycle.tell(trial, artifact)
             continue
         state = run.load_state(lifecycle.state_key(trial))

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput
+from searchkit.core.run_files import SearchFile
 from searchkit.core.serialization import JSON
 from searchkit.run import Run
 from searchkit.search import successive_halving
@@ -46,7 +47,7 @@ class HistoryRow(TypedDict):
 
 def searches(run: Run) -> dict[str, dict[str, JSON]]:
     """The searches of a run by family, as `FILE` has them. Raises BadInput if there is none."""
-    found = run.read_json(FILE)
+    found = run.read_json(FILE, SearchFile)
     if not found:
         raise BadInput(f"The run '{run.name}' has no search in it yet; start or resume it with search.")
     return dict(found)

@@ -10,6 +10,8 @@ import uuid
 from dataclasses import fields
 
 from searchkit.context import Context
+from searchkit.core.quantities import show_cost
+from searchkit.core.run_files import SearchFile
 from searchkit.core.serialization import JSON, digest, freeze
 from searchkit.core.space import Space
 from searchkit.search.cost_model import CostModel
@@ -32,7 +34,7 @@ class SearchRecord:
         self.space, self.ctx, self.settings = space, ctx, settings
         goal = ctx.task.goal
         self.directions: Directions = (goal.direction, *(("minimize",) if settings.cost else ()))
-        self.about: dict[str, JSON] = (ctx.run.read_json(FILE) or {}).get(space.name, {})
+        self.about: dict[str, JSON] = (ctx.run.read_json(FILE, SearchFile) or {}).get(space.name, {})
         if not self.about:
             self._note(
                 goal=goal.metric,
@@ -69,12 +71,12 @@ class SearchRecord:
         rows = profile_space(self.space, self.ctx, book, epochs=self.settings.budget.epochs)
         self._note(profile=rows)
         for row in rows:
-            costs = ", ".join(f"{name} {value:,.4g}" for name, value in row["cost"].items())
+            costs = ", ".join(show_cost(name, value) for name, value in row["cost"].items())
             breaks = "; breaks " + ", ".join(row["breaches"]) if row["breaches"] else ""
             self.ctx.echo(f"{row['which']} candidate: {costs}{breaks}")
 
     def _note(self, **entries: JSON) -> None:
-        everything = self.ctx.run.read_json(FILE) or {}
+        everything = self.ctx.run.read_json(FILE, SearchFile) or {}
         self.about |= entries
         everything[self.space.name] = self.about
         self.ctx.run.write_json(FILE, everything)

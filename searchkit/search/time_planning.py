@@ -12,15 +12,16 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from searchkit.context import Context
 from searchkit.core.errors import Infeasible
 from searchkit.core.quantities import show_seconds
 from searchkit.core.serialization import freeze, thaw
-from searchkit.core.space import Budget, Space
+from searchkit.core.space import Space
 from searchkit.core.threads import torch_threads
 from searchkit.core.training import Batch, FitPlan, TrainState
+from searchkit.core.typed import OneOf, Range
 from searchkit.search.candidates import Candidate, draw
 from searchkit.search.choices import at
 from searchkit.search.feasibility import require_the_right_answer, some_candidates
@@ -82,15 +83,15 @@ class TimePlan:
         enough_seconds: What the search would need for `FEWEST` of them; None beside a `middle_trials` of None.
     """
 
-    precision: str
+    precision: Annotated[str, OneOf(("fp32", "bf16"))]
     channels_last: bool
-    epochs: int
-    most_macs: int | None = None
-    most_seconds: float | None = None
-    trials: int | None = None
-    own_work: float = 0.0
-    middle_trials: int | None = None
-    enough_seconds: float | None = None
+    epochs: Annotated[int, Range(1)]
+    most_macs: Annotated[int | None, Range(0)] = None
+    most_seconds: Annotated[float | None, Range(0, open=True)] = None
+    trials: Annotated[int | None, Range(1)] = None
+    own_work: Annotated[float, Range(0)] = 0.0
+    middle_trials: Annotated[int | None, Range(0)] = None
+    enough_seconds: Annotated[float | None, Range(0, open=True)] = None
 
 
 def make_time_plan(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
@@ -106,17 +107,18 @@ def make_time_plan(space: Space, ctx: Context, settings: SearchSettings) -> Time
     """
     known = ctx.run.read_json(FILE) or {}
     if space.name in known:
-        return thaw(TimePlan, known[space.name])
+        return thaw(TimePlan, known[space.name], file=ctx.run.named(FILE, space.name), whole=True)
     plan = _measure(space, ctx, settings)
     ctx.run.write_json(FILE, {**known, space.name: freeze(plan)})
-    for line in _told(plan, ctx.deadline.left(), settings.budget):
+    for line in _told(plan, ctx.deadline.left(), settings):
         ctx.echo(line)
     return plan
 
 
-def _told(plan: TimePlan, left: float, budget: Budget) -> list[str]:
+def _told(plan: TimePlan, left: float, settings: SearchSettings) -> list[str]:
     """What the user is told of a plan before the first trial."""
-    lines = [f"training in {plan.precision}" + (", channels last" if plan.channels_last else "")]
+    budget = settings.budget
+    lines = [describe_setting(plan.precision, plan.channels_last, timed=settings.precision == "auto")]
     if plan.most_seconds is not None:
         lines.append(
             f"the time budget holds about {plan.trials} trials of up to {plan.epochs} epochs, and no training of more "
@@ -156,6 +158,15 @@ class _Pace:
     def macs_of(self, seconds: float) -> float:
         """Those of a network like the middle candidate whose whole training takes `seconds`."""
         return self.macs * (seconds - self.whole + self.of_loss) / self.of_loss
+
+
+def describe_setting(precision: str, channels_last: bool, *, timed: bool) -> str:
+    """One line for the user: in which numbers the networks are trained, and why."""
+    what = {
+        "fp32": "training in fp32: 32-bit numbers throughout",
+        "bf16": "training in bf16: products in 16-bit bfloat16, weights and updates in 32 bits",
+    }[precision]
+    return what + ", channels last in memory" * channels_last + "; the quickest setting on this device" * timed
 
 
 def _measure(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:

@@ -145,7 +145,7 @@ class Lifecycle:
     def tell(self, trial: FrozenTrial, artifact: Artifact) -> None:
         """Tell the study the values of a trial whose artifact is whole."""
         names = [self.ctx.task.goal.metric, *([self.minimized] if self.minimized else [])]
-        told = {name: artifact.notes[name] for name in ("rung", "epochs", "seconds", "losses")}
+        told = {name: self.ctx.run.notes(artifact, name) for name in ("rung", "epochs", "seconds", "losses")}
         self.store.finish(trial, [artifact.metrics[name] for name in names], {**told, "artifact": artifact.id})
         self.ctx.run.drop_state(self.state_key(trial))
 

@@ -24,7 +24,7 @@ def main(fd: int, parent: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the coordinator decides
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    from searchkit.core.space_file import materialise
+    from searchkit.core.space_file import materialize
     from searchkit.tasks import registry
 
     settle_threads(1)
@@ -34,7 +34,7 @@ def main(fd: int, parent: int) -> None:
         task = registry.unpack(config, arrays)
         while True:
             job: Job = connection.recv()
-            connection.send(run_job(job, task, materialise(job.space)))
+            connection.send(run_job(job, task, materialize(job.space)))
     except (EOFError, OSError):
         os._exit(0)
 

@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 import jinja2
 import numpy as np
@@ -25,10 +24,11 @@ import numpy as np
 from searchkit import __version__
 from searchkit.core import batching
 from searchkit.core.artifact import Artifact
-from searchkit.core.data_spec import Arrays, TensorSpec
-from searchkit.core.errors import BadInput
+from searchkit.core.data_spec import Arrays, TensorSpec, brief
+from searchkit.core.errors import DAMAGED_ARRAYS, BadInput
+from searchkit.core.run_files import Manifest
 from searchkit.core.serialization import JSON, freeze, thaw
-from searchkit.core.stage import StageContext
+from searchkit.core.stage import ArtifactStore, StageContext
 from searchkit.core.task import Calibrated, HasBundleFiles
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.parity import Parity, require_parity
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "bundle"
 
 FORMAT = 1
+
+DIGEST = "bundle.json"
+"""In the run: the artifact whose bundle it holds, and the digest of that bundle's manifest, to compare a copy with."""
 
 GOLDEN_ROWS = 8
 
@@ -77,7 +80,10 @@ class Export:
             manifest["calibration"] = ctx.task.calibrate(OnnxPredictor(model))
         # The artifact comes last: what is killed before it is done again, bundle and all.
         equipment = ctx.task.bundle_files() if isinstance(ctx.task, HasBundleFiles) else {}
-        write_bundle(ctx.run.bundle, model=model, fp32=fp32, manifest=manifest, golden=golden, equipment=equipment)
+        whole = write_bundle(
+            ctx.run.bundle, model=model, fp32=fp32, manifest=manifest, golden=golden, equipment=equipment
+        )
+        _keep_digest(ctx.run, whole)
         return ctx.save(draft, None, model=model, notes={"parity": asdict(proof)})
 
     def stands(self, id: str, ctx: StageContext) -> bool:
@@ -161,9 +167,14 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
         manifest = json.loads((run.bundle / "manifest.json").read_text(encoding="utf-8"))
         with np.load(run.bundle / "golden.npz", allow_pickle=False) as stored:
             golden = {name: stored[name] for name in stored.files}
+        thaw(Manifest, manifest, file=run.named("bundle/manifest.json", "the bundle's manifest"))
         equipment = {name: (run.bundle / name).read_text(encoding="utf-8") for name in manifest.get("equipment", ())}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise BadInput(f"The bundle {run.bundle} cannot be read ({error}); delete it and resume the run.") from error
+    except DAMAGED_ARRAYS as error:
+        raise BadInput(
+            f"The bundle {run.bundle} cannot be read ({brief(error)}); delete it and resume the run."
+        ) from error
+    if "digest" in manifest and digest_of(manifest) != manifest["digest"]:
+        raise BadInput(f"{run.bundle / 'manifest.json'} was edited after it was written; delete the bundle and resume.")
     row = next((one for one in found["models"] if one["id"] == manifest["artifact"]), None)
     if row is None:
         return  # the evidence is of another line than the one that wrote this bundle
@@ -171,7 +182,7 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
         manifest[side] = [_port(thaw(TensorSpec, port)) for port in manifest[side]]
     manifest["metric"]["test"] = freeze(row["metric"])
     manifest["latency"] = freeze(row["latency"])
-    write_bundle(
+    whole = write_bundle(
         run.bundle,
         model=run.bundle / "model.onnx",
         fp32=run.bundle / "model_fp32.onnx",
@@ -179,6 +190,17 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
         golden=golden,
         equipment=equipment,
     )
+    _keep_digest(run, whole)
+
+
+def _keep_digest(run: ArtifactStore, manifest: Mapping[str, JSON]) -> None:
+    run.write_json(DIGEST, {"artifact": manifest["artifact"], "digest": manifest["digest"]})
+
+
+def digest_of(manifest: Mapping[str, JSON]) -> str:
+    """The SHA-256 of a manifest as plain JSON, without its own "digest"; `verify.py` computes the same."""
+    plain = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 # ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,7 +217,7 @@ def write_bundle(
 ) -> dict[str, JSON]:
     """Write the folder whole, in place of one that is there; the manifest as written.
 
-    manifest: see `_describe`; sizes, hashes, versions, session options and the tolerance are added here. golden:
+    manifest: see `_describe`; sizes, hashes, versions, session options, tolerance and digest are added here. golden:
     "input.<port>" and "output.<port>", a few rows each. equipment: as of `HasBundleFiles`. Raises
     BadInput if the folder cannot be written.
     """
@@ -240,7 +262,9 @@ def _fill(folder: Path, model: Path, fp32: Path, manifest: dict[str, JSON], gold
         for file in sorted(folder.iterdir())
         if file.name != "manifest.json"
     }
-    text = json.dumps(freeze(manifest), indent=2, ensure_ascii=False, allow_nan=False)
+    manifest = json.loads(json.dumps(freeze(manifest), allow_nan=False))  # the digest is of what the file will say
+    manifest["digest"] = digest_of(manifest)
+    text = json.dumps(manifest, indent=2, ensure_ascii=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
     return manifest
 

@@ -20,7 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from searchkit.core.errors import GateFailed, Inapplicable
 from searchkit.core.serialization import JSON, derive_seed
-from searchkit.nn.surgery import Group, Member, apply_edits_, channels, drops, parts, prunable_groups
+from searchkit.nn.cuttable import channels, parts
+from searchkit.nn.dependencies import Group, Member
+from searchkit.nn.surgery import EXACT, apply_edits_, drops, gap, prunable_groups
 
 IMPORTANCES = ("l1", "l2", "taylor", "bn", "random")
 Cost: TypeAlias = Callable[[nn.Module], float]
@@ -212,6 +214,7 @@ class Cuts:
         ranking: How units are chosen.
         runs: Of the units, a group.
         grains: What narrow widths are cut in, a group.
+        whole: Names of the layers that stay whole because no cut of them could be proven.
     """
 
     net: nn.Module
@@ -220,6 +223,7 @@ class Cuts:
     ranking: Ranking
     runs: tuple[np.ndarray, ...]
     grains: tuple[int, ...]
+    whole: tuple[str, ...] = ()
 
     def edits(self, kept: Sequence[int]) -> list[JSON]:
         """The edits that leave so many units in each group."""
@@ -271,8 +275,9 @@ class Cuts:
         """
         smallest = cost(self.trial(self.widths(0.0)))
         if smallest > target:
+            left = f", with {listed(self.whole)} left whole because it cannot follow them" if self.whole else ""
             raise Uncuttable(
-                f"it cannot reach {target:,.6g}: the smallest that cutting this network gives is {smallest:,.6g}"
+                f"it cannot reach {target:,.6g}: the smallest that cutting this network gives is {smallest:,.6g}{left}"
             )
         low, high = 0.0, 1.0  # the cost at low is within the target
         for _ in range(rounds):
@@ -280,6 +285,12 @@ class Cuts:
             fits = cost(self.trial(self.widths(middle))) <= target
             low, high = (middle, high) if fits else (low, middle)
         return self.widths(low)
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """The names in a row, or the first of them and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def cuts(net: nn.Module, example: Sequence[Tensor], ranking: Ranking, gradients: Gradients | None = None) -> Cuts:
@@ -299,7 +310,7 @@ def cuts(net: nn.Module, example: Sequence[Tensor], ranking: Ranking, gradients:
     if not groups and not refused:
         raise Inapplicable("the network has no inner units to cut")
     if not groups:
-        raise Uncuttable(f"it can cut nothing: {', '.join(refused)} could not be followed through the network")
+        raise Uncuttable(f"it can cut nothing: {listed(refused)} could not be followed through the network")
     scored = gradients(net) if gradients is not None else net
     return Cuts(
         net,
@@ -308,6 +319,7 @@ def cuts(net: nn.Module, example: Sequence[Tensor], ranking: Ranking, gradients:
         ranking=ranking,
         runs=tuple(runs(net, group) for group in groups),
         grains=tuple(grain(net, group) for group in groups),
+        whole=refused,
     )
 
 
@@ -322,11 +334,18 @@ def prune_(
 ) -> list[JSON]:
     """One round, in place: cut the least important units until `cost` is at most `target`; the edits that were made.
 
-    As `cuts`, and raises Uncuttable if even the smallest network costs more.
+    As `cuts`, and raises Uncuttable if even the smallest network costs more, or if the cut network does not answer as
+    the one with the same units masked.
     """
     found = cuts(net, example, ranking, gradients).sparing_the_narrow(cost, target)
     kept = found.fit(cost, target)
     made = found.edits(_filled(kept, found, lambda k: cost(found.trial(k)) <= target))
+    difference = gap(net, example, made)
+    if not difference <= EXACT:
+        raise Uncuttable(
+            f"the cut network does not answer as the one with the same units set to zero (they differ by "
+            f"{difference:.2g}); its forward may depend on a width"
+        )
     apply_edits_(net, made)
     return made
 

@@ -17,6 +17,7 @@ from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import GateFailed, Inapplicable
 from searchkit.core.interrupt import raise_if_interrupted
+from searchkit.core.run_files import SkippedFile
 from searchkit.core.stage import Stage, StageContext
 
 
@@ -153,7 +154,7 @@ def apply(
 def _leave_out(name: str, draft: Artifact, reason: str, ctx: Context) -> None:
     """Said, and kept for the report: no stage is missing without a word."""
     ctx.echo(f"{name}: left out: {reason}")
-    before = {id: row for id, row in (ctx.run.read_json(SKIPPED) or {}).items() if id != draft.id}
+    before = {id: row for id, row in (ctx.run.read_json(SKIPPED, SkippedFile) or {}).items() if id != draft.id}
     row = {"stage": name, "parent": draft.parent, "reason": reason}
     ctx.run.write_json(SKIPPED, {**before, draft.id: row})
 

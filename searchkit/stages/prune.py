@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,25 +21,35 @@ from torch import Tensor, nn
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput, GateFailed, Inapplicable
 from searchkit.core.goal import Tolerance
+from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import JSON, derive_seed, thaw
 from searchkit.core.stage import StageContext
 from searchkit.core.training import Teacher
 from searchkit.nn.surgery import apply_edits_
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx import measure
-from searchkit.stages.importance import IMPORTANCES, Cost, Gradients, Ranking, Uncuttable, cuts, prune_
+from searchkit.stages.importance import IMPORTANCES, Cost, Gradients, Ranking, Uncuttable, cuts, listed, prune_
 
 COSTS = {"params": "parameters", "size": "bytes of the file", "macs": "MACs", "latency": "ms"}
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What the steps work towards: `cost` from `before` to `target`, in the unit of `by`."""
+    """What the steps work towards.
+
+    Attributes:
+        by: The cost's name, which says its unit.
+        cost: Measures a network.
+        before: Of the parent.
+        target: What is aimed at.
+        whole: Names of the layers that cannot be cut on the way.
+    """
 
     by: str
     cost: Cost
     before: float
     target: float
+    whole: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,8 @@ class Prune:
         net, example = copy.deepcopy(parent), ctx.model_inputs(4)
         aim = self._aim(net, artifact, ctx)
         cost, before, target = aim.cost, aim.before, aim.target
+        if aim.whole:
+            ctx.echo(f"Prune: {listed(aim.whole)} stay whole because it cannot follow them through the network")
         edits: list[JSON] = []
         log: list[dict[str, JSON]] = []
         steps: list[dict[str, JSON]] = []
@@ -147,6 +158,8 @@ class Prune:
             "kept_step": kept + 1,
             "layers": layers(parent, net),
         }
+        if aim.whole:
+            notes["whole"] = list(aim.whole)
         return ctx.save(ctx.child(artifact, self, edits=(*artifact.edits, *edits)), net, log=log, notes=notes)
 
     def _keep(self, scores: list[np.ndarray], reference: np.ndarray, ctx: StageContext) -> int:
@@ -182,8 +195,8 @@ class Prune:
         found = cuts(net, ctx.model_inputs(4), ranking)
         costs: dict[str, Cost] = {"macs": ctx.macs, "size": _FileSize(net, ctx)}
         cost = costs.get(self.by, _params)
-        with tempfile.TemporaryDirectory() as folder:
-            timed = _Latency(net, ctx, Path(folder)) if self.by == "latency" else None
+        with scratch_folder() as folder:
+            timed = _Latency(net, ctx, folder) if self.by == "latency" else None
             before = (timed or cost)(net)
             target = self.to * before if self.to < 1 else self.to
             if before <= target:
@@ -193,8 +206,8 @@ class Prune:
                 )
             kept = found.fit(timed or cost, target, rounds=5 if timed else 1)
             if timed is not None:  # an export a network is too dear for every step: aim at the parameters that it gave
-                return Aim("params", cost, cost(net), cost(found.trial(kept)))
-        return Aim(self.by, cost, before, target)
+                return Aim("params", cost, cost(net), cost(found.trial(kept)), found.whole)
+        return Aim(self.by, cost, before, target, found.whole)
 
     def _gradients(self, artifact: Artifact, ctx: StageContext) -> Gradients:
         """A copy of the network with the gradients of the task's loss over some batches of train."""
@@ -267,8 +280,8 @@ class _Latency:
 
 
 def _exported(net: nn.Module, ctx: StageContext, ask: Callable[[Path], float]) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with scratch_folder() as folder:
+        path = folder / "model.onnx"
         deployed = ctx.deployed(copy.deepcopy(net))
         onnx_io.export(deployed, ctx.task.inputs, ctx.task.answers, path, example=ctx.example())
         return float(ask(path))

@@ -7,7 +7,6 @@ val, weighed and timed beside the fp32 file, and where int8 is slower the notes 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +18,13 @@ from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays, TensorSpec
 from searchkit.core.errors import BadInput, Inapplicable, NothingFeasible
 from searchkit.core.goal import Evaluation, Tolerance
+from searchkit.core.scratch import scratch_folder
 from searchkit.core.space import Limits
 from searchkit.core.stage import StageContext
 from searchkit.onnx import int8, measure
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.predictor import OnnxPredictor
+from searchkit.onnx.weight_only import weight_only
 from searchkit.tasks.metrics import errors_to_nearest
 
 METHODS = ("static", "dynamic", "weight-only")
@@ -65,8 +66,8 @@ class Quantize:
         """
         fp32 = ctx.model_path(artifact)
         example = batching.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
-        with tempfile.TemporaryDirectory() as folder:
-            paths = {method: Path(folder) / f"{method}.onnx" for method in self.methods}
+        with scratch_folder() as folder:
+            paths = {method: folder / f"{method}.onnx" for method in self.methods}
             for method, path in paths.items():
                 self._write(method, fp32, path, ctx)
             reference, candidates = measured(fp32, paths, example, ctx)
@@ -89,7 +90,7 @@ class Quantize:
         elif method == "dynamic":
             int8.dynamic(source, target)
         else:
-            onnx_io.weight_only(source, target)
+            weight_only(source, target)
 
 
 def calibration(ports: Sequence[TensorSpec], arrays: Arrays, n_rows: int) -> Iterator[Arrays]:

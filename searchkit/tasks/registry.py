@@ -103,9 +103,9 @@ def _module_of(task: str) -> str:
     if prefix != task and prefix in schemes():
         return _literals("SCHEMES")[prefix][0]
     near = get_close_matches(task, embedded, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    others = "".join(f", and {name}:NAME for {description}" for name, description in schemes().items())
-    raise BadInput(f"No task named '{task}'; the tasks are {', '.join(names())}{others}.{hint}")
+    hint = f"did you mean '{near[0]}'? " if near else f"there are {', '.join(list(names())[:5])} and others. "
+    others = "".join(f", {name}:NAME among them" for name in schemes())
+    raise BadInput(f"No task named '{task}'; {hint}`searchkit tasks` lists all{others}.")
 
 
 def load(source: Mapping[str, JSON]) -> Task:

@@ -1,1 +1,1 @@
-"""The conformance suites that families and tasks must pass."""
+"""Conformance suites for families and tasks."""

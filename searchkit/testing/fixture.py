@@ -1,8 +1,4 @@
-"""What is checked: a family on a task, with what several checks need and is made once.
-
-Samples of the family, one batch, and one small network of it that is trained, promoted and pruned in a run of its own.
-What must hold of them is in `searchkit.testing.families`.
-"""
+"""The fixture of the family checks: a family on a task, with samples and a small trained network, made once."""
 
 from __future__ import annotations
 
@@ -36,16 +32,23 @@ from searchkit.stages.prune import Prune
 from searchkit.train import Diverged
 
 N_ARCHS = 6
+"""Architectures that are sampled for each check."""
 ROWS = 16
 MIDDLE = 15_000  # parameters of the network that goes through the stages: large enough for int8 to shrink its file
 
 
 class CheckFailed(Exception):
-    """The family does not hold what a check asks; the sentence says what was seen."""
+    """A check failed; the message says what was seen."""
 
 
 class Fixture:
-    """A family on a task, with what several checks need and is made once: samples, and a trained network in a run."""
+    """A family on a task. Samples, one batch, and a small network that is trained, promoted and pruned, are made once.
+
+    Args:
+        space: The family.
+        task: The task.
+        folder: Folder for the run of the stages.
+    """
 
     def __init__(self, space: Space, task: Task, folder: Path) -> None:
         self.space = space
@@ -53,10 +56,15 @@ class Fixture:
         self.folder = folder
 
     def candidate(self, seed: int) -> Candidate:
+        """Sample a candidate with a seed."""
         return draw(self.space, self.task.spec, at_random(random.Random(seed)), epochs=1, way="check")
 
     def feasible(self) -> Iterator[Candidate]:
-        """Candidates that can be built, seed by seed. Raises CheckFailed where 100 in a row cannot."""
+        """Iterate over candidates that can be built, seed by seed.
+
+        Raises:
+            CheckFailed: If 100 in a row cannot be built.
+        """
         misses = 0
         for seed in range(1000):
             candidate = self.candidate(seed)
@@ -68,6 +76,7 @@ class Fixture:
             yield candidate
 
     def builds(self, candidate: Candidate) -> bool:
+        """Return whether a candidate can be built."""
         try:
             self.net(candidate)
         except Infeasible:
@@ -75,22 +84,24 @@ class Fixture:
         return True
 
     def net(self, candidate: Candidate, seed: int = 0) -> nn.Module:
-        """Built afresh, from a seeded start."""
+        """Build a candidate's network with a seed for its weights."""
         torch.manual_seed(seed)
         return self.space.build(candidate.arch, self.task.spec)
 
     @cached_property
     def candidates(self) -> list[Candidate]:
+        """The first feasible candidates."""
         return [candidate for candidate, _ in zip(self.feasible(), range(N_ARCHS), strict=False)]
 
     @cached_property
     def batch(self) -> Batch:
-        """The first rows of train, plain."""
+        """The first examples of train, without augmentation."""
         plain = replace(self.space.training.default, augment=(), mixup=0.0, label_smoothing=0.0)
         first = next(iter(self.task.batches("train", plain, seed=0, device="cpu")))
         return Batch(self._taken(first, 0, ROWS), first.target[:ROWS])
 
     def rows(self, start: int, stop: int) -> tuple[Tensor, ...]:
+        """Return the inputs of some examples of the batch."""
         return self._taken(self.batch, start, stop)
 
     def _taken(self, batch: Batch, start: int, stop: int) -> tuple[Tensor, ...]:
@@ -102,12 +113,13 @@ class Fixture:
 
     @cached_property
     def context(self) -> Context:
+        """The context of a run in the folder."""
         run = Run.create(self.folder, "check", {"space": self.space.name, "task": self.task.name})
         return Context(run=run, task=self.task, spaces=lambda name: self.space, echo=lambda line: None)
 
     @cached_property
     def trained(self) -> tuple[Artifact, nn.Module]:
-        """A candidate of a middle size after an epoch, as the search would leave it."""
+        """A candidate of medium size after one epoch, as the search would store it, and its network."""
         chosen = min((c for c, _ in zip(self.feasible(), range(24), strict=False)), key=self._dearness)
         net = self.net(chosen)
         training = replace(chosen.training, optimizer="adamw", lr=2e-3, epochs=1, mixup=0.0, ema=0.0)
@@ -130,7 +142,7 @@ class Fixture:
         return self.context.run.save(draft, weights=net.state_dict(), scores=evaluation.scores, log=[]), net
 
     def _dearness(self, candidate: Candidate) -> tuple[float, int]:
-        """Within a factor of two of the middle size the quickest is the best: its stages are what takes the time."""
+        """Order candidates: within a factor of 2 of the medium size the fastest first, since its stages take time."""
         net = self.net(candidate)
         off = abs(math.log2(max(1, measure.params(net)) / MIDDLE))
         return max(1.0, off), measure.macs(net, self.rows(0, 1))
@@ -139,24 +151,32 @@ class Fixture:
         return TorchPredictor(self.context.deployed(net), self.task.inputs, self.task.answers)
 
     def stage(self, stage: Stage) -> Artifact:
-        """What the stage makes of the promoted network."""
+        """Apply a stage to the promoted network."""
         return apply((Promote(), stage), self.trained[0], self.context)[-1]
 
     @cached_property
     def promoted(self) -> Artifact:
+        """The trained network, exported."""
         return apply((Promote(),), self.trained[0], self.context)[-1]
 
     @cached_property
     def pruned(self) -> Artifact:
+        """The promoted network after one round of pruning."""
         return self.stage(Prune(to=0.6, steps=1, recovery_epochs=1, round_to=1))
 
 
 def require(holds: bool, sentence: str) -> None:
+    """Fail the check with a sentence if a condition does not hold.
+
+    Raises:
+        CheckFailed: If `holds` is False.
+    """
     if not holds:
         raise CheckFailed(sentence)
 
 
 def outputs(net: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Return a network's output without gradients."""
     with torch.no_grad():
         out: Tensor = net(*inputs)
     return out

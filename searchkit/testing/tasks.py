@@ -1,6 +1,6 @@
-"""The conformance suite of tasks: what the engine relies on of data, loss and metric, whichever the modality.
+"""The conformance suite of tasks: what the engine relies on of data, loss and metric.
 
-TASK_CHECKS is all of it, by name. Every check takes a task and raises CheckFailed with what it found.
+`TASK_CHECKS` lists the checks by name. Each takes a task and raises CheckFailed with what it found.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Linear(nn.Module):
-    """The smallest network that fits the spec of a task whose first input has one size, (B, …) -> the spec's output;
-    and of a graph, where it sees the node that is asked for, or the sum of the nodes. Of an answer that is a text there
-    are as many steps as of the answer so far.
+    """The smallest network for any task: a linear map from the first input to the output.
+
+    For graph tasks it sees the queried node, or the sum of the nodes. For sequence-to-sequence tasks it gives as many
+    steps as the target so far has.
     """
 
     def __init__(self, task: Task) -> None:
@@ -45,6 +46,7 @@ class Linear(nn.Module):
         self.linear = nn.Linear(features, math.prod(self.shape))
 
     def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
+        """Return the output, (B, …)."""
         if self.counted:
             x = segment_sum(x, owners(rest[1], x.shape[0]), rest[1].shape[0])
         elif self.shared:
@@ -56,18 +58,18 @@ class Linear(nn.Module):
 
 
 def linear(task: Task, seed: int = 0) -> nn.Module:
+    """Return a linear network for a task with seeded weights."""
     torch.manual_seed(seed)
     return Linear(task)
 
 
 def first_batch(task: Task, training: Training = PLAIN, seed: int = 0) -> Batch:
+    """Return the first training batch of a task."""
     return next(iter(task.batches("train", training, seed=seed, device="cpu")))
 
 
 def check_splits_are_apart(task: Task) -> None:
-    """None is empty, their sizes are those of the raw arrays, no row is in two; and the summary counts every example of
-    test that train has too, for data may repeat themselves.
-    """
+    """No split is empty, sizes match the arrays, no row is in two splits, and the summary counts duplicates in test."""
     for split in SPLITS:
         n = task.n_examples(split)
         require(n > 0, f"the {split} split is empty")
@@ -80,21 +82,20 @@ def check_splits_are_apart(task: Task) -> None:
     known = set(batching.keys(task.inputs, task.raw("train")))
     shared = sum(example in known for example in batching.keys(task.inputs, task.raw("test")))
     counted = int(task.summary()["in_train_and_test"])  # of train and val together
-    require(shared <= counted, f"{shared} examples of test stand in train too, and the summary counts {counted}")
+    require(shared <= counted, f"{shared} examples of test are in train too, and the summary counts {counted}")
 
 
 def check_splits_are_alike(task: Task) -> None:
-    """val has the classes of train in their shares, to two examples; of values it has the mean, to half a deviation.
-    Where nobody knows the truth, the inputs are compared. Where the input itself is what is learnt, val may have
-    classes beside that train has not: anomalies.
+    """Train and val have the same distribution of targets.
+
+    Classes have the same shares, up to two examples; values have the same mean, up to half a standard deviation.
+    Without targets the inputs are compared. For reconstruction val may have additional classes: anomalies.
     """
     train, val = (_targets(task, split) for split in ("train", "val"))
     if train.dtype.kind not in "iub" or train.ndim > 1:
         spread = train.reshape(len(train), -1).astype(np.float64)
         off = np.abs(val.reshape(len(val), -1).mean(0) - spread.mean(0)) / np.maximum(spread.std(0), 1e-9)
-        require(
-            bool(np.median(off) < 0.5), f"the targets of val lie {np.median(off):.2g} deviations from those of train"
-        )
+        require(bool(np.median(off) < 0.5), f"the means of val and train differ by {np.median(off):.2g} deviations")
         return
     if task.spec.reconstructs:
         val = val[np.isin(val, train)]
@@ -107,7 +108,7 @@ def check_splits_are_alike(task: Task) -> None:
 
 
 def _targets(task: Task, split: Split) -> np.ndarray:
-    """The truth, as `evaluate` gives it whatever the answers; of what is played, the states, as numbers."""
+    """The targets, as `evaluate` gives them whatever the predictions; for environments the states."""
     if task.spec.acts:
         return task.raw(split)[task.inputs[0].name].astype(np.float64)
 
@@ -121,7 +122,7 @@ def _targets(task: Task, split: Split) -> np.ndarray:
 
 
 def check_fingerprint_is_of_the_data(task: Task) -> None:
-    """The same after packing, another where one value is another."""
+    """The fingerprint is the same after packing, and differs if one value differs."""
     config, arrays = task.pack()
     same = registry.unpack(config, arrays).fingerprint
     require(same == task.fingerprint, f"the fingerprint is {task.fingerprint}, and {same} after packing")
@@ -129,10 +130,12 @@ def check_fingerprint_is_of_the_data(task: Task) -> None:
     changed = arrays[largest].copy()
     changed.flat[0] = 0 if changed.flat[0] else 1  # whatever the type holds
     other = registry.unpack(config, {**arrays, largest: changed}).fingerprint
-    require(other != task.fingerprint, f"the fingerprint stays {other} where a value of {largest} changes")
+    require(other != task.fingerprint, f"the fingerprint stays {other} although a value of {largest} changes")
 
 
 def check_batches_follow_the_seed(task: Task) -> None:
+    """The same seed gives the same batches, and another seed gives others."""
+
     def stream(seed: int) -> list[Batch]:
         return list(task.batches("train", PLAIN, seed=seed, device="cpu"))
 
@@ -147,7 +150,7 @@ def check_batches_follow_the_seed(task: Task) -> None:
 
 
 def check_loss_falls(task: Task) -> None:
-    """A finite scalar, lower after 20 steps on one batch."""
+    """The loss is a finite scalar that is lower after 20 steps on one batch."""
     model, batch = linear(task), first_batch(task)
     optimizer = make_optimizer(model, replace(PLAIN, lr=1e-2))
     losses = []
@@ -162,15 +165,18 @@ def check_loss_falls(task: Task) -> None:
 
 
 def check_match_is_least_for_the_teacher(task: Task) -> None:
+    """The distillation loss is 0 for the teacher itself and larger for another network."""
     teacher, batch = linear(task), first_batch(task)
     same = float(task.distillation_loss(teacher, teacher, batch, temperature=2.0).detach())
     other = float(task.distillation_loss(linear(task, seed=1), teacher, batch, temperature=2.0).detach())
-    require(abs(same) < 1e-5, f"a network's match loss to itself is {same:.3g}, not 0")
-    require(other > same, f"another network's match loss is {other:.3g}, no more than the teacher's own {same:.3g}")
+    require(abs(same) < 1e-5, f"the distillation loss of the teacher itself is {same:.3g}, not 0")
+    require(
+        other > same, f"the distillation loss of another network is {other:.3g}, not above the teacher's {same:.3g}"
+    )
 
 
 def check_metric_is_its_scores(task: Task) -> None:
-    """The goal's metric is `goal.value` of the scores, one an example."""
+    """The goal's metric is `goal.value` of the per-example scores."""
     model = Deployed(task.preprocessor(), linear(task), task.postprocessor()).eval()
     evaluation = task.evaluate(TorchPredictor(model, task.inputs, task.answers), "val")
     n = task.n_examples("val")
@@ -182,11 +188,12 @@ def check_metric_is_its_scores(task: Task) -> None:
     )
     require(
         len(evaluation.decisions) == n and len(evaluation.targets) in ((0,) if task.spec.acts else (n,)),
-        "decisions and targets are not one an example",
+        "there is not one decision and one target per example",
     )
 
 
 def check_pack_round_trip(task: Task) -> None:
+    """An unpacked task has the same spec, goal, data and batches."""
     config, arrays = task.pack()
     other = registry.unpack(config, arrays)
     require(other.spec == task.spec and other.goal == task.goal, "the unpacked task has another spec or goal")
@@ -203,7 +210,7 @@ def check_pack_round_trip(task: Task) -> None:
 
 
 def check_test_is_not_trained_on(task: Task) -> None:
-    """batches refuses the test split."""
+    """`batches` refuses the test split."""
     try:
         next(iter(task.batches("test", PLAIN, seed=0, device="cpu")))
     except ValueError:
@@ -214,3 +221,4 @@ def check_test_is_not_trained_on(task: Task) -> None:
 TASK_CHECKS: dict[str, Callable[[Task], None]] = {
     name.removeprefix("check_"): function for name, function in list(globals().items()) if name.startswith("check_")
 }
+"""All checks of this module by name, in order."""

@@ -22,7 +22,10 @@ import numpy as np
 import pytest
 
 from searchkit.cli import app as cli
+from searchkit.cli.console import wrapped
 from searchkit.core import catalogue
+from searchkit.core.quantities import show_cost
+from searchkit.search.time_planning import describe_setting
 
 ROOT = Path(__file__).parents[2]
 VERBS = ("search", "compress", "report", "export", "bench", "spaces", "tasks", "status", "check")
@@ -635,3 +638,33 @@ def test_workers_are_as_many_as_the_cores_that_may_be_used() -> None:
     finally:
         os.sched_setaffinity(0, before)
     assert cores() == default_workers("cpu") == len(before)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_data_summary_wraps_between_what_it_counts(width: int) -> None:
+    """No line is longer than the terminal, none ends within a number, and joined they say the same."""
+    words = "one of 10 classes: " + ", ".join(f"label{i} ({i * 977:,})" for i in range(40)) + " and 1,234 more"
+    rows = wrapped("  predicts     ", words, width)
+    assert len(rows) > 3 and max(map(len, rows)) <= width
+    assert all(row.startswith("  predicts     " if n == 0 else " " * 15) for n, row in enumerate(rows))
+    assert " ".join(row[15:] for row in rows) == words
+    assert not any(re.match(r"[(\d]", row[15:]) for row in rows), "a count has left what it counts"
+
+
+def test_a_word_longer_than_the_line_is_cut_and_nothing_is_lost() -> None:
+    rows = wrapped("  data         ", "x" * 200, 80)
+    assert max(map(len, rows)) <= 80 and "".join(row[15:] for row in rows) == "x" * 200
+
+
+def test_costs_are_written_as_people_read_them() -> None:
+    said = [show_cost("macs", n) for n in (15, 999.6, 13_390, 999_499, 999_500, 7.9e8, 2.5e13)]
+    assert said == ["15 MACs", "1k MACs", "13.4k MACs", "999k MACs", "1M MACs", "790M MACs", "25T MACs"]
+    assert show_cost("params", 15_931) == "15.9k parameters" and show_cost("size_bytes", 97_235) == "a file of 97.2 KB"
+    assert show_cost("latency_ms", 0.0134) == "0.0134 ms"
+
+
+def test_the_training_setting_is_explained() -> None:
+    said = describe_setting("bf16", True, timed=True)
+    assert said.startswith("training in bf16: products in 16-bit bfloat16, weights and updates in 32 bits")
+    assert "channels last in memory" in said and said.endswith("the quickest setting on this device")
+    assert describe_setting("fp32", False, timed=False) == "training in fp32: 32-bit numbers throughout"

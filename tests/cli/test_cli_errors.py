@@ -99,7 +99,8 @@ def family(body: str) -> Make:
 WRONG_SHAPE = """
 from dataclasses import dataclass
 from torch import nn
-from searchkit.core.task import Budget, Space, TrainingSpace
+from searchkit.core.space import Budget, Space
+from searchkit.core.training import TrainingSpace
 
 @dataclass(frozen=True)
 class Arch:
@@ -119,7 +120,7 @@ QUICK = ("--space", "mlp", "--task", "iris", "--workers", "1", "--executor", "in
 CASES = {
     "no space": Case(flags("--task", "iris"), r"--space is missing; the spaces are .*mlp"),
     "unknown space": Case(flags("--space", "mpl"), r"No space named 'mpl'; the spaces are .*Did you mean 'mlp'"),
-    "unknown task": Case(flags("--space", "mlp", "--task", "iri"), r"No task named 'iri'; the tasks are .*iris"),
+    "unknown task": Case(flags("--space", "mlp", "--task", "iri"), r"No task named 'iri'; did you mean 'iris'"),
     "unknown flag": Case(flags("--space", "mlp", "--trails", "3"), r"No such option: --trails"),
     "a word for a number": Case(flags("--space", "mlp", "--trials", "many"), r"'many' is not a whole number"),
     "no trials": Case(flags(*QUICK, "--trials", "0"), r"--trials 0 trains nothing"),

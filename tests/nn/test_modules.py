@@ -12,8 +12,9 @@ from prunable_nets import Recurrences
 from torch import Tensor, nn
 
 from searchkit.core.data_spec import TensorSpec
-from searchkit.nn.attention import DISTANCES, REACH, Attention, Positions
+from searchkit.nn.attention import DISTANCES, REACH, Attention
 from searchkit.nn.convolution import MixedDepthwise
+from searchkit.nn.embedding import Positions
 from searchkit.nn.parts import surrogates
 from searchkit.nn.recurrent import Recurrent
 from searchkit.nn.sequence import AttentionPool, pool, reverse, trim, valid_steps
@@ -21,6 +22,7 @@ from searchkit.nn.surgery import apply_edits_, drops, mask_edits_, prunable_grou
 from searchkit.onnx import int8
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.predictor import Deployed
+from searchkit.onnx.weight_only import weight_only
 
 KINDS = ("simple", "lstm", "gru", "peephole")
 OPERATORS = {"simple": "RNN", "lstm": "LSTM", "gru": "GRU", "peephole": "LSTM"}
@@ -241,7 +243,7 @@ def test_distances_are_exported_at_any_length_and_their_int8_files_still_mask(ki
     makers = {
         "static": lambda target: int8.static(path, target, iter(rows)),
         "dynamic": lambda target: int8.dynamic(path, target),
-        "weight-only": lambda target: onnx_io.weight_only(path, target),
+        "weight-only": lambda target: weight_only(path, target),
     }
     for method, make in makers.items():
         assert make(tmp_path / "q.onnx") > 0
@@ -310,10 +312,10 @@ def test_a_surrogate_has_the_shapes_of_its_module_and_ends_with_its_context() ->
         (lambda: Attention(10, heads=3), "A width of 10 cannot be split into 3 heads."),
         (
             lambda: Attention(8, heads=2, distances="x"),
-            "No distances of kind 'x'; the kinds are bias, relat",
+            "No relative-position term named 'x'; they are bias, relat",
         ),
-        (lambda: MixedDepthwise(2, kernels=(3, 5, 7)), "A width of 2 cannot be shared out to 3 kernel sizes."),
-        (lambda: MixedDepthwise(8, kernels=(3, 4)), "The kernel sizes .3, 4. do not mix; they are odd"),
+        (lambda: MixedDepthwise(2, kernels=(3, 5, 7)), "2 channels cannot be divided among 3 kernel sizes"),
+        (lambda: MixedDepthwise(8, kernels=(3, 4)), "The kernel sizes .3, 4. cannot be mixed; give"),
         (lambda: Positions(4, length=3, kind="x"), "No positions of kind 'x'; the kinds are learned, sinusoidal."),
     ],
 )

@@ -128,7 +128,7 @@ def test_kernels_that_see_only_the_outside_are_left_out(size: int, mixed: list[i
 def test_a_picture_too_small_for_the_stages_is_infeasible() -> None:
     from searchkit.core.errors import Infeasible
 
-    with pytest.raises(Infeasible, match="the picture is 1 wide before stage 2: too small to halve"):
+    with pytest.raises(Infeasible, match="the image is 1 wide before stage 2: too small to halve"):
         MIXNET.build(MIXNET.arch(depths=(1, 1, 1), widths=(8, 8, 8)), image(2))
 
 

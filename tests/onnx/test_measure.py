@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from test_onnxfile import Residual, deployed, export, rows
+from onnx_nets import Residual, deployed, export, rows
 from torch import nn
 
 from searchkit.core.data_spec import TensorSpec
@@ -17,6 +17,7 @@ from searchkit.nn.attention import Attention
 from searchkit.nn.recurrent import Recurrent
 from searchkit.onnx import int8, measure
 from searchkit.onnx import io as onnx_io
+from searchkit.onnx.random_inputs import draw_inputs
 from searchkit.stages.quantize import calibration
 
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -157,8 +158,8 @@ def test_bench_takes_any_two_files(tmp_path):
     chain(tmp_path / "a"), chain(tmp_path / "b", batch=3)
     found = measure.bench([tmp_path / "a", tmp_path / "b"], processes=1, rounds=3)
     assert list(found) == [str(tmp_path / "a"), str(tmp_path / "b")]
-    assert measure.draw_inputs(tmp_path / "a")["x"].shape == (1, 4)
-    assert measure.draw_inputs(tmp_path / "b")["x"].shape == (3, 4)
+    assert draw_inputs(tmp_path / "a")["x"].shape == (1, 4)
+    assert draw_inputs(tmp_path / "b")["x"].shape == (3, 4)
 
 
 def test_bench_refuses_what_it_cannot_run(tmp_path):

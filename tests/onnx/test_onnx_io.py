@@ -10,81 +10,15 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
+from onnx_nets import AutoEncoder, Residual, Series, deployed, export, ports, rows
 
 from searchkit.core.data_spec import TensorSpec
 from searchkit.core.errors import BadInput
-from searchkit.nn.attention import Attention
-from searchkit.nn.recurrent import Recurrent
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx import minify
 from searchkit.onnx.parity import parity
-from searchkit.onnx.predictor import Deployed, OnnxPredictor, TorchPredictor
-
-
-class Scale(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("spread", torch.tensor([2.0]))
-
-    def forward(self, x):
-        return x.float() / self.spread
-
-
-class Residual(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16))
-        self.b, self.c = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 32, 3, stride=2)
-        self.last = nn.Linear(32, 10)
-
-    def forward(self, x):
-        x = self.a(x).relu()
-        return self.last(self.c((x + self.b(x)).relu()).relu().mean((2, 3)))
-
-
-class AutoEncoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.parts = nn.Sequential(
-            nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
-            nn.Linear(128, 16), nn.ReLU(), nn.Linear(16, 128),
-            nn.Unflatten(1, (8, 4, 4)), nn.ConvTranspose2d(8, 1, 4, stride=2, padding=1), nn.Flatten(),
-        )  # fmt: skip
-
-    def forward(self, x):
-        return self.parts(x)[:, :10]
-
-
-class Series(nn.Module):
-    """A recurrent layer or attention over steps, then a linear layer; x: (B, 1, L)."""
-
-    def __init__(self, kind):
-        super().__init__()
-        self.embed = nn.Linear(1, 32)
-        self.mix = Attention(32, heads=4) if kind == "attention" else Recurrent(32, 32, kind=kind)
-        self.last = nn.Linear(32, 10)
-
-    def forward(self, x):
-        return self.last(self.mix(self.embed(x.transpose(1, 2))).mean(1))
-
-
-def deployed(net):
-    return Deployed(Scale(), net, nn.Softmax(-1)).eval()
-
-
-def ports(shape=(1, 8, 8)):
-    return (TensorSpec("image", shape),), (TensorSpec("probabilities", (10,)),)
-
-
-def rows(shape, n=64, seed=0):
-    return {"image": np.random.default_rng(seed).standard_normal((n, *shape)).astype(np.float32)}
-
-
-def export(module, shape, path, example=None):
-    example = example or rows(tuple(size or 12 for size in shape), 2)
-    return onnx_io.export(module, *ports(shape), path, example=example)
-
+from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor
+from searchkit.onnx.weight_only import weight_only
 
 # ── export ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -115,7 +49,7 @@ def test_an_axis_that_varies_stays_open(kind, tmp_path):
 def test_the_bytes_are_the_same_in_another_process_with_another_hash_seed(tmp_path):
     code = (
         f"import sys, torch, pathlib; sys.path.insert(0, {os.path.dirname(__file__)!r}); torch.manual_seed(0);"
-        "from test_onnxfile import *; export(deployed(Residual()), (1, 8, 8), pathlib.Path(sys.argv[1]))"
+        "from onnx_nets import *; export(deployed(Residual()), (1, 8, 8), pathlib.Path(sys.argv[1]))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", code, tmp_path / "there"], check=True, env=environment)
@@ -289,7 +223,7 @@ def axis_of(dequantize):
 
 def test_weight_only_rounds_each_channel_to_half_a_step_and_says_so_in_the_file(tmp_path):
     export(deployed(Residual()), (1, 8, 8), tmp_path / "m.onnx")
-    size = onnx_io.weight_only(tmp_path / "m.onnx", tmp_path / "w.onnx")
+    size = weight_only(tmp_path / "m.onnx", tmp_path / "w.onnx")
     model = onnx.load(tmp_path / "w.onnx")
     assert onnx_io.is_weight_only(model) and onnx_io.needed_options(tmp_path / "w.onnx")
     assert size < 0.4 * (tmp_path / "m.onnx").stat().st_size
@@ -316,7 +250,7 @@ def test_every_weighted_operator_is_stored_by_its_own_output_channel(tmp_path):
         ("attention", Series("attention"), (1, 20), "MatMul", 1),
     ):
         export(deployed(net), shape, tmp_path / name)
-        onnx_io.weight_only(tmp_path / name, tmp_path / f"{name}.w")
+        weight_only(tmp_path / name, tmp_path / f"{name}.w")
         graph = onnx.load(tmp_path / f"{name}.w").graph
         maker = {node.output[0]: node for node in graph.node}
         found = [maker[n] for node in graph.node if node.op_type == operator for n in node.input if n in maker]

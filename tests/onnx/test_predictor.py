@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from test_onnxfile import Residual, deployed, export, ports, rows
+from onnx_nets import Residual, deployed, export, ports, rows
 from torch import nn
 
 from searchkit.core.data_spec import TensorSpec
 from searchkit.core.errors import BadInput
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.predictor import Deployed, OnnxPredictor, TorchPredictor
+from searchkit.onnx.weight_only import weight_only
 
 
 @pytest.mark.parametrize("n", [1, 4, 5, 9])
@@ -75,7 +76,7 @@ def test_missing_inputs_and_rows_that_do_not_match_are_said(tmp_path):
 
 def test_a_weight_only_file_is_opened_with_its_weights_dequantized_once(tmp_path):
     export(deployed(Residual()), (1, 8, 8), tmp_path / "m.onnx")
-    onnx_io.weight_only(tmp_path / "m.onnx", tmp_path / "w.onnx")
+    weight_only(tmp_path / "m.onnx", tmp_path / "w.onnx")
     options = {name: onnx_io.session(tmp_path / name).get_session_options() for name in ("m.onnx", "w.onnx")}
     key = "session.disable_quant_qdq"
     assert options["w.onnx"].get_session_config_entry(key) == "1"

@@ -103,6 +103,20 @@ def test_the_verdict_says_what_the_evidence_says(whole):
     assert "not distinguishable from the fp32 winner" in sentence and "no measurable difference in latency" in sentence
 
 
+def test_the_bundle_of_the_line_is_named_by_its_digest(whole, tmp_path):
+    run, evidence, _ = whole
+    digest = "ab" * 32
+    try:
+        run.write_json("bundle.json", {"artifact": evidence["chosen"], "digest": digest})
+        found = report.write(run, evidence, tmp_path / "own")
+        run.write_json("bundle.json", {"artifact": "another", "digest": digest})
+        others = report.write(run, evidence, tmp_path / "others")
+    finally:
+        (run.path / "bundle.json").unlink()
+    assert all(digest in path.read_text() for path in found.values()) and len(found) == 3
+    assert not any(digest in path.read_text() for path in others.values())
+
+
 def test_stages_that_share_a_file_share_a_row(whole):
     run, evidence, _ = whole
     rows = gather(run, evidence).to_json()["stages"]
@@ -222,6 +236,24 @@ def test_policy_and_offline(whole):
     assert policy is not None and policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy
     assert not re.search(r"https?://|url\(|@import", text)
+
+
+def test_every_table_scrolls_on_a_narrow_screen(whole):
+    text = whole[2]["html"].read_text()
+    open_boxes, n_tables = [], 0
+    for closing, tag, given in re.findall(r"<(/?)(div|table)\b([^>]*)>", text):
+        if tag == "div" and closing:
+            open_boxes.pop()
+        elif tag == "div":
+            open_boxes.append(given)
+        elif not closing:
+            n_tables += 1
+            assert open_boxes and 'class="scroll" tabindex="0"' in open_boxes[-1]
+    assert n_tables > 8
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert re.search(r"\.scroll\{overflow-x:auto;[^}]*max-width:100%", style)
+    narrow = style[style.index("@media (max-width:700px)") :]
+    assert "minmax(0,1fr)" in narrow and "td .small,thead th{white-space:normal}" in narrow
 
 
 def test_accessible(whole):

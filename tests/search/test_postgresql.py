@@ -62,7 +62,7 @@ from searchkit.run import Context, Run
 from searchkit.search.settings import SearchSettings
 from searchkit.search.coordinator import search
 from searchkit.core.space_file import load_space
-from searchkit.core.task import Budget
+from searchkit.core.space import Budget
 tiny = load_space(search_driver.TINY)
 run = Run.create(Path(sys.argv[1]), "shared", {{}})
 ctx = Context(run, tasks.load({{"task": "iris"}}), lambda name: tiny, seed=1, echo=lambda line: None)

@@ -29,7 +29,7 @@ from searchkit.core.errors import BadInput, NothingFeasible
 from searchkit.core.interrupt import Interrupted
 from searchkit.core.serialization import freeze
 from searchkit.core.space import Budget, Limits, Space, Trial
-from searchkit.core.space_file import load_space, materialise, source_of
+from searchkit.core.space_file import load_space, materialize, source_of
 from searchkit.core.task import Task
 from searchkit.core.training import Batch, FitPlan, TrainState
 from searchkit.onnx import measure
@@ -499,7 +499,7 @@ def test_a_family_travels_as_text(tmp_path: Path, task: Task) -> None:
     source = source_of(load_space(folder / "mine.py"))
     (folder / "mine.py").unlink()
     (folder / "_blocks.py").unlink()
-    there = materialise(source)
+    there = materialize(source)
     candidate = draw(there, task.spec, at(0.5), epochs=1, way="x")
     assert sum(p.numel() for p in there.build(candidate.arch, task.spec).parameters()) > 0
 

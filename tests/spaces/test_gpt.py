@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_bundle import python
+from isolated_python import python
 
 from searchkit.context import Context
 from searchkit.core.artifact import Artifact
@@ -24,7 +24,8 @@ from searchkit.core.network import HasKVCache
 from searchkit.core.serialization import freeze
 from searchkit.core.space_file import load_space
 from searchkit.core.training import FitPlan, Training, TrainState
-from searchkit.nn.attention import Attention, TiedOutput
+from searchkit.nn.attention import Attention
+from searchkit.nn.embedding import TiedOutput
 from searchkit.nn.surgery import apply_edits_, drops, prunable_groups
 from searchkit.onnx import measure
 from searchkit.onnx.parity import parity, resumption

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_bundle import python
+from isolated_python import python
 
 from searchkit.context import Context
 from searchkit.core.artifact import Artifact
@@ -167,10 +167,10 @@ def test_refuses_what_it_cannot_do() -> None:
     language = DataSpec(
         "tokens", (TensorSpec("tokens", (40,), "int64"),), (TensorSpec("logits", (40, 9)),), 9, vocabulary=9
     )
-    assert SPACE.accepts(SPEC) is None and "--kind translation" in (SPACE.accepts(language) or "")
+    assert SPACE.accepts(SPEC) is None and "--problem translation" in (SPACE.accepts(language) or "")
     for other in ("gpt", "transformer", "rnn", "mlp"):
         assert load_space(Path(__file__).parents[2] / "spaces" / f"{other}.py").accepts(SPEC) is not None, other
-    with pytest.raises(Infeasible, match="a width of 30 cannot be shared out to 4 heads"):
+    with pytest.raises(Infeasible, match="a width of 30 cannot be split into 4 heads"):
         SPACE.build(SPACE.arch(width=30), SPEC)
 
 

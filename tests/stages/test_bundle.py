@@ -5,12 +5,11 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from isolated_python import python
 from short_line import bundle, line  # noqa: F401  (fixtures)
 
 from searchkit.context import Context
@@ -21,29 +20,20 @@ from searchkit.core.space_file import load_space
 from searchkit.onnx.predictor import OnnxPredictor
 from searchkit.run import Run
 from searchkit.stages import export
-from searchkit.stages.export import Export, finish_bundle, write_bundle
+from searchkit.stages.export import Export, digest_of, finish_bundle, write_bundle
 from searchkit.stages.promote import Promote
 from searchkit.tasks import registry
 
 # ruff: noqa: F811  (a fixture is a parameter with the fixture's name)
 
-WITHOUT = """
-import sys, runpy
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "onnx", "onnxscript", "searchkit", "optuna", "sklearn", "scipy", "jinja2"):
-            raise ImportError(name + " is not there")
-sys.meta_path.insert(0, Refuse())
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
-
-def python(*arguments):
-    """Run a script where only numpy and onnxruntime can be imported, isolated from the environment and this folder."""
-    return subprocess.run(
-        [sys.executable, "-I", "-c", WITHOUT, *map(str, arguments)], capture_output=True, text=True, cwd="/"
-    )
+def edit(folder, changes, *, digest=True):
+    """Change a bundle's manifest, field by field; digest: as one does who knows how it is computed."""
+    file = folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    for name, value in changes.items():
+        manifest[name] = manifest[name] | value if isinstance(value, dict) and value else value
+    file.write_text(json.dumps(manifest | ({"digest": digest_of(manifest)} if digest else {})))
 
 
 def test_the_bundle_holds_what_it_promises(line):
@@ -105,6 +95,92 @@ def test_a_missing_file_a_torn_manifest_and_bad_data_are_said_in_a_line(bundle, 
     assert done.returncode == 1 and done.stdout.startswith("WRONG") and done.stderr == ""
 
 
+EDITS = {
+    "no hashes": {"sha256": {}},
+    "an empty hash": {"sha256": {"model.onnx": ""}},
+    "another size": {"size_bytes": 12},
+    "another fp32 size": {"fp32_size_bytes": 12},
+    "another metric": {"metric": {"val": 1.0}},
+    "labels in another order": {"labels": [str(i) for i in range(9, -1, -1)]},
+    "a label too many": {"labels": [str(i) for i in range(11)]},
+    "one label twice": {"labels": [str(i) for i in range(9)] + ["0"]},
+}
+ALONE = {  # what shows it, if the digest fits again
+    "no hashes": "the manifest has no sha256 of README.md",
+    "an empty hash": "the manifest has no sha256 of model.onnx",
+    "another size": "the manifest says 12",
+    "another fp32 size": "the manifest says 12",
+    "a label too many": "11 labels; the golden answers have 10 columns",
+    "one label twice": "two labels in the manifest are the same",
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_manifest_is_found(name, line, bundle):
+    edit(bundle, EDITS[name], digest=False)
+    done = python(bundle / "verify.py")
+    assert (done.returncode, done.stderr) == (1, "") and "WRONG manifest.json has changed" in done.stdout
+    edit(bundle, EDITS[name])
+    done = python(bundle / "verify.py")
+    assert done.returncode == (name in ALONE) and ALONE.get(name, "verified") in done.stdout and done.stderr == ""
+    assert name in ALONE or json.loads((line.ctx.run.path / "bundle.json").read_text())["digest"] not in done.stdout
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{}", '{"digest": ""}', '{"digest": "1"}', "null"])
+def test_a_manifest_of_another_shape_is_said_in_a_line(manifest, bundle):
+    (bundle / "manifest.json").write_text(manifest)
+    done = python(bundle / "verify.py")
+    assert done.returncode == 1 and done.stdout.startswith("WRONG manifest.json ") and done.stderr == ""
+
+
+@pytest.mark.parametrize("field", ["sha256", "size_bytes", "labels", "inputs", "outputs", "session_options"])
+def test_a_missing_or_mistyped_field_of_the_manifest_is_said_in_a_line(field, bundle):
+    file = bundle / "manifest.json"
+    manifest = {name: value for name, value in json.loads(file.read_text()).items() if name != field}
+    for harmed in (manifest, manifest | {field: 3}):
+        file.write_text(json.dumps(harmed | {"digest": digest_of(harmed)}))
+        done = python(bundle / "verify.py")
+        assert done.returncode == 1 and "WRONG" in done.stdout and done.stderr == ""
+
+
+def test_the_run_and_the_bundle_tell_the_same_digest(line, bundle):
+    kept = json.loads((line.ctx.run.path / "bundle.json").read_text())
+    assert kept == {
+        "artifact": line.exported.id,
+        "digest": json.loads((bundle / "manifest.json").read_text())["digest"],
+    }
+    assert len(kept["digest"]) == 64
+    said = python(bundle / "verify.py").stdout.splitlines()
+    assert said[-3].startswith("note   nobody has signed this bundle") and said[-2].strip() == kept["digest"]
+
+
+def test_data_that_break_the_promise_are_found(line, bundle, tmp_path):
+    """The metric with --data lies in the promised interval, or in one for as few rows, or the script says both."""
+    (name,), task = line.ctx.task.raw("test"), line.ctx.task
+    raw, truth = task.raw("test")[name], task.evaluate(OnnxPredictor(bundle / "model.onnx"), "test")
+    value, n = truth.metrics["accuracy"], len(truth.targets)
+    edit(bundle, {"metric": {"test": {"value": value, "low": value - 0.02, "high": value + 0.02, "n": n}}})
+
+    def verify(rows, targets):
+        np.savez(tmp_path / "mine.npz", x=raw[:rows], y=targets[:rows])
+        done = python(bundle / "verify.py", "--data", tmp_path / "mine.npz")
+        assert done.stderr == "" and ("verified" in done.stdout) == (done.returncode == 0)
+        return done.returncode, done.stdout
+
+    shuffled = np.random.default_rng(0).permutation(truth.targets)
+    status, said = verify(n, truth.targets)
+    assert status == 0 and f"accuracy {value:.4f} on {n} rows" in said
+    status, said = verify(n, shuffled)
+    found = float((truth.decisions == shuffled).mean())
+    assert status == 1 and f"accuracy {found:.4f} on {n} rows" in said
+    assert f"outside of what the manifest promises, {value:.4f} ({value - 0.02:.4f} to {value + 0.02:.4f}" in said
+    assert verify(40, shuffled)[0] == 1
+    one_wrong = truth.targets.copy()
+    one_wrong[:8] = truth.decisions[:8]
+    one_wrong[0] = (one_wrong[0] + 1) % 10
+    assert verify(8, one_wrong)[0] == 0, "one of eight is what .95 allows"
+
+
 def test_another_model_under_correct_hashes_fails_the_golden_outputs(line, tmp_path):
     folder = line.ctx.run.bundle
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -127,9 +203,8 @@ def test_a_model_that_does_not_run_under_correct_hashes_is_said_in_a_line(line, 
     shape = python(tmp_path / "b" / "verify.py")
     write_bundle(tmp_path / "b", manifest=manifest, golden=golden, **files)
     (tmp_path / "b" / "model.onnx").write_bytes(b"\x08\x07no model")
-    whole = json.loads((tmp_path / "b" / "manifest.json").read_text())
-    whole["sha256"]["model.onnx"] = hashlib.sha256(b"\x08\x07no model").hexdigest()
-    (tmp_path / "b" / "manifest.json").write_text(json.dumps(whole))
+    damaged = {"sha256": {"model.onnx": hashlib.sha256(b"\x08\x07no model").hexdigest()}, "size_bytes": 10}
+    edit(tmp_path / "b", damaged)
     for done in (shape, python(tmp_path / "b" / "verify.py")):
         assert done.returncode == 1 and done.stderr == ""
         assert done.stdout.splitlines()[-1].startswith("WRONG onnxruntime cannot run model.onnx: ")
@@ -171,9 +246,9 @@ def test_run_py_answers_and_is_short(bundle):
 def test_the_scripts_set_the_options_that_the_file_needs(line, tmp_path):
     folder = line.ctx.run.bundle
     manifest = json.loads((folder / "manifest.json").read_text())
-    from searchkit.onnx import io as onnx_io
+    from searchkit.onnx.weight_only import weight_only
 
-    onnx_io.weight_only(folder / "model_fp32.onnx", tmp_path / "w.onnx")
+    weight_only(folder / "model_fp32.onnx", tmp_path / "w.onnx")
     for model, options in ((tmp_path / "w.onnx", {"session.disable_quant_qdq": "1"}), (folder / "model_fp32.onnx", {})):
         with np.load(folder / "golden.npz") as stored:
             golden = {name: stored[name] for name in stored.files if name.startswith("input.")}

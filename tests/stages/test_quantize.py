@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx_nets import AutoEncoder, Residual, Series, deployed, export, rows
 from short_line import line  # noqa: F401  (a fixture)
-from test_onnxfile import AutoEncoder, Residual, Series, deployed, export, rows
 from torch import nn
 
 from searchkit.core.data_spec import TensorSpec
@@ -20,6 +20,7 @@ from searchkit.onnx import int8, measure
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.parity import parity
 from searchkit.onnx.predictor import OnnxPredictor
+from searchkit.onnx.weight_only import weight_only
 from searchkit.stages import quantize
 from searchkit.stages.quantize import Int8Variant, Quantize, choose, slower_because
 
@@ -183,7 +184,25 @@ class Pooled(nn.Module):
         return self.last(self.pool(self.steps(x.transpose(1, 2)), None))
 
 
+class Grouped(nn.Module):
+    """Transposed convolutions of several groups, whose bias has more numbers than their weight has scales; x: image."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 32, 3, padding=1), nn.Linear(16, 10)
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, 2, 1, groups=g) for a, b, g in ((32, 32, 4), (32, 16, 2)))
+        for up in self.ups:
+            nn.init.normal_(up.bias)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        for up in self.ups:
+            x = up(x).relu()
+        return self.last(x.mean((2, 3)))
+
+
 NETS = {
+    "grouped": (Grouped, (1, 8, 8)),
     "pooled": (Pooled, (1, 40)),
     "mlp": (mlp, (1, 8, 8)),
     "residual": (Residual, (1, 8, 8)),
@@ -228,7 +247,7 @@ def batched(arrays):
 def make(method, source, target, arrays):
     if method == "static":
         return int8.static(source, target, quantize.calibration(batched(arrays), arrays, 64))
-    return int8.dynamic(source, target) if method == "dynamic" else onnx_io.weight_only(source, target)
+    return int8.dynamic(source, target) if method == "dynamic" else weight_only(source, target)
 
 
 @pytest.fixture(scope="module")

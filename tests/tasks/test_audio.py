@@ -14,8 +14,9 @@ from searchkit.core.data_spec import TensorSpec
 from searchkit.core.errors import BadInput
 from searchkit.onnx import int8
 from searchkit.onnx import io as onnx_io
-from searchkit.onnx.measure import draw_inputs
 from searchkit.onnx.predictor import Deployed, OnnxPredictor, TorchPredictor
+from searchkit.onnx.random_inputs import draw_inputs
+from searchkit.onnx.weight_only import weight_only
 from searchkit.tasks import registry
 from searchkit.tasks.arrays import ArrayTask
 from searchkit.tasks.modalities.audio import FLOOR, LogMel, mel_bands
@@ -222,7 +223,7 @@ def test_int8_leaves_the_spectrogram_as_it_is(tmp_path: Path) -> None:
     ):
         deployed, fp32 = Deployed(preprocessor, Net(), task.postprocessor()).eval(), tmp_path / f"{name}-fp32.onnx"
         sizes[name] = onnx_io.export(deployed, inputs, task.answers, fp32, example=example)
-        sizes[f"{name} weight-only"] = onnx_io.weight_only(fp32, tmp_path / f"{name}-weight-only.onnx")
+        sizes[f"{name} weight-only"] = weight_only(fp32, tmp_path / f"{name}-weight-only.onnx")
         int8.static(fp32, tmp_path / f"{name}-static.onnx", [batch])
         int8.dynamic(fp32, tmp_path / f"{name}-dynamic.onnx")
     # 4 bytes a number of the bands have become 1, but for their 40 scales and the node that applies them

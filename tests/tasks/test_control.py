@@ -526,7 +526,7 @@ def flags() -> Callable[..., list[str]]:
     [
         (("--task", "gymnasium:Pendulum-v1"), "takes actions from Box"),
         (("--task", "gymnasium:Nowhere-v1"), "gymnasium has no environment 'Nowhere-v1'"),
-        (("--task", "iris"), "The space 'dqn' is not for the task 'iris': it values the actions of an agent"),
+        (("--task", "iris"), "The space 'dqn' is not for the task 'iris': it needs an environment"),
     ],
 )
 def test_the_command_line_refuses_in_a_sentence(

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import random
 import torch
 from torch import nn
-from searchkit.core.task import Budget, Space, Training, TrainingSpace
+from searchkit.core.space import Budget, Space
+from searchkit.core.training import Training, TrainingSpace
 
 @dataclass(frozen=True)
 class Arch:
@@ -70,6 +71,11 @@ DEFECTS = {
         "h = self.act(self.norm(self.first(x)))",
         "w = self.first.weight.detach() * 1.0\n        h = self.act(torch.nn.functional.linear(x, w) "
         "+ self.first.bias.sum() * 0)",
+    ),
+    "a computation depends on a width": (
+        "cut_equals_masked",
+        "return self.last(h)",
+        "return self.last(h if h.shape[1] > 12 else 2 * h)",
     ),
     "export disagrees": (
         "export_agrees",

@@ -1,7 +1,8 @@
-"""Tables of text: columns are judged by the training file's content, and the test file is read by the same columns.
+"""Read tables of text (CSV, TSV) and Parquet files.
 
-Without pandas: Python's csv module reads, and a column is numeric when every value present is a number. Parquet comes
-through pyarrow, an extra, and is judged in the same way.
+The training file decides whether a column is numeric, and the test file is read by the same columns. Python's csv
+module reads; a column is numeric if every value present is a number. Parquet needs pyarrow, an extra, and follows the
+same rules.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ FREE_TEXT_VALUES = 50  # a column of more different words than this, most of the
 
 @dataclass(frozen=True)
 class Table:
-    """Stripped text by column; "" is a missing value. first_line: the line number of the first row in the file."""
+    """A table as stripped text.
+
+    Attributes:
+        path: The file, named in errors.
+        names: Column names.
+        columns: The cells of each column; "" is a missing value.
+        first_line: Line number of the first row in the file, from 1.
+    """
 
     path: Path
     names: tuple[str, ...]
@@ -34,14 +42,20 @@ class Table:
 
     @property
     def n_rows(self) -> int:
+        """Number of rows, without the header."""
         return len(self.columns[0])
 
     def line(self, row: int) -> str:
+        """Name a row by its line in the file, for errors. `row` counts from 0."""
         return f"line {row + self.first_line}"
 
 
 def read_table(path: Path, source: Source) -> RawDataset:
-    """Raises BadInput."""
+    """Read a table as features and a target, and a second table as the test split if one is given.
+
+    Raises:
+        BadInput: The file is no table, has fewer than MIN_ROWS rows, or lacks the target column.
+    """
     table = read_columns(path)
     if table.n_rows < MIN_ROWS:
         rows = "1 row" if table.n_rows == 1 else f"{table.n_rows} rows"
@@ -76,7 +90,11 @@ def read_table(path: Path, source: Source) -> RawDataset:
 
 
 def read_columns(path: Path) -> Table:
-    """Raises BadInput where the file is no table."""
+    """Read the cells of a CSV or Parquet file.
+
+    Raises:
+        BadInput: The file is missing, is no table, or its lines have different numbers of cells.
+    """
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
     try:
@@ -124,8 +142,10 @@ def _present(cell: str) -> str:
 
 
 def _has_header(rows: list[list[str]]) -> bool:
-    """The first line is a header when no cell of it is a number or missing, and it differs from what is below: some
-    column is numeric there, or no cell of it occurs again in its column.
+    """Whether the first line is a header.
+
+    It is one if no cell of it is a number or missing, and it differs from the rows below: some column is numeric there,
+    or no cell of it occurs again in its column.
     """
     if any(_present(cell) == "" or _number(cell) is not None for cell in rows[0]):
         return False
@@ -212,7 +232,7 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def _judge(table: Table, index: int) -> Column:
-    """Numeric where every value present is a number, else categorical."""
+    """Decide the type of a column: numeric if every value present is a number, else categorical."""
     name, cells = table.names[index], table.columns[index]
     categories = Counter(cell for cell in cells if cell)
     words = [cell for cell in categories if _number(cell) is None]
@@ -235,7 +255,7 @@ def _judge(table: Table, index: int) -> Column:
 
 
 def _encode(table: Table, index: int, column: Column) -> np.ndarray:
-    """(n,) float64: the number, or the index of the category (-1 for one that train has not), NaN where missing."""
+    """Encode a column as (n,) float64: numbers or category indices; NaN if missing, -1 if train lacks the category."""
     cells = table.columns[index]
     if column.kind == "categorical":
         codes = {category: float(code) for code, category in enumerate(column.categories)} | {"": float("nan")}
@@ -252,7 +272,11 @@ def _encode(table: Table, index: int, column: Column) -> np.ndarray:
 
 
 def _read_target(tables: list[Table], index: int) -> np.ndarray:
-    """Whole numbers as int64, other numbers as float64, else text. Raises BadInput where one is missing."""
+    """Read the target: int64 if all values are whole numbers, float64 if all are numbers, else text.
+
+    Raises:
+        BadInput: A value is missing.
+    """
     cells: list[str] = []
     for table in tables:
         missing = [row for row, cell in enumerate(table.columns[index]) if cell == ""]
@@ -273,6 +297,6 @@ def _read_target(tables: list[Table], index: int) -> np.ndarray:
 
 
 def _without_full_stop(cells: tuple[str, ...], train: tuple[str, ...]) -> list[str]:
-    """Some test files of the UCI archive (adult) end every label in a full stop that the training file has not."""
+    """Drop the full stop that ends every label in some UCI test files (adult) and in none of the training file."""
     known = set(train)
     return [cell[:-1] if cell not in known and cell.endswith(".") and cell[:-1] in known else cell for cell in cells]

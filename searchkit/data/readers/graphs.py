@@ -1,10 +1,10 @@
-"""Graphs in files: NumPy archives with `edges`, and the text format of the TU sets as DGCNN has it.
+"""Read graphs: NumPy archives with `edges`, and the text format of the TU data sets.
 
-An archive of one graph is Cora's: edges (E, 2), label (N,), features dense (N, F) or as the places of their ones, and
-the nodes of train, val and test. With `graph` (N,), the graph of each node, it holds many, with a label each. The text
-has the number of graphs; then of each its nodes and label; then a line a node: its tag, how many neighbours, which they
-are, and numbers of its own where there are any. Zhang et al. 2018, An end-to-end deep learning architecture for graph
-classification.
+An archive of one graph follows Cora's: edges (E, 2), label (N,), features dense (N, F) or as the positions of their
+ones, and the nodes of train, val and test. With `graph` (N,), the graph of each node, the archive holds many graphs
+with one label each. The text format begins with the number of graphs. Each graph has a line with its number of nodes
+and its label, then one line a node: its tag, its number of neighbors, their indices, and optional features (Zhang et
+al. 2018, An end-to-end deep learning architecture for graph classification).
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ MOST_FEATURES = 2**31  # numbers in a dense table of features
 
 
 def graphs_of(path: Path, arrays: Arrays) -> RawDataset:
-    """Raises BadInput. arrays: of the archive `path`, `edges` among them."""
+    """Read one graph or many from the arrays of an archive.
+
+    Args:
+        path: The archive, named in errors.
+        arrays: Its arrays by name, `edges` among them.
+
+    Raises:
+        BadInput: An array is missing, unknown, or of another shape or type.
+    """
     where, unknown = f"'{path}'", sorted(set(arrays) - KNOWN)
     target = arrays.get("label", arrays.get("y"))
     if unknown or target is None:
@@ -83,7 +91,7 @@ def _features(arrays: Arrays, where: str) -> np.ndarray | None:
 
 
 def _rows(values: np.ndarray, split: str, n: int, where: str) -> np.ndarray:
-    """Indices of nodes, from indices or a mask."""
+    """Node indices of a split, given as indices or as a boolean mask."""
     if values.dtype == bool and values.shape == (n,):
         values = np.flatnonzero(values)
     if values.ndim != 1 or values.dtype.kind not in "iu" or len(values) == 0 or values.min() < 0 or values.max() >= n:
@@ -143,7 +151,9 @@ def _many(path: Path, arrays: Arrays, nodes: np.ndarray | None, target: np.ndarr
 
 
 def is_graph_text(path: Path) -> bool:
-    """Whether a text begins as this format does: one number; two; then a tag, a count, and so many numbers or more."""
+    """Whether a text file begins as a graph file does: one number, then two, then a tag, a count, and at least as many
+    numbers.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             first, second, third = ([int(float(w)) for w in file.readline(100_000).split()] for _ in range(3))
@@ -153,13 +163,22 @@ def is_graph_text(path: Path) -> bool:
 
 
 def graph_text_in(folder: Path) -> Path | None:
-    """The one file <folder>/<folder's name>.txt, where it is such a text."""
+    """Find the graph file `<folder>/<folder's name>.txt`; None if there is no such file or it holds other text."""
     file = folder / f"{folder.resolve().name}.txt"
     return file if file.is_file() and is_graph_text(file) else None
 
 
 def read_graph_text(path: Path, test_rows: str | None) -> RawDataset:
-    """test_rows: a file with the number of a graph on each line, those of the test split. Raises BadInput."""
+    """Read many graphs from one text file.
+
+    Args:
+        path: The file.
+        test_rows: Path of a file with one graph number a line, those of the test split; None leaves the split to
+            searchkit.
+
+    Raises:
+        BadInput: A line does not fit the format, or the test split names graphs that do not exist.
+    """
     where = f"'{path}'"
     lines = _lines(path)
     (n_graphs,) = _whole(lines, path, 1)
@@ -206,7 +225,7 @@ def _whole(lines: Lines, path: Path, n: int) -> list[int]:
 
 
 def _node(lines: Lines, path: Path, n: int) -> tuple[int, list[int], list[float]]:
-    """Tag, neighbours, and numbers of its own."""
+    """Parse the line of a node: its tag, its neighbors, and its own features."""
     number, words = next(lines, (0, []))
     if not number:
         raise BadInput(f"'{path}' ends in the middle of a graph; copy it again.")
@@ -228,7 +247,7 @@ def _node(lines: Lines, path: Path, n: int) -> tuple[int, list[int], list[float]
 
 
 def _of_tags(tags: list[np.ndarray], numbers: list[list[list[float]]], where: str) -> list[np.ndarray]:
-    """Features: a column for each tag, then the nodes' own numbers."""
+    """Node features: a one-hot column for each tag, then the nodes' own numbers."""
     kinds = np.unique(np.concatenate(tags))
     lengths = {len(own) for graph in numbers for own in graph}
     if len(lengths) > 1:

@@ -1,7 +1,8 @@
-"""A folder of idx files, the layout of MNIST (LeCun, Cortes & Burges).
+"""Read a folder of idx files, the format of MNIST (LeCun, Cortes & Burges).
 
-They are named train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-… and t10k-labels-…, with or without .gz.
-An idx file is two zero bytes, a type code, the number of axes, each axis as a big-endian 32-bit number, and the values.
+The files are named train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-… and t10k-labels-…, with or without
+.gz. An idx file holds two zero bytes, a type code, the number of axes, the length of each axis as a big-endian 32-bit
+number, and the values.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ PARTS = {"train": ("train",), "val": ("val",), "test": ("t10k", "test")}
 
 
 def is_idx(folder: Path) -> bool:
+    """Whether the folder holds files that are named as idx files."""
     return any(_is_idx_name(file.name) for file in folder.iterdir())
 
 
@@ -32,7 +34,11 @@ def _is_idx_name(name: str) -> bool:
 
 
 def read_idx_folder(folder: Path) -> RawDataset:
-    """Raises BadInput."""
+    """Read images and labels, and the test split if its files are there.
+
+    Raises:
+        BadInput: A file is missing or damaged, or images and labels differ in number.
+    """
     files = sorted(file for file in folder.iterdir() if _is_idx_name(file.name))
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
@@ -91,7 +97,11 @@ def _require_pair(images: Path, x: np.ndarray, labels: Path, y: np.ndarray) -> N
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of one idx file, gzipped or not, in native byte order. Raises BadInput."""
+    """Read the array of one idx file, gzipped or not, in native byte order.
+
+    Raises:
+        BadInput: The file is no whole idx file.
+    """
     try:
         blob = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

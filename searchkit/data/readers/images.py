@@ -1,4 +1,7 @@
-"""A folder of images, one sub-folder a class, optionally inside train/, val/ and test/: PNG, JPEG, BMP of one size."""
+"""Read a folder of images, one sub-folder a class, optionally inside train/, val/ and test/.
+
+PNG, JPEG and BMP; all images have one size.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,11 @@ COLOUR = ("P", "RGB", "RGBA", "LA", "CMYK", "YCbCr")
 
 
 def read_image_folder(folder: Path) -> RawDataset:
-    """Raises BadInput. Pictures are grey (n, H, W) where all are, else RGB (n, H, W, 3)."""
+    """Read all images: (n, H, W) uint8 if all are gray, else (n, H, W, 3) RGB.
+
+    Raises:
+        BadInput: There is no class folder, a file is damaged, or sizes differ.
+    """
     tops = _folders(folder)
     splits = [split for split in SPLITS if folder / split in tops]
     if "train" in splits and len(splits) == len(tops):
@@ -105,7 +112,7 @@ def _read_all(files: list[Path]) -> np.ndarray:
 
 
 def _read(file: Path) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8."""
+    """Decode one image to (H, W) or (H, W, 3) uint8."""
     try:
         with Image.open(file, formats=[FORMATS[file.suffix.lower()]]) as image:
             image.load()

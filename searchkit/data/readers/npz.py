@@ -1,21 +1,20 @@
-"""NumPy archives: x and y, or x_train, y_train, x_test, y_test; x_val, y_val and lengths where given; or a graph, which
-`files_graphs` knows; or two sets of pictures, as `files_sets` does. Never pickled.
+"""Read NumPy archives; pickled objects are refused.
 
-The names of MedMNIST (Yang et al. 2023), train_images and train_labels, are taken for x_train and y_train. An archive
-with `shape` holds its x as bits, those of `numpy.packbits` of each example.
+An archive holds x and y, or x_train, y_train, x_test and y_test, optionally with x_val, y_val and lengths. One with
+`edges` is a graph (`readers.graphs`), and one with a and b is two sets of images (`readers.sets`). The names of
+MedMNIST (Yang et al. 2023), train_images and train_labels, stand for x_train and y_train. An archive with `shape` holds
+x as bits, packed by `numpy.packbits` for each example.
 """
 
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from searchkit.core.data_spec import Arrays
-from searchkit.core.errors import BadInput
+from searchkit.core.errors import DAMAGED_ARRAYS, BadInput
 from searchkit.data.dataset import RawDataset
 from searchkit.data.readers.graphs import graphs_of
 from searchkit.data.readers.sets import sets_of
@@ -32,7 +31,11 @@ ALIASES = {
 
 
 def read_npz(path: Path) -> RawDataset:
-    """Raises BadInput."""
+    """Read an archive.
+
+    Raises:
+        BadInput: The file is damaged, holds pickled objects, or lacks an array.
+    """
     arrays = _read(path)
     if "edges" in arrays:
         return graphs_of(path, arrays)
@@ -81,7 +84,7 @@ def _read(path: Path) -> Arrays:
                 "numpy.savez."
             ) from error
         raise _corrupt(path, error) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, MemoryError, NotImplementedError) as error:
+    except DAMAGED_ARRAYS as error:
         if isinstance(error, PermissionError):
             raise
         raise _corrupt(path, error) from error
@@ -94,7 +97,11 @@ def _read(path: Path) -> Arrays:
 
 
 def _unpacked(path: Path, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """(n, bytes) bits as (n, *shape) uint8 of 0 and 1. Raises BadInput where they do not fill the shape."""
+    """Unpack bits, (n, bytes), to (n, *shape) uint8 of 0 and 1.
+
+    Raises:
+        BadInput: The bits do not fill the shape.
+    """
     if shape.ndim != 1 or shape.dtype.kind not in "iu" or (shape < 1).any():
         raise BadInput(f"'shape' of '{path}' is {shape.tolist()}; it must be the whole sizes of one example's axes.")
     size = math.prod(shape.tolist())

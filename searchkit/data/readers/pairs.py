@@ -1,10 +1,9 @@
-"""Pairs of texts, a source and its answer: parallel files, line by line, or `source<TAB>answer` lines of one file.
+"""Read pairs of texts, a source and its target: parallel files, or `source<TAB>target` lines of one file.
 
-Parallel files bear the same name but for its last part, which says their language: `train.de.gz` and `train.en.gz`;
-`--target en` says which of them is the answer. In a folder, names that say train, val and test say the splits. Each
-side has a tokenizer of its own, learned from the training pairs alone; both are plain JSON, the answers' within the
-other.
-What is asked of pairs is in `writing`.
+Parallel files share their name up to the last part, the language: `train.de.gz` and `train.en.gz`; `--target en`
+chooses the target language. In a folder, names that contain train, val and test give the splits. Each side has its own
+tokenizer, learned from the training pairs alone. Both are plain JSON; the target's is stored inside the source's. The
+task is in `searchkit.tasks.text.writing`.
 """
 
 from __future__ import annotations
@@ -34,19 +33,21 @@ SPLIT_NAMES = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Pairs:
+    """Source texts and their target texts, in the same order."""
+
     sources: tuple[str, ...]
     answers: tuple[str, ...]
 
 
 def parts_of(file: Path) -> tuple[str, str]:
-    """What the two of a pair have in common in their names, and the language: ("train", "de") of train.de.txt.gz."""
+    """Split a file's name into the part that both sides share and the language: ("train", "de") for train.de.txt.gz."""
     name = file.name.removesuffix(".gz").removesuffix(".txt")
     common, _, language = name.rpartition(".")
     return common, language
 
 
 def languages_in(folder: Path) -> dict[str, dict[str, Path]]:
-    """The files of a folder by split and language: those whose names say a split and end in a language."""
+    """Find the parallel files of a folder by split and language."""
     found: dict[str, dict[str, Path]] = {}
     for file in sorted(folder.iterdir()):
         common, language = parts_of(file)
@@ -57,13 +58,17 @@ def languages_in(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def is_parallel_folder(folder: Path) -> bool:
-    """Whether there are two languages or more to train on, in files of the same name."""
+    """Whether the folder holds training files in at least two languages under the same name."""
     train = languages_in(folder).get("train", {})
     return len(train) > 1 and len({parts_of(file)[0] for file in train.values()}) == 1
 
 
 def find_pairs(path: Path, source: Source) -> RawDataset:
-    """Raises BadInput."""
+    """Read pairs from a folder, from one file, or from two parallel files.
+
+    Raises:
+        BadInput: Files or languages are missing, or lines do not pair up.
+    """
     if path.is_dir():
         parts = _read_folder(path, source)
     else:
@@ -111,7 +116,11 @@ def _read_folder(folder: Path, source: Source) -> dict[str, Pairs]:
 
 
 def read_pairs(path: Path, source: Source) -> Pairs:
-    """A file of lines with a tab in them, or, with `target`, one with another beside it."""
+    """Read one file of tab-separated lines, or two parallel files if `source.target` names the target language.
+
+    Raises:
+        BadInput: The file with the targets is missing, or a line has no tab.
+    """
     if source.target is None:
         return _tabbed(path, source)
     common, language = parts_of(path)
@@ -127,7 +136,7 @@ def read_pairs(path: Path, source: Source) -> Pairs:
 
 
 def _lines(path: Path, source: Source) -> list[str]:
-    """With blanks made one, as a tokenizer takes them."""
+    """Lines with runs of blanks collapsed, as the tokenizer reads them."""
     lines = read_text(path, source).split("\n")
     return [" ".join(line.split()) for line in (lines[:-1] if lines[-1] == "" else lines)]
 
@@ -159,7 +168,11 @@ def _tabbed(path: Path, source: Source) -> Pairs:
 
 
 def _paired(sources: Sequence[str], answers: Sequence[str], one: str, other: str) -> Pairs:
-    """Lines that are empty on both sides count for nothing. Raises BadInput on one that is empty on one side."""
+    """Pair up lines; those that are empty on both sides are skipped.
+
+    Raises:
+        BadInput: A line is empty on one side only, or the numbers of lines differ.
+    """
     for number, (text, answer) in enumerate(zip(sources, answers, strict=True), 1):
         if bool(text) != bool(answer):
             empty, full = (one, other) if not text else (other, one)
@@ -172,7 +185,18 @@ def _paired(sources: Sequence[str], answers: Sequence[str], one: str, other: str
 
 
 def from_pairs(parts: dict[str, Pairs], name: str, where: str, source: Source, *, kind: str) -> RawDataset:
-    """parts: "train", and "val" and "test" where they are given. Raises BadInput on too few pairs."""
+    """Tokenize pairs.
+
+    Args:
+        parts: Pairs by split: "train", and "val" and "test" if they are given.
+        name: Name of the task.
+        where: How errors name the data.
+        source: Options: vocabulary size, kind of tokens, split seed.
+        kind: The problem.
+
+    Raises:
+        BadInput: There are too few pairs.
+    """
     sources = [text for pairs in parts.values() for text in pairs.sources]
     answers = [text for pairs in parts.values() for text in pairs.answers]
     if len(sources) < MIN_ROWS:
@@ -206,14 +230,24 @@ def from_pairs(parts: dict[str, Pairs], name: str, where: str, source: Source, *
 
 
 def _ends(there: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """(n, T) bool: the step after the last of each row."""
+    """Mark the step after the last token of each row: (n, T) bool."""
     return np.asarray(np.arange(there.shape[1]) == steps[:, None])
 
 
 def _tokens(
     texts: Sequence[str], train: np.ndarray, size: int | None, where: str
 ) -> tuple[np.ndarray, np.ndarray, dict[str, JSON]]:
-    """(n, longest) tokens, padded with 0, their lengths (n,), and the tokenizer. size: as of `byte_pairs.learn`."""
+    """Tokenize texts with a tokenizer that is learned from some of them.
+
+    Args:
+        texts: All texts of one side.
+        train: Indices of the texts to learn from.
+        size: Vocabulary size, as in `byte_pairs.learn`.
+        where: How errors name the data.
+
+    Returns:
+        (n, longest) int64 tokens padded with 0, their lengths (n,), and the tokenizer as JSON.
+    """
     prefix = "" if size is None else " "  # byte pairs have a word's blank before it: the first one has it too
     plain = learn([texts[row] for row in train], size=size, where=where, steps=LONGEST, prefix=prefix)
     words = Tokenizer(plain)

@@ -1,5 +1,7 @@
-"""Two sets of pictures in one archive: a and b, or a_train, b_train, a_test and b_test, with a_val and b_val where
-given. No picture of the one belongs to one of the other.
+"""Read two unpaired sets of images from one archive, for image translation.
+
+The arrays are a and b, or a_train, b_train, a_test and b_test, optionally with a_val and b_val. No image of one set
+belongs to an image of the other.
 """
 
 from __future__ import annotations
@@ -16,7 +18,11 @@ LAYOUT = "two sets of pictures: a and b, or a_train, b_train, a_test and b_test,
 
 
 def sets_of(path: Path, arrays: Arrays) -> RawDataset:
-    """The pictures of a and then those of b, of each split; the target tells them apart. Raises BadInput."""
+    """Stack the images of both sets, split by split; the target tells the sets apart.
+
+    Raises:
+        BadInput: An array is missing, or images differ in shape or type.
+    """
     splits = [""] if {"a", "b"} & set(arrays) else [s for s in ("_train", "_val", "_test") if f"a{s}" in arrays]
     wanted = [f"{name}{split}" for split in splits for name in ("a", "b")]
     missing = [name for name in wanted if name not in arrays]

@@ -1,4 +1,10 @@
-"""Text files: a plain text to be continued, or lines of a label and a text, as tokens of a tokenizer of train alone."""
+"""Read text: a plain text for language modeling, or `label text` lines for classification.
+
+A plain text is split in its own order: the last tenth is test and the tenth before it is val, since later text is what
+is to be predicted. Labeled lines are split like any rows, or as the files say. The tokenizer learns from the training
+split alone. Text is read as UTF-8 unless another encoding is named; guessing a wrong encoding would train on garbage
+without a word.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +39,11 @@ LONGEST_LINE = 512  # tokens; what is longer is cut
 
 
 def read_text(path: Path, source: Source) -> str:
-    """Line ends as "\\n". Raises BadInput on an empty file, one that is no text, or is in another encoding."""
+    """Read a text file, gzipped or not, with line ends as "\\n".
+
+    Raises:
+        BadInput: The file is empty, is no text, or has another encoding than `source.encoding`.
+    """
     raw = _unpacked(path)
     wanted = source.encoding or "utf-8"
     try:
@@ -71,14 +81,18 @@ def _unpacked(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class Lines:
-    """`label text` lines of one file."""
+    """Labels and texts of the `label text` lines of one file, in order."""
 
     labels: tuple[str, ...]
     texts: tuple[str, ...]
 
 
 def read_lines(path: Path, source: Source) -> Lines:
-    """Empty lines count for nothing. Raises BadInput on a label without a text."""
+    """Read `label text` lines; empty lines are skipped.
+
+    Raises:
+        BadInput: A line has a label and no text.
+    """
     labels, texts = [], []
     for number, line in enumerate(read_text(path, source).split("\n"), 1):
         label, _, text = line.strip().partition(" ")
@@ -95,13 +109,17 @@ def read_lines(path: Path, source: Source) -> Lines:
 
 
 def is_labelled(text: str) -> bool:
-    """Whether each line begins with one of a few words, each of them on ten lines or more on the average."""
+    """Whether each line begins with one of a few words that occur on ten lines or more on average."""
     firsts = Counter(line.split(maxsplit=1)[0] for line in text.split("\n") if line.strip())
     return 2 <= len(firsts) <= max(2, sum(firsts.values()) // 10) and min(firsts.values()) >= 2
 
 
 def find_text(path: Path, source: Source) -> RawDataset:
-    """A file, or a folder of files whose names say train, dev and test. Raises BadInput."""
+    """Read a text file, or a folder of files whose names contain train, dev and test.
+
+    Raises:
+        BadInput: The files do not fit the problem, or are too short.
+    """
     if path.is_dir():
         return _find_folder(path, source)
     if source.kind is None:
@@ -126,7 +144,7 @@ _OTHERS = frozenset(".csv .tsv .parquet .json .npy .npz .gz .zip .pkl .pt .png .
 
 
 def files_by_split(folder: Path) -> dict[str, Path]:
-    """The files of a folder that say in their names what they are for; the first by name where two say the same."""
+    """Find the files of a folder by the split that their names contain; the first if two name the same split."""
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
         split = split_of(file)
@@ -136,17 +154,19 @@ def files_by_split(folder: Path) -> dict[str, Path]:
 
 
 def split_of(file: Path) -> str | None:
-    """The split that a file of text is for, as its name says."""
+    """The split that a text file's name contains; None if there is none, or the file is of another type."""
     return split_of_name(file.name) if file.suffix.lower() not in _OTHERS else None
 
 
 def split_of_name(name: str) -> str | None:
+    """The split that a name contains as a word: "train", "val" or "test"; None if it contains none or several."""
     words = re.split(r"[^a-z]+", name.lower())
     splits = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
     return splits.pop() if len(splits) == 1 else None
 
 
 def is_text_folder(folder: Path) -> bool:
+    """Whether a file of the folder is named as the training split of a text."""
     return "train" in files_by_split(folder)
 
 
@@ -166,8 +186,17 @@ def _find_folder(folder: Path, source: Source) -> RawDataset:
 
 
 def from_text(text: str, name: str, where: str, source: Source, *, later: str | None = None) -> RawDataset:
-    """Windows of one length. later: the text of the test split, where it is another one. Raises BadInput on a text that
-    is too short.
+    """Cut a text into windows of tokens, each with the same window one step later as its target.
+
+    Args:
+        text: The text of train, val and, unless `later` is given, test.
+        name: Name of the task.
+        where: How errors name the text.
+        source: Options: window, vocabulary, kind of tokens.
+        later: The text of the test split, if it is a separate one.
+
+    Raises:
+        BadInput: The text is too short for ten windows, or words are asked for.
     """
     steps = source.window or WINDOW
     cut = len(text) if later is not None else round(len(text) * (1 - TEST_SHARE))
@@ -217,7 +246,17 @@ def _too_short(where: str, n: int, unit: str, steps: int) -> str:
 
 
 def from_lines(parts: dict[str, Lines], name: str, where: str, source: Source) -> RawDataset:
-    """parts: "train", and "val" and "test" where they are given. The tokenizer learns from the rows of train alone."""
+    """Tokenize labeled lines; the tokenizer learns from the rows of train alone.
+
+    Args:
+        parts: Lines by split: "train", and "val" and "test" if they are given.
+        name: Name of the task.
+        where: How errors name the data.
+        source: Options: vocabulary, kind of tokens, split seed.
+
+    Raises:
+        BadInput: There are fewer than MIN_ROWS lines.
+    """
     labels = [label for lines in parts.values() for label in lines.labels]
     texts = [text for lines in parts.values() for text in lines.texts]
     if len(texts) < MIN_ROWS:
@@ -254,7 +293,7 @@ def from_lines(parts: dict[str, Lines], name: str, where: str, source: Source) -
 
 
 def _padded(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, int]:
-    """(n, longest) tokens, padded with 0, their lengths (n,), and the longest."""
+    """Encode texts: (n, longest) tokens padded with 0, their lengths (n,), and the longest length."""
     rows = [tokenizer.encode(text)[: tokenizer.steps] for text in texts]
     lengths = np.array([len(row) for row in rows])
     longest = int(lengths.max())

@@ -1,8 +1,8 @@
-"""Tables with a row a step of time: which column holds the times, whether they are in order and evenly spaced.
+"""Read tables with one row a time step: find the time column, and check that its times are ordered and evenly spaced.
 
-The column of times is the first in which every cell is a date, or one of numbers that is named for time; without one,
-the rows count as steps in the order of the file. A series with holes is refused, not filled: how to fill one is a
-decision about the data.
+The time column is the first in which every cell is a date, or a column of numbers that is named for time. Without one,
+rows count as steps in the order of the file. A series with gaps is refused, not filled: how to fill a gap is a decision
+about the data.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ SLACK = 0.01
 
 
 def read_series(path: Path, source: Source) -> RawDataset:
-    """Raises BadInput."""
+    """Read a multivariate series for forecasting.
+
+    Raises:
+        BadInput: A channel is not numeric, or times are missing, unordered, repeated or uneven.
+    """
     table = read_columns(path)
     if table.n_rows < MIN_ROWS:
         rows = "1 row" if table.n_rows == 1 else f"{table.n_rows} rows"
@@ -64,7 +68,7 @@ def read_series(path: Path, source: Source) -> RawDataset:
 
 
 def _targets(table: Table, names: tuple[str, ...], source: Source) -> tuple[str, ...]:
-    """Those of --target, one or several with commas; all channels where there is none."""
+    """Channels to forecast: those of --target, separated by commas; all channels if it is not given."""
     if source.target is None or (source.target == "all" and "all" not in names):
         return names
     wanted = (source.target,) if source.target in names else tuple(part.strip() for part in source.target.split(","))
@@ -131,7 +135,7 @@ def _time_index(table: Table, source: Source) -> int | None:
 
 
 def _date(cell: str) -> float | None:
-    """Seconds since 1970, in UTC where no zone is said; None where the cell is no date."""
+    """Parse a date to seconds since 1970, in UTC unless a time zone is given; None if the cell is no date."""
     readers: list[Callable[[str], datetime]] = [datetime.fromisoformat]
     readers += [lambda text, form=form: datetime.strptime(text, form) for form in FORMATS]  # type: ignore[misc]
     for reader in readers:
@@ -144,7 +148,11 @@ def _date(cell: str) -> float | None:
 
 
 def _evenly_spaced(table: Table, index: int) -> str:
-    """What there is of times, in words. Raises BadInput where they are no times, out of order, repeated or uneven."""
+    """Check the time column, and describe its times in words.
+
+    Raises:
+        BadInput: The cells are no times, or are unordered, repeated or uneven.
+    """
     name, cells = table.names[index], table.columns[index]
     dates = any(_number(cell) is None for cell in cells) or all(len(cell) == 8 and _date(cell) for cell in cells)
     read = _date if dates else _number

@@ -1,8 +1,8 @@
-"""Series in .ts files, the format of the UCR and UEA archives (Bagnall et al. 2018, arXiv:1811.00075).
+"""Read series from .ts files, the format of the UCR and UEA archives (Bagnall et al. 2018, arXiv:1811.00075).
 
-A header of @ lines, then @data, then a row a line: channels parted by colons, values by commas, the class last. Beside
-X_TRAIN.ts, X_TEST.ts is the test split. What the header says is held against the rows: the rows of a wrong header are
-not to be trusted either.
+The file has a header of @ lines, then @data, then one series a line: channels separated by colons, values by commas,
+the class last. Beside X_TRAIN.ts, X_TEST.ts is the test split. The rows are checked against the header: if the header
+is wrong, the rows cannot be trusted either.
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ FLAGS = ("timeStamps", "missing", "univariate", "equalLength", "targetLabel")
 
 @dataclass(frozen=True)
 class Header:
-    """What the @ lines say; None where they do not. classes: (): there is no class at the end of a row."""
+    """The @ lines of a file; None if a line is missing.
+
+    Attributes:
+        path: The file.
+        n_channels: Number of channels.
+        length: Number of steps, if all series have the same.
+        equal: Whether all series have the same length.
+        classes: Class names; empty if rows have no class.
+        is_target: Whether the last value of a row is a number to predict.
+    """
 
     path: Path
     n_channels: int | None
@@ -34,13 +43,19 @@ class Header:
 
 @dataclass(frozen=True)
 class Row:
+    """One series: its line number in the file, values (channels, steps), and class or number as text."""
+
     line: int
     values: np.ndarray  # (C, L)
     target: str
 
 
 def read_ts(path: Path, source: Source) -> RawDataset:
-    """Raises BadInput."""
+    """Read the series of a file, and of the test file beside it or the one that is given.
+
+    Raises:
+        BadInput: A row does not fit the header, or a value is missing or not finite.
+    """
     header, rows = _read(path)
     test_path = _test_path(path, source)
     given: dict[str, np.ndarray] = {}
@@ -203,7 +218,7 @@ def _values(text: str, where: str) -> np.ndarray:
 
 
 def _number(cell: str) -> float | None:
-    """A finite number, else None."""
+    """Parse a finite number; None if the cell is none."""
     try:
         value = float(cell)
     except ValueError:
@@ -212,7 +227,11 @@ def _number(cell: str) -> float | None:
 
 
 def _require_true(header: Header, rows: list[Row]) -> None:
-    """Against what the header says of all rows together. Raises BadInput."""
+    """Check all rows together against the header.
+
+    Raises:
+        BadInput: The header says otherwise.
+    """
     for row in rows:
         if len(row.values) != len(rows[0].values):
             raise BadInput(

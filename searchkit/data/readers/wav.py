@@ -1,7 +1,7 @@
-"""A folder of wav files, 16-bit PCM of one channel and one rate, with the standard library's reader.
+"""Read a folder of wav files: 16-bit PCM, one channel, one sample rate, with the standard library's reader.
 
-A class is a sub-folder, or what stands before the first underscore of a file's name (7_jackson_3.wav). Either layout
-may stand inside train/, val/ and test/.
+A class is a sub-folder, or the part of a file's name before the first underscore (7_jackson_3.wav). Either layout may
+stand inside train/, val/ and test/.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ SPLITS = ("train", "val", "test")
 
 
 def is_wav_folder(folder: Path, others: tuple[str, ...]) -> bool:
-    """Whether most of its files are wav files, counted against those that end in `others`."""
+    """Whether most files are wav files, counted against those whose names end in one of `others`."""
     endings = [file.suffix.lower() for file in folder.rglob("*") if not file.name.startswith(".")]
     return endings.count(".wav") > sum(endings.count(other) for other in others)
 
 
 def read_wav_folder(folder: Path, source: Source) -> RawDataset:
-    """Raises BadInput."""
+    """Read all sounds as (1, samples) int16 with their sample rate.
+
+    Raises:
+        BadInput: A file is damaged, or rates, channels or sample widths differ.
+    """
     tops = [entry for entry in _visible(folder) if entry.is_dir()]
     splits = [split for split in SPLITS if folder / split in tops]
     if "train" in splits and len(splits) == len(tops):
@@ -71,7 +75,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _by_class(folder: Path) -> list[tuple[str, Path]]:
-    """(class, file) of every wav file, from sub-folders or from the names."""
+    """List (class, file) for every wav file, from sub-folders or from the names."""
     entries = _visible(folder)
     subs = [entry for entry in entries if entry.is_dir()]
     loose = [entry for entry in entries if not entry.is_dir()]
@@ -105,7 +109,7 @@ def _label_of(file: Path) -> str:
 
 
 def _read_all(files: list[Path]) -> tuple[int, list[np.ndarray]]:
-    """The rate in samples a second, and (1, samples) int16 of each file."""
+    """Read files: the sample rate in Hz, and (1, samples) int16 for each file."""
     found = [_read(file) for file in files]
     rate = found[0][0]
     for file, (other, _) in zip(files, found, strict=True):

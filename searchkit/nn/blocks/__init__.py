@@ -1,1 +1,1 @@
-"""Blocks that several families share."""
+"""Blocks and building functions that several families share."""

@@ -1,4 +1,4 @@
-"""The Transformer block of the families that attend: pre-norm self-attention and a feed-forward net.
+"""The Transformer block of the families: pre-norm self-attention and a feed-forward network.
 
 Vaswani et al. 2017, arXiv:1706.03762; norms before the branches as in Xiong et al. 2020, arXiv:2002.04745.
 """
@@ -13,10 +13,20 @@ from searchkit.nn.blocks.layers import activation
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + ffn(norm(x)): (B, L, D). Linear weights start by Xavier, biases at 0.
+    """x + attention(norm(x)), then x + ffn(norm(x)): (B, L, D) -> (B, L, D).
 
-    ffn: the feed-forward net's width over `width`. distances: as `Attention` takes them. Raises Infeasible where the
-    heads do not share the width out.
+    Linear weights are initialized by Xavier, biases to 0.
+
+    Args:
+        width: Width D, a multiple of `heads`.
+        heads: Number of attention heads.
+        ffn: Width of the feed-forward network as a multiple of `width`.
+        nonlinearity: Activation of the feed-forward network, a name that `activation` takes.
+        dropout: Dropout of the attention weights and of both branches.
+        distances: Kind of relative-position term, see `searchkit.nn.attention.Attention`.
+
+    Raises:
+        Infeasible: If the width cannot be split into the heads.
     """
 
     def __init__(
@@ -24,7 +34,8 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         if width % heads:
-            raise Infeasible(f"a width of {width} cannot be shared out to {heads} heads")
+            raise Infeasible(f"a width of {width} cannot be split into {heads} heads")
+        # Not nn.TransformerEncoder, of which torch-pruning 1.6 shrinks only the feed-forward networks and embeddings.
         self.norm_attention = nn.LayerNorm(width)
         self.attention = Attention(width, heads=heads, dropout=dropout, distances=distances)
         self.norm_ffn = nn.LayerNorm(width)
@@ -36,7 +47,12 @@ class Block(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x_BLD: Tensor, keep_BL: Tensor | None) -> Tensor:
-        """keep_BL: bool, False at steps that nothing may attend to, or None."""
+        """Run the block.
+
+        Args:
+            x_BLD: Steps.
+            keep_BL: Bool, False for steps that nothing may attend to; or None.
+        """
         x_BLD = x_BLD + self.dropout(self.attention(self.norm_attention(x_BLD), keep_BL))
         out: Tensor = x_BLD + self.dropout(self.ffn(self.norm_ffn(x_BLD)))
         return out

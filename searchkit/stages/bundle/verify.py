@@ -1,9 +1,10 @@
-"""Verify this bundle: the hash of every file, the golden outputs, and with data of yours the metric.
+"""Verify this bundle: the manifest's digest, the hash and size of every file, the golden outputs, and the metric.
 
     python verify.py
-    python verify.py --data mine.npz     arrays: the inputs by name (or x, where there is one), and the targets y
+    python verify.py --data mine.npz     arrays: the inputs by name (or x if there is only one), and the targets y
 
-Needs numpy and onnxruntime. Ends with status 0 where all holds, 1 where something does not.
+With --data, the metric must lie in the interval that the manifest promises. Needs numpy and onnxruntime. Ends with
+status 0 if everything holds, 1 if something does not.
 """
 import argparse
 import hashlib
@@ -22,19 +23,67 @@ CANNOT_RUN = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.Inval
               state.NoSuchFile, state.NotImplemented, state.RuntimeException, RuntimeError)
 
 
+NEEDED = ("README.md", "golden.npz", "model.onnx", "model_fp32.onnx", "run.py", "verify.py")
+
+
 class Wrong(Exception):
     """What does not hold, in a sentence."""
 
 
+def digest_of(manifest):
+    """SHA-256 of the manifest without its own digest, as JSON with sorted keys and no spaces."""
+    plain = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_manifest():
+    manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict):
+        raise Wrong(f"manifest.json holds {type(manifest).__name__}, not an object")
+    return manifest
+
+
+def check_digest(manifest):
+    if not manifest.get("digest"):
+        raise Wrong("manifest.json has no digest of its own")
+    found = digest_of(manifest)
+    if found != manifest["digest"]:
+        raise Wrong(f"manifest.json has changed: its digest is {found[:12]}..., it says {str(manifest['digest'])[:12]}...")
+    return "manifest.json has the digest that it states"
+
+
 def check_hashes(manifest):
+    for name in sorted({*NEEDED, *manifest.get("equipment", ())} - set(manifest["sha256"])):
+        raise Wrong(f"the manifest has no sha256 of {name}")
     for name, expected in manifest["sha256"].items():
         file = HERE / name
+        if not expected:
+            raise Wrong(f"the manifest has no sha256 of {name}")
         if not file.is_file():
             raise Wrong(f"{name} is missing")
         found = hashlib.sha256(file.read_bytes()).hexdigest()
         if found != expected:
             raise Wrong(f"{name} has changed: sha256 {found[:12]}..., in the manifest {expected[:12]}...")
     return f"{len(manifest['sha256'])} files have the hashes of the manifest"
+
+
+def check_sizes(manifest):
+    for name, key in (("model.onnx", "size_bytes"), ("model_fp32.onnx", "fp32_size_bytes")):
+        found = (HERE / name).stat().st_size
+        if found != manifest[key]:
+            raise Wrong(f"{name} has {found:,} bytes; the manifest says {manifest[key]:,}")
+    return f"model.onnx has {manifest['size_bytes']:,} bytes, model_fp32.onnx {manifest['fp32_size_bytes']:,}"
+
+
+def check_labels(manifest):
+    """One label for each of the probabilities in the golden outputs."""
+    golden, labels = np.load(HERE / "golden.npz", allow_pickle=False), manifest["labels"]
+    if len(set(labels)) != len(labels):
+        raise Wrong("two labels in the manifest are the same")
+    name = "output.probabilities"
+    if labels and name in golden.files and golden[name].shape[-1] != len(labels):
+        raise Wrong(f"the manifest has {len(labels)} labels; the golden answers have {golden[name].shape[-1]} columns")
+    return f"{len(labels)} labels fit the golden answers" if labels else "the answers have no labels"
 
 
 def open_model(manifest):
@@ -201,11 +250,31 @@ def check_metric(session, manifest, path):
     found, wanted = run(session, manifest, inputs), manifest["metric"]
     answers = found["score"] if wanted["name"] == "roc_auc" else next(iter(found.values()))
     value = metric(wanted["name"], answers, inputs, target, manifest["labels"], wanted.get("unit", ()))
-    line = f"{wanted['name']} {value:.4f} on {len(answers)} rows of {path}"
-    if wanted.get("test"):
-        test = wanted["test"]
-        line += f"; on its test data it had {test['value']:.4f} ({test['low']:.4f} to {test['high']:.4f})"
-    return line
+    rows, test = f"on {len(answers)} rows of {path}", wanted.get("test")
+    if not test:
+        return f"{wanted['name']} {value:.4f} {rows}; without a test score the manifest promises no interval"
+    promise = f"{test['value']:.4f} ({test['low']:.4f} to {test['high']:.4f}, n = {test['n']})"
+    low, high = own_interval(wanted["name"], value, len(answers), test)
+    found = f"{wanted['name']} {value:.4f} {rows}" + (f" ({low:.4f} to {high:.4f})" if low < high else "")
+    slack = 1e-6 * max(1.0, abs(test["value"]))  # another processor rounds otherwise
+    if high < test["low"] - slack or low > test["high"] + slack or value != value:
+        raise Wrong(f"{found} is outside of what the manifest promises, {promise}")
+    return f"{found} is as the manifest promises, {promise}"
+
+
+def own_interval(name, value, n, test):
+    """The 95 % interval of a metric on n rows that are fewer than those of test, else the value itself. Wilson's for
+    shares; of others it is the promised one, widened for the smaller number of rows.
+    """
+    if n >= test["n"]:
+        return value, value
+    if name in ("accuracy", "exact_match"):
+        z2 = 1.96**2
+        centre = (value + z2 / (2 * n)) / (1 + z2 / n)
+        half = 1.96 / (1 + z2 / n) * (value * (1 - value) / n + z2 / (4 * n * n)) ** 0.5
+        return min(value, centre - half), max(value, centre + half)
+    wider = (test["n"] / n) ** 0.5
+    return value - wider * (test["high"] - test["value"]), value + wider * (test["value"] - test["low"])
 
 
 def main():
@@ -213,20 +282,26 @@ def main():
     parser.add_argument("--data", help="an npz file with inputs and targets")
     wanted = parser.parse_args()
     try:
-        manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
-        print("ok   ", check_hashes(manifest))
+        manifest = read_manifest()
+        for check in (check_digest, check_hashes, check_sizes, check_labels):
+            print("ok   ", check(manifest))
         session = open_model(manifest)
         print("ok   ", check_golden(session, manifest))
         if pasts(session):
             print("ok   ", check_memory(session, manifest))
         if wanted.data:
             print("ok   ", check_metric(session, manifest, wanted.data))
-    except (Wrong, OSError, KeyError, ValueError, TypeError) as wrong:
+    except (Wrong, OSError) as wrong:
         print("WRONG", wrong)
+        return 1
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        print("WRONG", f"a file of the bundle is not what this script reads ({type(error).__name__}: {error})")
         return 1
     except CANNOT_RUN as error:
         print("WRONG", f"onnxruntime cannot run model.onnx: {error}")
         return 1
+    print("note  ", "nobody has signed this bundle, so compare this digest with the one in the report or the run:")
+    print("      ", manifest["digest"])
     print("verified")
     return 0
 

@@ -1,12 +1,12 @@
-"""The critic that a generator is trained against (Goodfellow et al. 2014, arXiv:1406.2661): the task's own business.
+"""The critic that a generator is trained against (Goodfellow et al. 2014, arXiv:1406.2661).
 
-It is the loss of the generator, and learns each time that it is asked for one. The objectives: "minimax", its
-non-saturating form; "wasserstein", with the gradient penalty of Gulrajani et al. 2017, arXiv:1704.00028; and
-"least-squares" (Mao et al. 2017, arXiv:1611.04076). All it draws comes from torch's generator, which the loop seeds for
-each epoch, and all it is goes into the state of the training, which so goes on bit for bit from the end of any epoch.
+It is the generator's loss, and learns each time that it is asked for one. Objectives: "minimax", in its non-saturating
+form; "wasserstein", with the gradient penalty of Gulrajani et al. 2017, arXiv:1704.00028; and "least-squares" (Mao et
+al. 2017, arXiv:1611.04076). All random numbers come from torch's generator, which the loop seeds for each epoch, and
+the critic's whole state is part of the training's, so that training resumes bit for bit at the end of any epoch.
 
-Few pictures are soon known by heart, so the critic sees all of them shifted, the drawn ones too (Zhao et al. 2020,
-arXiv:2006.10738). Not to be confused with a classifier: it is thrown away when the generator is trained.
+A critic soon memorizes few images, so it sees all of them shifted, generated ones too (Zhao et al. 2020,
+arXiv:2006.10738). It is discarded when the generator is trained.
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ PREFIX = "critic."
 
 
 class Critic(nn.Module):
-    """(B, C, H, W) -> (B, 1). Strided convolutions without batch norm (the gradient penalty is of single examples);
-    spectral norm (Miyato et al. 2018, arXiv:1802.05957) where no penalty bounds the slope; at the end it sees how much
-    the batch varies (Karras et al. 2018, arXiv:1710.10196, section 3).
+    """Strided convolutions to one score for each image.
+
+    There is no batch norm, since the gradient penalty is of single examples; spectral norm (Miyato et al. 2018,
+    arXiv:1802.05957) bounds the slope if no penalty does. The last layer also sees how much the batch varies (Karras et
+    al. 2018, arXiv:1710.10196, section 3).
     """
 
     def __init__(self, channels: int, height: int, width: int, *, is_bounded: bool, units: int) -> None:
@@ -66,6 +68,7 @@ class Critic(nn.Module):
         self.head = bounded(nn.Linear(units * height * width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, 1)."""
         y = self.body(x)
         varies = (y.var(0, correction=0) + 1e-8).sqrt().mean()
         y = torch.cat([y, varies.expand(len(y), 1, *y.shape[2:])], 1)
@@ -75,8 +78,12 @@ class Critic(nn.Module):
 
 @dataclass(frozen=True)
 class RealSource:
-    """What the critic learns from. raw: (n, …), the pictures of train as they are stored, which `scale` takes to
-    (B, C, H, W), around [-1, 1]. inputs: so many inputs of the generator, drawn anew by torch's generator.
+    """Real images for the critic, and random inputs for the generator.
+
+    Attributes:
+        raw: (n, …) training images as stored.
+        scale: Raw images to (B, C, H, W) around [-1, 1].
+        inputs: Draws so many inputs of the generator with torch's generator.
     """
 
     raw: Tensor
@@ -84,17 +91,28 @@ class RealSource:
     inputs: Callable[[int], Tensor]
 
     def real(self, n: int) -> Tensor:
-        """So many pictures, drawn anew."""
+        """Draw n real images, scaled."""
         return self.scale(self.raw[torch.randint(len(self.raw), (n,), device=self.raw.device)])
 
 
 class Adversary:
-    """As a `FitPlan.loss`: (generator, batch) -> scalar. Raises BadInput on an objective that there is not."""
+    """A `FitPlan.loss` with a critic: (generator, batch) to a scalar."""
 
     def __init__(
         self, training: Training, rival: RealSource, *, seed: int, prefix: str = PREFIX, units: int | None = None
     ) -> None:
-        """prefix: of what the state of the training has of it. units: of the critic's first layer; None is UNITS."""
+        """Make a critic.
+
+        Args:
+            training: Objective, learning rate and seed of the training.
+            rival: Where real images and generator inputs come from.
+            seed: Seed of the critic's weights.
+            prefix: Prefix of the critic's tensors in the training's state.
+            units: Channels of the critic's first layer; None for UNITS.
+
+        Raises:
+            BadInput: The objective is unknown.
+        """
         self.prefix = prefix
         self.objective = training.objective or OBJECTIVES[0]
         if self.objective not in OBJECTIVES:
@@ -118,7 +136,7 @@ class Adversary:
         return self.generator_loss(generator(*batch.inputs))
 
     def generator_loss(self, drawn: Tensor) -> Tensor:
-        """The generator's loss, a scalar: how little the critic takes what was drawn, (B, C, H, W), for real."""
+        """The generator's loss, a scalar: how clearly the critic tells (B, C, H, W) generated images from real ones."""
         self.critic.requires_grad_(False)
         value = self._ask(drawn)
         self.critic.requires_grad_(True)
@@ -130,19 +148,19 @@ class Adversary:
         return 0.5 * (value - 1.0).square().mean()
 
     def warm_up_(self, generator: nn.Module) -> None:
-        """The critic alone, against the generator as it stands."""
+        """Train the critic alone for a while, against the generator as it is."""
         generator.train()
         for _ in range(WARM_STEPS):
             self.learn_(generator)
 
     def learn_(self, generator: nn.Module) -> None:
-        """One step of the critic, on pictures and inputs of its own."""
+        """Take one critic step on new real images and new inputs."""
         with torch.no_grad():
             drawn = generator(self.rival.inputs(self.batch_size))
         self.critic_step(drawn)
 
     def critic_step(self, drawn: Tensor) -> None:
-        """One step of the critic, on pictures of its own and these."""
+        """Take one critic step on new real images and these generated ones."""
         real = self.rival.real(len(drawn))
         with torch.autocast(real.device.type, enabled=False):
             loss = self._loss(real, drawn.detach().float().contiguous())
@@ -165,7 +183,7 @@ class Adversary:
         return value
 
     def _steepness(self, real: Tensor, drawn: Tensor) -> Tensor:
-        """(|gradient| − 1)², the mean over points between pairs of real and drawn."""
+        """Gradient penalty: the mean of (|gradient| − 1)² at points between pairs of real and generated images."""
         share = torch.rand(len(real), 1, 1, 1, device=real.device)
         between = (share * real + (1.0 - share) * drawn).requires_grad_(True)
         (slope,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)
@@ -175,15 +193,16 @@ class Adversary:
     # ── the state of a training ─────────────────────────────────────────────────────────────────────────────────────
 
     def capture(self) -> dict[str, Tensor]:
-        """Everything that the critic is, by name."""
+        """The critic's state as named tensors."""
         return capture(self.critic, self.optimizer, self.prefix)
 
     def restore_(self, state: TrainState) -> None:
+        """Restore what `capture` gave."""
         restore_(self.critic, self.optimizer, state.tensors, self.prefix)
 
 
 def shifted(x_BCHW: Tensor) -> Tensor:
-    """Each picture moved by up to an eighth of its side both ways; its edge is repeated where it moved away."""
+    """Shift each image by up to an eighth of its side in both directions; the edge is repeated."""
     n, _, height, width = x_BCHW.shape
     for axis, side in ((2, height), (3, width)):
         reach = max(1, side // 8)
@@ -195,22 +214,27 @@ def shifted(x_BCHW: Tensor) -> Tensor:
 
 
 def energy_distance(drawn: Tensor, real: Tensor) -> Tensor:
-    """2 E|x − y| − E|x − x'| − E|y − y'| of two batches, unbiased, distances as root mean squares over values: 0 where
-    both have one distribution (Székely & Rizzo 2013; for generators: Bellemare et al. 2017, arXiv:1705.10743). A loss
-    without a critic: what a batch alone can tell. (B, …) each.
+    """Energy distance of two batches: 2 E|x − y| − E|x − x'| − E|y − y'|, unbiased.
+
+    Distances are root mean squares over values; the result is 0 if both have one distribution (Székely & Rizzo 2013;
+    for generators Bellemare et al. 2017, arXiv:1705.10743). It is a loss without a critic.
+
+    Args:
+        drawn: (B, …) generated examples.
+        real: (B, …) real examples.
     """
     x, y = drawn.flatten(1), real.flatten(1)
     return 2.0 * _apart(x, y).mean() - _within(x) - _within(y)
 
 
 def _within(x: Tensor) -> Tensor:
-    """The mean distance of two different rows; 0 where there is one."""
+    """Mean distance of two different rows; 0 if there is one row."""
     n = len(x)
     others = 1.0 - torch.eye(n, device=x.device)
     return (_apart(x, x) * others).sum() / max(1, n * (n - 1))
 
 
 def _apart(x: Tensor, y: Tensor) -> Tensor:
-    """(n, m) root mean square differences; their gradient is finite at 0 too."""
+    """(n, m) root mean square differences, with a finite gradient at 0."""
     squares = x.square().sum(1)[:, None] + y.square().sum(1) - 2.0 * x @ y.T
     return (squares.clamp(min=0.0) / x.shape[1] + 1e-8).sqrt()

@@ -1,10 +1,10 @@
-"""The way back, and both critics: what a network that restyles pictures is trained against (CycleGAN, Zhu et al. 2017,
-arXiv:1703.10593), where no picture of the one set has its like in the other.
+"""Cycle consistency: the inverse generator and both critics that image translation trains against.
 
-A network that has only to please a critic may answer anything that looks right. So a second one, `InverseGenerator`,
-learns to restyle the other way, and where a picture went there and back it should be what it was: in both directions,
-by the mean absolute difference. Both directions have a critic (`adversary`). The way back belongs to the training, like
-the critics: none of them is shipped, and all of them are in its state, which so goes on bit for bit.
+CycleGAN (Zhu et al. 2017, arXiv:1703.10593), for two sets in which no image is paired with another. A network that has
+only to please a critic may answer anything that looks right. So `InverseGenerator` learns the other direction, and an
+image that is translated there and back should be what it was, by the mean absolute difference, in both directions. Both
+directions have a critic (`adversary`). The inverse and the critics belong to the training: none of them is shipped, and
+all of them are in its state, so that it resumes bit for bit.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ ROWS = 1024  # scaled at once
 
 
 class InverseGenerator(nn.Module):
-    """(B, C, H, W), in [-1, 1] -> (B, C, H, W) between `least` and `most`, (1, C, 1, 1): convolutions and residual
-    blocks (Johnson et al. 2016, arXiv:1603.08155), without batch norm, at a half or a quarter of a large picture's
-    side.
+    """Translate images back, by convolutions and residual blocks without batch norm.
+
+    After Johnson et al. 2016, arXiv:1603.08155. Large images are processed at a half or a quarter of their side. The
+    output lies between `least` and `most`, (1, C, 1, 1).
     """
 
     least: Tensor
@@ -58,12 +59,13 @@ class InverseGenerator(nn.Module):
         self.register_buffer("most", most)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [-1, 1] to (B, C, H, W)."""
         y: Tensor = self.least + (self.most - self.least) * 0.5 * (self.body(x) + 1.0)
         return y
 
 
 class Residual(nn.Module):
-    """(B, C, H, W) -> the same."""
+    """A residual block of two convolutions."""
 
     def __init__(self, units: int) -> None:
         super().__init__()
@@ -71,16 +73,23 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(units, units, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
         y: Tensor = x + self.second(F.relu(self.first(x)))
         return y
 
 
 class Cycle:
-    """As a `FitPlan.loss`: (network, batch) -> scalar; the batch's inputs are pictures of the one set as the network
-    sees them, its target as many of the other, in [-1, 1]. Raises BadInput on an objective that there is not.
+    """A `FitPlan.loss` for unpaired translation: (network, batch) to a scalar.
 
-    there: what the network's critic learns from: pictures of the other set, and inputs of the one. here: the same with
-    the sets exchanged, for the way back.
+    The batch's inputs are images of the first set as the network sees them, its target as many of the second, in [-1,
+    1].
+
+    Args:
+        there: What the network's critic learns from: images of the second set and inputs of the first.
+        here: The same with the sets exchanged, for the inverse generator.
+
+    Raises:
+        BadInput: The objective is unknown.
     """
 
     def __init__(self, training: Training, there: RealSource, here: RealSource, *, seed: int) -> None:
@@ -101,8 +110,10 @@ class Cycle:
         )
 
     def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
-        """The way back learns from the same backward pass, which is the caller's: its step is made when it is next
-        asked for anything.
+        """The loss of one batch.
+
+        The inverse generator learns from the same backward pass, which is the caller's: its step is taken at the next
+        call.
         """
         self.settle_()
         (a,), b = batch.inputs, batch.target
@@ -116,18 +127,19 @@ class Cycle:
         return self.there.generator_loss(as_b) + self.here.generator_loss(as_a) + WEIGHT * apart
 
     def _apart(self, returned: Tensor, a: Tensor) -> Tensor:
-        """As if the one set were in [-1, 1] too."""
+        """Mean absolute difference, as if the first set were in [-1, 1] too."""
         return F.l1_loss(returned.float() / self.unit, a / self.unit)
 
     def settle_(self) -> None:
-        """The step of the way back, where there are gradients for one."""
+        """Take the inverse generator's step if it has gradients."""
         if any(p.grad is not None for p in self.back.parameters()):
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
 
     def warm_up_(self, network: nn.Module) -> None:
-        """The critics and the way back, against the network as it stands: it may be a trained one, and should follow
-        none that knows nothing.
+        """Train the critics and the inverse generator alone, against the network as it is.
+
+        The network may be a trained one, and should not follow critics that know nothing.
         """
         network.train()
         n = self.there.batch_size
@@ -145,11 +157,13 @@ class Cycle:
     # ── the state of a training ─────────────────────────────────────────────────────────────────────────────────────
 
     def capture(self) -> dict[str, Tensor]:
+        """The state of both critics and of the inverse generator as named tensors."""
         self.settle_()
         own = capture(self.back, self.optimizer, PREFIXES["back"])
         return self.there.capture() | self.here.capture() | own
 
     def restore_(self, state: TrainState) -> None:
+        """Restore what `capture` gave."""
         self.there.restore_(state)
         self.here.restore_(state)
         restore_(self.back, self.optimizer, state.tensors, PREFIXES["back"])

@@ -1,11 +1,11 @@
-"""How alike two sets of examples are, in features: the Fréchet distance with a score an example, precision and recall.
+"""Distance of two sets in feature space: the Fréchet distance with a score for each example, precision and recall.
 
-The distance of two Gaussians (Fréchet 1957; Dowson & Landau 1982; of features: Heusel et al. 2017, arXiv:1706.08500),
-|m − m'|² + tr(C + C' − 2 (C C')^½), is no mean over examples as it stands. It is the squared Wasserstein distance, and
-so by Kantorovich's duality the sum of the means of two potentials, one over what was drawn and one over what is real
-(Villani 2003, Topics in Optimal Transportation, section 2.1): quadratic here. They are its influence functions too.
-Hence a score an example, whose mean is the distance exactly and whose bootstrap is the infinitesimal jackknife (Efron
-1982) in both sets. Not to be confused with the published FID, whose features are those of Inception.
+The Fréchet distance of two Gaussians (Fréchet 1957; Dowson & Landau 1982; of features: Heusel et al. 2017,
+arXiv:1706.08500), |m − m'|² + tr(C + C' − 2 (C C')^½), is no mean over examples as it stands. It is the squared
+Wasserstein distance, so by Kantorovich duality it is the sum of the means of two potentials, one over generated and one
+over real examples (Villani 2003, Topics in Optimal Transportation, section 2.1), quadratic here. They are its influence
+functions too. Hence each example has a score; their mean is the distance exactly, and their bootstrap is the
+infinitesimal jackknife (Efron 1982) in both sets. The published FID uses Inception's features; this one does not.
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ _RANK = 1e-10  # eigenvalues below this share of the largest are none
 
 
 def potentials(drawn: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """(n,) float64, whose mean is the Fréchet distance of the two sets. drawn, real: (n, k) features; the score of
-    example i is the potential of row i of the one and of row i of the other.
+    """Scores whose mean is the Fréchet distance of two sets.
+
+    Args:
+        drawn: (n, k) features of generated examples.
+        real: (n, k) features of real examples.
+
+    Returns:
+        (n,) float64: the potential of row i of the one plus that of row i of the other.
     """
     drawn, real = drawn.astype(np.float64), real.astype(np.float64)
     away, around = drawn - drawn.mean(axis=0), real - real.mean(axis=0)
@@ -38,8 +44,9 @@ def potentials(drawn: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def _transport(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The symmetric matrix that takes a centred Gaussian of covariance `source` to one of `target` at the least cost:
-    T^½ (T^½ S T^½)^-½ T^½, the inverse on the range alone.
+    """The symmetric matrix of the optimal map between centered Gaussians with these covariances.
+
+    It is T^½ (T^½ S T^½)^-½ T^½, with the inverse on the range alone.
     """
     root = _power(target, 0.5)
     return np.asarray(root @ _power(root @ source @ root, -0.5) @ root)
@@ -54,16 +61,21 @@ def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
 
 
 def precision_and_recall(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
-    """The share of what was drawn that lies among the real, and of the real that lies among what was drawn; among a set
-    is who lies nearer to one of its examples than its third nearest fellow does. Kynkäänniemi et al. 2019,
-    arXiv:1904.06991. (n, k) features each.
+    """Precision and recall of a generated set (Kynkäänniemi et al. 2019, arXiv:1904.06991).
+
+    Precision is the share of generated examples that lie among the real ones; recall the reverse. An example lies among
+    a set if it is nearer to one of its members than that member's third nearest neighbor.
+
+    Args:
+        drawn: (n, k) features of generated examples.
+        real: (n, k) features of real examples.
     """
     drawn, real = _thinned(drawn), _thinned(real)
     return _share_among(drawn, real), _share_among(real, drawn)
 
 
 def _share_among(rows: np.ndarray, examples: np.ndarray) -> float:
-    """Of `rows`, those within the radius of an example."""
+    """The share of `rows` within the radius of an example."""
     reach = min(NEIGHBOUR, len(examples) - 1)  # the nearest is the example itself
     radii = [np.partition(d, reach, axis=1)[:, reach] for d in _by_rows(examples, examples)]
     radius = np.concatenate(radii)

@@ -1,9 +1,9 @@
-"""Pictures made of noise: data in which example i is a vector of fixed noise and, not its truth, a real picture.
+"""Image generation: example i is a vector of fixed noise and a real image, which is not its target.
 
-The generator is the network that is searched, compressed and shipped. What it is trained against (`adversary`) and
-judged in (`perception`, `frechet`) is the task's own. The noise of every split is drawn once, by the split's seed, and
-kept with the data: two generators are compared on the same noise, against the same pictures, in pairs. Training draws
-noise anew for each batch.
+The generator is the network that is searched, compressed and shipped. What it trains against (`adversary`) and what it
+is scored in (`perception`, `frechet`) belong to the task. The noise of every split is drawn once, by the split's seed,
+and kept with the data: two generators are compared on the same noise, against the same images, in pairs. Training draws
+new noise for each batch.
 """
 
 from __future__ import annotations
@@ -51,31 +51,47 @@ NOISE = (16, 64)
 
 
 class AsItIs(nn.Module):
+    """The identity: noise needs no preprocessing."""
+
     def forward(self, noise: Tensor) -> Tensor:
+        """(B, Z) noise, unchanged."""
         return noise
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Numbers from the unit Gaussian: the only input of a generator."""
+    """The modality of a generator's input: numbers from the unit Gaussian."""
 
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=dict)
     corrupts: frozenset[str] = frozenset()
     form = "noise"
 
     def arrange(self, found: RawDataset) -> Arrays:
+        """Refuse: noise is drawn, not read.
+
+        Raises:
+            BadInput: Always.
+        """
         raise BadInput(f"Noise is made, not read; give pictures in {found.where} and ask for --kind generation.")
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
+        """The raw input "noise", (Z,)."""
         return (TensorSpec("noise", data.inputs["noise"].shape[1:]),)
 
     def preprocessor(self, data: Dataset) -> nn.Module:
+        """The identity."""
         return AsItIs()
 
     def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
+        """Refuse: noise is not reconstructed.
+
+        Raises:
+            BadInput: Always.
+        """
         raise BadInput("Noise cannot be rebuilt; ask for --kind generation of pictures.")
 
     def vocabulary(self, data: Dataset) -> int:
+        """0: the inputs are no tokens."""
         return 0
 
 
@@ -84,7 +100,12 @@ MODALITIES = {"noise": Noise()}
 
 @dataclass(frozen=True, eq=False)
 class GenerateImage:
-    """A picture of noise. scale: raw pictures to (B, C, H, W) in [-1, 1], by the least and largest value of train."""
+    """The problem of generating an image from noise.
+
+    Attributes:
+        raw: The port of a raw image.
+        scale: Raw images to (B, C, H, W) in [-1, 1], by the smallest and largest value of train.
+    """
 
     raw: TensorSpec
     scale: ScaleImage
@@ -93,45 +114,58 @@ class GenerateImage:
 
     @property
     def output(self) -> TensorSpec:
+        """Model output "sample", (C, H, W) in [-1, 1]."""
         with torch.no_grad():
             one = self.scale(torch.zeros(1, *(size or 1 for size in self.raw.shape)))
         return TensorSpec("sample", tuple(one.shape[1:]))
 
     @property
     def answers(self) -> TensorSpec:
+        """Exported output: an image on the raw scale."""
         return TensorSpec("image", self.raw.shape)
 
     def postprocessor(self) -> nn.Module:
+        """Model values to the raw scale."""
         return UnscaleImage(self.scale).cpu()
 
     def encode(self, target: np.ndarray) -> np.ndarray:
+        """Real images, as they are stored."""
         return target
 
     def encode_soft(self, target: Tensor, smoothing: float) -> Tensor:
+        """Real images scaled to [-1, 1]; smoothing has no meaning here."""
         scaled: Tensor = self.scale.to(target.device)(target)
         return scaled
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Energy distance of a batch of generated and of real images, for training without a critic."""
         return energy_distance(output.float(), target)
 
     def aux_loss_weight(self, loss: Tensor, output: Tensor) -> float:
+        """1: a network's own loss term counts as it is."""
         return 1.0
 
     def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """Of what both draw of the same noise."""
+        """Mean squared difference between what student and teacher generate from the same noise."""
         return F.mse_loss(student.float(), teacher.float())
 
     def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
+        """Scores of whole sets need features: `GenerationTask.evaluate` computes them."""
         raise AssertionError("all pictures together are judged: see GenerationTask.evaluate")
 
 
 def generate_image(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> GenerateImage:
+    """Make the problem from the training images."""
     seen = data.target_of("train")
     return GenerateImage(TensorSpec("image", seen.shape[1:]), bounds(seen, data.where))
 
 
 def bounds(pictures: np.ndarray, where: str) -> ScaleImage:
-    """From the values of these, (n, …), to [-1, 1]. Raises BadInput where they are all the same."""
+    """Scaling of these images, (n, …), to [-1, 1] by their smallest and largest value.
+
+    Raises:
+        BadInput: All values are the same.
+    """
     least, largest = float(pictures.min()), float(pictures.max())
     if least == largest:
         raise BadInput(f"Every value of the train pictures of {where} is {least:g}; there is nothing to draw.")
@@ -145,8 +179,11 @@ def bounds(pictures: np.ndarray, where: str) -> ScaleImage:
 
 
 class GenerationTask(ArrayTask):
-    """Implements `types.Task`. classes: (n,) int64 of the pictures, for the features they are judged in; or None.
-    learned: the weights of those features where they are known, as another process does.
+    """The task of generating images; implements `Task`.
+
+    Args:
+        classes: (n,) int64 classes of the images, for the features that score them; None if there are none.
+        learned: Weights of those features if they are known, as in another process.
     """
 
     module = "generation"
@@ -161,12 +198,13 @@ class GenerationTask(ArrayTask):
 
     @property
     def fingerprint(self) -> str:
-        """Of the noise, the pictures, the splits and the classes."""
+        """Digest of the noise, the images, the splits and the classes."""
         classes = b"" if self.classes is None else self.classes.tobytes()
         return sha256(self.data.fingerprint().encode() + classes).hexdigest()[:16]
 
     @cached_property
     def perception(self) -> Perception:
+        """The feature network that scores images; trained at the first call."""
         if self._learned is not None:
             n_classes = len(self._learned["head.bias"])
             net = Perception(*self._shape, n_classes=n_classes)
@@ -184,15 +222,15 @@ class GenerationTask(ArrayTask):
         return channels, height, width
 
     def real_rows(self, split: Split) -> np.ndarray:
-        """Of the pictures that those drawn should be like."""
+        """Rows of the images that generated ones are compared with."""
         return self.data.rows[split]
 
     def real(self, split: Split) -> np.ndarray:
-        """(n, …) as they are stored."""
+        """Those images as stored, (n, …)."""
         return self.data.target_of(split)
 
     def _pictures(self, split: Split) -> Tensor:
-        """(n, C, H, W) in [-1, 1]."""
+        """Those images as (n, C, H, W) in [-1, 1]."""
         return self._kind.encode_soft(torch.from_numpy(self.real(split)), 0.0)
 
     def _features(self, split: Split) -> np.ndarray:
@@ -208,7 +246,7 @@ class GenerationTask(ArrayTask):
         return (fresh,), fresh
 
     def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
-        """Against a critic, where the plan brings no loss of its own (a teacher). The state holds the critic too."""
+        """Train against a critic, unless the plan brings its own loss (a teacher). The state holds the critic too."""
         from searchkit import train as training
 
         if plan.loss is not None:
@@ -224,7 +262,7 @@ class GenerationTask(ArrayTask):
         return after
 
     def _adversary(self, plan: FitPlan) -> Adversary | Cycle:
-        """What there is to train against, new."""
+        """A new critic, or critics, to train against."""
         pictures, size = torch.from_numpy(self.real("train")).to(plan.device), self.data.inputs["noise"].shape[1]
         rival = RealSource(
             pictures,
@@ -234,7 +272,7 @@ class GenerationTask(ArrayTask):
         return Adversary(plan.training, rival, seed=derive_seed(plan.seed, "critic"))
 
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
-        """A picture is judged as a screen would show it: within the range of train; what is no number is its least."""
+        """Score a generator; images are clipped to the range of train, and NaN becomes the smallest value."""
         answers = predict(self.raw(split))[self.answers[0].name]
         drawn = features(self.perception, self.shown(answers))
         chosen = _spread(len(self.real_rows(split)), len(drawn))  # all of them in order, where there are as many
@@ -251,13 +289,14 @@ class GenerationTask(ArrayTask):
 
     @torch.no_grad()
     def shown(self, answers: np.ndarray) -> Tensor:
-        """(n, C, H, W) within [-1, 1]."""
+        """Generated images clipped to [-1, 1], (n, C, H, W)."""
         scaled: Tensor = self._scale_pictures.cpu()(torch.from_numpy(answers))
         return scaled.nan_to_num(nan=-1.0).clamp(-1.0, 1.0)
 
     def baselines(self) -> dict[str, Predict]:
-        """See `HasBaselines`: without a network, a normal distribution along the principal axes of the training
-        pictures, one for each number of the noise.
+        """A baseline without a network: a normal distribution along the principal axes of the training images.
+
+        There is one axis for each number of the noise; see `HasBaselines`.
         """
         (name, noise), port = next(iter(self.data.inputs.items())), self.answers[0]
         pictures = self.real("train")
@@ -274,12 +313,13 @@ class GenerationTask(ArrayTask):
         return {"a normal distribution": drawn}
 
     def _floor(self, split: Split) -> float:
-        """What as many real pictures, of train, have for their distance to those of the split."""
+        """Fréchet distance of as many real images of train to those of the split: what a perfect generator reaches."""
         real, train = self._features(split), self._features("train")
         floor: float = self.goal.value(potentials(train[_spread(len(train), len(real))], real))
         return floor
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        """The task as plain data; see `Task.pack`."""
         words, arrays = self.data.pack()
         if self.classes is not None:
             arrays["classes"] = self.classes
@@ -288,7 +328,7 @@ class GenerationTask(ArrayTask):
 
 
 def _spread(n: int, wanted: int) -> np.ndarray:
-    """So many of n indices, evenly spread."""
+    """Evenly spread indices: `wanted` of n."""
     return np.linspace(0, n - 1, wanted).astype(int)
 
 
@@ -297,18 +337,19 @@ _PERCEPTIONS: dict[str, Perception] = {}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> GenerationTask:
+    """The inverse of `GenerationTask.pack`."""
     return GenerationTask(*unpacked(config, arrays))
 
 
 def unpacked(config: Mapping[str, JSON], arrays: Arrays) -> tuple[Dataset, np.ndarray | None, Arrays]:
-    """What `pack` of a GenerationTask was given: data, classes and the weights of the features."""
+    """Data, classes and feature weights from what `GenerationTask.pack` gave."""
     learned = {name.removeprefix("perception."): v for name, v in arrays.items() if name.startswith("perception.")}
     kept = {name: v for name, v in arrays.items() if not name.startswith("perception.") and name != "classes"}
     return Dataset.unpack(config, kept), arrays.get("classes"), learned
 
 
 def classes_of(found: RawDataset) -> np.ndarray | None:
-    """Of the pictures, where they have a target that tells a few kinds apart; to be drawn they need none."""
+    """Classes of the images if the target holds a few; None otherwise. Generation needs none."""
     if found.target is None or guess_kind(found) != "classification":
         return None
     if not 2 <= len(np.unique(found.target)) <= len(found.target) // 2:
@@ -317,7 +358,11 @@ def classes_of(found: RawDataset) -> np.ndarray | None:
 
 
 def generation(found: RawDataset, source: Source) -> GenerationTask:
-    """Raises BadInput."""
+    """Make a generation task from images.
+
+    Raises:
+        BadInput: The images cannot be used.
+    """
     inputs = arranged(found, source)[1]
     if list(inputs) != ["image"]:
         raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --kind generation takes images.")
@@ -345,8 +390,10 @@ PROBLEMS = {"generation": ProblemSpec(generate_image, whole=generation)}
 
 
 def draw_noise(rows: Mapping[str, np.ndarray], n: int, size: int, *, seed: int) -> np.ndarray:
-    """(n, size) float32. In each split the mean is 0 and the deviation 1, exactly as in the distribution, so that a
-    generator is not judged by the luck of a draw.
+    """Draw noise, (n, size) float32.
+
+    In each split the mean is exactly 0 and the deviation exactly 1, as in the distribution, so that a generator is not
+    scored by the luck of a draw.
     """
     noise = np.zeros((n, size), dtype=np.float32)
     for split, chosen in rows.items():
@@ -356,5 +403,6 @@ def draw_noise(rows: Mapping[str, np.ndarray], n: int, size: int, *, seed: int) 
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task `digits-generation`."""
     found = digits("digits-generation")
     return make_task(replace(found, kind="generation"), source)

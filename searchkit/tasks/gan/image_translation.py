@@ -1,14 +1,15 @@
-"""Pictures of one set redrawn as those of another, where none of them has its like there: image-to-image translation
-without pairs (Zhu et al. 2017, arXiv:1703.10593).
+"""Image-to-image translation without pairs: images of one set in the style of another.
 
-An input is a picture of the first set, the answer should be one of the second. Nobody knows the truth of a single
-answer: as of a generator, all answers together are judged against the second set's pictures of the same split. What is
-left of each input in its answer is told beside it. The network from the first set to the second is what is searched,
-compressed and shipped; the way back and both critics are the training's own (`cycle`). Not to be confused with the
-translation of texts.
+Zhu et al. 2017, arXiv:1703.10593.
+
+The input is an image of the first set; the output should be one of the second. No output has a known target: as for a
+generator, all outputs together are compared with the second set's images of the same split. How much of each input is
+left in its output is reported beside it. The network from the first set to the second is searched, compressed and
+shipped; the inverse and both critics belong to the training (`cycle`). Not to be confused with the translation of
+texts.
 
 Both sets lie in the same array, one after the other. The rows of a split are those of the first set; those of the
-second are splits of their own (`OF_SECOND`), so that the first set alone is counted, given and answered.
+second are splits of their own (`OF_SECOND`), so that the first set alone is counted, given and scored.
 """
 
 from __future__ import annotations
@@ -48,22 +49,32 @@ COMPARED = 1000
 
 @dataclass(frozen=True, eq=False)
 class TranslateImage(GenerateImage):
-    """A picture of the second set. raw: the port of a picture as both sets have them."""
+    """The problem of translating an image into the second set.
+
+    Attributes:
+        raw: The port of an image as both sets store it.
+    """
 
     @property
     def answers(self) -> TensorSpec:
+        """Exported output: an image on the raw scale."""
         return TensorSpec("restyled", self.raw.shape)
 
 
 def translate_image(
     data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec
 ) -> TranslateImage:
+    """Make the problem from the images of the second set."""
     second = data.inputs["image"][data.rows[OF_SECOND["train"]]]
     return TranslateImage(TensorSpec("image", second.shape[1:]), bounds(second, data.where))
 
 
 class ImageTranslationTask(GenerationTask):
-    """classes: of the pictures of both sets, where they show things of the same kinds; or None."""
+    """The task of translating images between two unpaired sets.
+
+    Args:
+        classes: (n,) int64 classes of the images of both sets, if they show things of the same kinds; else None.
+    """
 
     module = "restyling"
 
@@ -72,17 +83,19 @@ class ImageTranslationTask(GenerationTask):
         self._seconds: dict[tuple[str, str], Tensor] = {}
 
     def real_rows(self, split: Split) -> np.ndarray:
+        """Rows of the second set's images of the split."""
         return self.data.rows[OF_SECOND[split]]
 
     def real(self, split: Split) -> np.ndarray:
+        """The second set's images of the split as stored, (n, …)."""
         return np.asarray(self.data.inputs["image"][self.real_rows(split)])
 
     def splits(self) -> Arrays:
-        """Of the first set; those of the second follow from the same seed."""
+        """Rows of the first set by split; those of the second follow from the same seed."""
         return {split: self.data.rows[split] for split in OF_SECOND}
 
     def _train(self, training: Training, seed: int, device: str) -> Iterator[Batch]:
-        """With as many pictures of the second set, drawn anew."""
+        """Training batches, each with as many images of the second set, drawn anew."""
         generator = torch.Generator(device).manual_seed(derive_seed("second", seed))
         second = self._second("train", device)
         for batch in super()._train(training, seed, device):
@@ -97,11 +110,11 @@ class ImageTranslationTask(GenerationTask):
     def _augment(
         self, inputs: tuple[Tensor, ...], names: tuple[str, ...], generator: torch.Generator
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Of pictures, which are not drawn anew as noise is."""
+        """Augment images; unlike noise, they are not drawn anew."""
         return ArrayTask._augment(self, inputs, names, generator)
 
     def _second(self, split: Split, device: str) -> Tensor:
-        """(n, …) as they are stored."""
+        """The second set's images on the device, (n, …), as stored."""
         if (split, device) not in self._seconds:
             self._seconds[split, device] = torch.from_numpy(self.real(split)).to(device)
         return self._seconds[split, device]
@@ -124,9 +137,11 @@ class ImageTranslationTask(GenerationTask):
         return Cycle(plan.training, there, here, seed=derive_seed(plan.seed, "cycle"))
 
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
-        """kept_distances: how the distances between the answers go with those between their inputs, from -1 to 1, which
-        a way back needs (Benaim & Wolf 2017, arXiv:1706.00826). same_class: the share of answers that are, for the
-        classifier whose features these are, of their input's class.
+        """Score a translator, with two more metrics.
+
+        kept_distances is the correlation of the distances between outputs with those between inputs, from -1 to 1; an
+        inverse needs it high (Benaim & Wolf 2017, arXiv:1706.00826). same_class is the share of outputs that the
+        feature network puts in their input's class.
         """
         found = super().evaluate(predict, split)
         shown = self.shown(found.decisions)
@@ -138,16 +153,17 @@ class ImageTranslationTask(GenerationTask):
         return replace(found, metrics=metrics)
 
     def baselines(self) -> dict[str, Predict]:
-        """See `HasBaselines`: the picture as it was given."""
+        """A baseline without a network: the input image, unchanged; see `HasBaselines`."""
         return {"unchanged": lambda inputs: {"restyled": inputs["image"].astype(np.float32)}}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ImageTranslationTask:
+    """The inverse of `ImageTranslationTask.pack`."""
     return ImageTranslationTask(*unpacked(config, arrays))
 
 
 def kept_distances(inputs: np.ndarray, answers: np.ndarray) -> float:
-    """Pearson's correlation of the distances between rows; 0 where either are all alike. (n, …) each."""
+    """Pearson correlation of the distances between rows of (n, …) inputs and outputs; 0 if either are all alike."""
     chosen = np.unique(np.linspace(0, len(inputs) - 1, min(COMPARED, len(inputs))).astype(int))
     upper = np.triu_indices(len(chosen), 1)
     of_inputs, of_answers = (
@@ -163,7 +179,11 @@ def kept_distances(inputs: np.ndarray, answers: np.ndarray) -> float:
 
 
 def image_translation(found: RawDataset, source: Source) -> ImageTranslationTask:
-    """Two sets, told apart by the target, in the order of its values. Raises BadInput."""
+    """Make a task from two sets, told apart by the target, in the order of its values.
+
+    Raises:
+        BadInput: There are not two sets, or they differ in shape.
+    """
     inputs = arranged(found, source)[1]
     if list(inputs) != ["image"]:
         raise BadInput(f"{found.where} holds no pictures, which is what is restyled; --kind restyling takes images.")
@@ -199,8 +219,10 @@ PROBLEMS = {"restyling": ProblemSpec(translate_image, whole=image_translation)}
 def by_set(
     rows: Mapping[str, np.ndarray], is_second: np.ndarray, *, is_given: Mapping[str, bool]
 ) -> dict[str, np.ndarray]:
-    """The rows of a split by set. val and test have as many of the one as of the other, evenly taken, for they are
-    compared; what is too many is trained on, or where the source says what they are, left out.
+    """Rows of a split by set.
+
+    val and test hold as many of one set as of the other, evenly taken, because they are compared. The surplus is
+    trained on, or left out if the source gives the split.
     """
     first, second = rows["train"][~is_second[rows["train"]]], rows["train"][is_second[rows["train"]]]
     made: dict[str, np.ndarray] = {}
@@ -220,7 +242,10 @@ def by_set(
 
 
 def load(source: Source) -> Task:
-    """Every second digit as it is, the others as `bold` makes them: no digit is in both sets."""
+    """Load the packaged task `digits-restyling`: every second digit as it is, the others as `bold` draws them.
+
+    No digit is in both sets.
+    """
     found = digits("digits-restyling")
     pictures, classes = found.x, found.target
     assert classes is not None
@@ -232,8 +257,9 @@ def load(source: Source) -> Task:
 
 
 def bold(pictures: np.ndarray) -> np.ndarray:
-    """(n, H, W) uint8 from 0 to 16, thin and light on dark: bold, and dark on light. Each value spreads to its four
-    neighbours, by 0.7 of it at most.
+    """Turn thin, light digits on dark into bold, dark ones on light: (n, H, W) uint8 from 0 to 16.
+
+    Each value spreads to its four neighbors by at most 0.7 of it.
     """
     padded = np.pad(pictures.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
     around = np.stack([padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:]]).max(0)

@@ -1,8 +1,8 @@
-"""Features to compare pictures in: those of a small classifier that is trained here on the train split.
+"""Features to compare images in: those of a small classifier that is trained here on the train split.
 
-It is trained by a fixed seed on one thread, so that the same data give the same features; nothing is downloaded. Where
-the pictures have no classes it learns which way up they were put (Gidaris et al. 2018, arXiv:1803.07728), or how they
-were mirrored where they are no squares.
+It is trained with a fixed seed on one thread, so that the same data give the same features; nothing is downloaded. If
+the images have no classes it learns how they were rotated (Gidaris et al. 2018, arXiv:1803.07728), or mirrored if they
+are not square.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROWS = 1024  # seen at once without training
 
 
 class Perception(nn.Module):
-    """(B, C, H, W) in [-1, 1] -> (B, FEATURES); `classify` gives the logits of what it was trained on."""
+    """A small convolutional classifier whose last hidden layer gives the features."""
 
     spread: Tensor
 
@@ -47,17 +47,26 @@ class Perception(nn.Module):
         self.register_buffer("spread", torch.ones(()))  # of the features of train: root of their total variance
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [-1, 1] to (B, FEATURES)."""
         out: Tensor = self.see(x) / self.spread
         return out
 
     def classify(self, x: Tensor) -> Tensor:
+        """Logits of the classes that it was trained on."""
         out: Tensor = self.head(F.relu(self.see(x)))
         return out
 
 
 def train(pictures: Tensor, classes: np.ndarray | None) -> Perception:
-    """pictures: (n, C, H, W) in [-1, 1], those of train. classes: (n,) int64, or None. In eval mode; its features of
-    `pictures` have a total variance of 1, so that one picture for all has a Fréchet distance of about 1 or more.
+    """Train the feature network.
+
+    Args:
+        pictures: (n, C, H, W) training images in [-1, 1].
+        classes: (n,) int64 classes; None to learn rotations.
+
+    Returns:
+        The network in eval mode. Its features of `pictures` have a total variance of 1, so that repeating one image has
+        a Fréchet distance of about 1 or more.
     """
     x, y = (pictures, torch.from_numpy(classes)) if classes is not None else turned(pictures)
     steps = min(STEPS, math.ceil(EPOCHS * len(x) / BATCH))
@@ -80,12 +89,12 @@ def train(pictures: Tensor, classes: np.ndarray | None) -> Perception:
 
 @torch.no_grad()
 def features(net: Perception, pictures: Tensor) -> np.ndarray:
-    """(n, FEATURES) float32. pictures: (n, C, H, W) in [-1, 1]."""
+    """Features of images: (n, C, H, W) in [-1, 1] to (n, FEATURES) float32."""
     return np.concatenate([net(rows).numpy() for rows in torch.split(pictures, ROWS)])
 
 
 def turned(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Each picture in four ways, and which way it is: by quarter turns, or mirrored where it is no square."""
+    """Each image in four orientations with the orientation's index: quarter turns, or mirrored if it is not square."""
     height, width = pictures.shape[2:]
     if height == width:
         ways = [torch.rot90(pictures, quarter, (2, 3)) for quarter in range(4)]
@@ -96,7 +105,7 @@ def turned(pictures: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """One thread, and random numbers of its own: the last bits of a sum depend on how it is shared out."""
+    """Run on one thread with separate random numbers: the last bits of a sum depend on how it is split."""
     with torch_threads(1), torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         yield

@@ -1,9 +1,9 @@
-"""Sounds as log-mel spectrograms, computed inside the exported graph from raw samples; and the task `tones`.
+"""Sounds as log-mel spectrograms, computed from raw samples inside the exported graph; and the packaged task `tones`.
 
-A spectrogram is a series of as many channels as there are mel bands, or a picture. Its transform is two products with
-small fixed matrices (Cooley & Tukey 1965): one convolution with a windowed basis would put 264 kB into the file where
-these put 6, and ONNX Runtime's own DFT is slower and agrees with torch to 5e-4 where they do to 2e-6 (measured, 1.31).
-Davis & Mermelstein 1980, Comparison of parametric representations for monosyllabic word recognition.
+A spectrogram is a series with one channel a mel band, or an image. Its transform is two products with small fixed
+matrices (Cooley & Tukey 1965): one convolution with a windowed basis would put 264 kB into the file where these put 6,
+and ONNX Runtime's own DFT is slower and agrees with torch to 5e-4 where they agree to 2e-6 (measured with 1.31). Davis
+& Mermelstein 1980, Comparison of parametric representations for monosyllabic word recognition.
 """
 
 from __future__ import annotations
@@ -37,8 +37,14 @@ BLOCK_ROWS = 128
 
 
 def mel_bands(rate: int, window: int) -> np.ndarray:
-    """(window / 2 + 1, bands) triangles from 0 to 1, evenly spaced in mel (O'Shaughnessy 1987) from 0 to half the rate:
-    as many as there can be, 40 at most, of which each spans a frequency.
+    """Triangular filters of the mel scale (O'Shaughnessy 1987), from 0 to half the sample rate.
+
+    Args:
+        rate: Samples a second.
+        window: Samples of a frame, a power of two.
+
+    Returns:
+        (window / 2 + 1, bands) weights from 0 to 1. There are as many bands as each can hold a frequency, 40 at most.
     """
     mel = 2595 * np.log10(1 + np.arange(window // 2 + 1) * (rate / window) / 700)
     for n_bands in range(MOST_BANDS, 0, -1):
@@ -50,11 +56,10 @@ def mel_bands(rate: int, window: int) -> np.ndarray:
 
 
 class LogMel(nn.Module):
-    """(B, 1, L) samples, and (B,) lengths where they vary, to (B, bands, L // hop + 1) log power by mel band, and the
-    lengths in frames. Frame i is centred on sample i·hop; outside of a row is silence.
+    """Log power by mel band.
 
-    The DFT of N = R·C samples: with n = C·r + c and k = k1 + R·k2, a sum over r, a turn by c·k1/N, a sum over c. As
-    samples are real, k1 up to R / 2 gives every frequency, some of them twice.
+    The DFT of N = R·C samples: with n = C·r + c and k = k1 + R·k2, it is a sum over r, a rotation by c·k1/N, and a sum
+    over c. Since samples are real, k1 up to R / 2 gives every frequency, some of them twice.
     """
 
     window: Tensor
@@ -90,6 +95,16 @@ class LogMel(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
 
     def forward(self, series: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Transform samples.
+
+        Args:
+            series: (B, 1, L) samples.
+            lengths: (B,) valid samples, if they vary.
+
+        Returns:
+            (B, bands, L // hop + 1) log power, and the lengths in frames. Frame i is centered on sample i·hop; samples
+            outside a row count as silence.
+        """
         x_BL = series.to(torch.float32).squeeze(1)
         if lengths is not None:
             x_BL = torch.where(torch.arange(x_BL.shape[1], device=x_BL.device) < lengths[:, None], x_BL, 0.0)
@@ -102,7 +117,7 @@ class LogMel(nn.Module):
         return torch.log(power_BFK @ self.bands + FLOOR).transpose(1, 2), lengths
 
     def power(self, frames_BFN: Tensor) -> Tensor:
-        """(B, F, K), in the order of `bands`."""
+        """Power of each frame: (B, F, N) to (B, F, K), in the order of `bands`."""
         table = torch.unflatten(frames_BFN * self.window, 2, (-1, self.columns)).transpose(2, 3) @ self.over_r
         real, imaginary = table[..., : self.n_first], table[..., self.n_first :]
         cos, sin = self.turn[0], self.turn[1]
@@ -112,9 +127,7 @@ class LogMel(nn.Module):
 
 
 class LogMelFrontend(nn.Module):
-    """Samples to a spectrogram of mean 0 and deviation 1 by band, 0 after a row's end: (B, bands, frames) with the
-    lengths where they vary, or (B, 1, bands, frames) as a picture.
-    """
+    """Standardize a spectrogram: mean 0 and deviation 1 for each band, and 0 after the end of a row."""
 
     def __init__(self, spectrogram: LogMel, scaled: ScaleSeries, *, as_picture: bool) -> None:
         super().__init__()
@@ -123,6 +136,10 @@ class LogMelFrontend(nn.Module):
         self.as_picture = as_picture
 
     def forward(self, series: Tensor, lengths: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """(B, 1, L) samples to (B, bands, frames), or to (B, 1, bands, frames) as an image.
+
+        The lengths in frames follow if lengths vary.
+        """
         bands, frames = self.spectrogram(series, lengths)
         scaled: Tensor | tuple[Tensor, Tensor] = self.scaled(bands, frames)
         if self.as_picture:
@@ -133,7 +150,7 @@ class LogMelFrontend(nn.Module):
 
 @torch.no_grad()
 def _band_statistics(spectrogram: LogMel, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """(bands,) mean and deviation over the frames of train that are no padding."""
+    """Mean and deviation of each band over the valid frames of train, (bands,) each."""
     count, total, squares = 0, 0.0, 0.0
     for bands, frames in _blocks(spectrogram, data):
         valid = np.ones(bands.shape[::2], bool) if frames is None else np.arange(bands.shape[2]) < frames[:, None]
@@ -154,7 +171,14 @@ def _blocks(spectrogram: LogMel, data: Dataset) -> Iterator[tuple[np.ndarray, np
 
 @dataclass(frozen=True)
 class Spectrogram:
-    """Raw samples in, a spectrogram to the network. form: what families take it for, "series" or "image"."""
+    """Raw samples as input, a spectrogram to the network.
+
+    Attributes:
+        form: What families take it for: "series" or "image".
+        augmentations: By name, on a batch of spectrograms.
+        corrupts: Augmentations that leave the clean input as the target of a reconstruction.
+        samples: The modality of the raw samples.
+    """
 
     form: str
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]]
@@ -162,6 +186,7 @@ class Spectrogram:
     samples: Series = field(default_factory=Series)
 
     def arrange(self, found: RawDataset) -> Arrays:
+        """Lay out the raw samples as a series."""
         inputs = self.samples.arrange(found)
         if found.rate < 1 or inputs["series"].shape[1] != 1:
             raise BadInput(
@@ -177,17 +202,25 @@ class Spectrogram:
         return inputs
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
+        """Raw inputs: the samples, and their lengths if they vary."""
         return self.samples.ports(data)
 
     def preprocessor(self, data: Dataset) -> LogMelFrontend:
+        """Samples to a standardized spectrogram, with statistics of train."""
         spectrogram = LogMel(data.rate)
         scaled = ScaleSeries(*_band_statistics(spectrogram, data))
         return LogMelFrontend(spectrogram, scaled, as_picture=self.form == "image")
 
     def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
+        """Refuse: a spectrogram cannot be turned back into samples.
+
+        Raises:
+            BadInput: Always.
+        """
         raise BadInput(f"A spectrogram of {data.where} cannot be turned back into samples; use --features raw.")
 
     def vocabulary(self, data: Dataset) -> int:
+        """0: the inputs are no tokens."""
         return 0
 
 
@@ -209,7 +242,9 @@ CLASSES = ("falling", "noise", "pulses", "rising", "tone", "warble")
 
 @cache
 def _tones() -> tuple[np.ndarray, np.ndarray]:
-    """(n, 1, 1024) int16 samples and (n,) int64 classes, each sound of its own pitch, phase, loudness and noise."""
+    """Generate `tones`: (n, 1, 1024) int16 samples and (n,) int64 classes, each with its own pitch, phase, loudness and
+    noise.
+    """
     generator = np.random.default_rng(SEED)
     n = EACH * len(CLASSES)
     target = generator.permutation(np.repeat(np.arange(len(CLASSES)), EACH))
@@ -222,7 +257,7 @@ def _tones() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sound(name: str, time: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """(samples,) of any loudness. A chirp and a warble have a tone's range of pitches."""
+    """One sound of a class, (samples,), before loudness. A chirp and a warble span a tone's range of pitches."""
     pitch, phase = generator.uniform(400.0, 2400.0), generator.uniform(0.0, 2 * np.pi)
     seconds = time[-1]
     match name:
@@ -244,6 +279,7 @@ def _sound(name: str, time: np.ndarray, generator: np.random.Generator) -> np.nd
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task `tones`."""
     x, target = _tones()
     found = RawDataset("tones", x, target, "the task 'tones'", "series", labels=CLASSES, rate=RATE)
     return make_task(found, replace(source, features=source.features or "logmel"))

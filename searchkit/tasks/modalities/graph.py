@@ -1,9 +1,9 @@
-"""Graphs: one whose nodes have labels, or many that have one each; nodes with features, edges without directions.
+"""Graphs: one whose nodes have labels, or many with one label each; nodes have features, edges have no direction.
 
 One graph is shared by all examples, which are its nodes: training sees the features and edges of every node, and the
-labels of the training nodes alone (transductive; Yang et al. 2016, arXiv:1603.08861). Of many graphs each is an
-example, and a batch of them is one graph in parts. Edges are stored both ways, once, without loops; features that are
-all 0 or 1 are divided by their sum (as Kipf & Welling 2017 do with words), others are scaled to mean 0 and deviation 1.
+labels of the training nodes alone (transductive; Yang et al. 2016, arXiv:1603.08861). With many graphs each is an
+example, and a batch is one graph in separate parts. Edges are stored in both directions, once, without loops. Features
+that are all 0 or 1 are divided by their sum (as Kipf & Welling 2017 do with words); others are standardized.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EMBEDDED = {
 
 
 class ScaleNodes(nn.Module):
-    """Features of nodes (N, F) to float32, divided by their sum where `by_sum`, else scaled; the rest as it is."""
+    """Scale the features of nodes, (N, F), to float32: divide by their sum if `by_sum`, else standardize."""
 
     mean: Tensor
     std: Tensor
@@ -45,6 +45,7 @@ class ScaleNodes(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def forward(self, nodes: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        """Scaled features, and the other inputs as they are."""
         values = nodes.to(torch.float32)
         if self.by_sum:
             return values / values.sum(1, keepdim=True).clamp(min=1.0), *rest
@@ -53,11 +54,18 @@ class ScaleNodes(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
+    """The modality of graphs; it has no augmentations."""
+
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=dict)
     corrupts: frozenset[str] = frozenset()
     form = "graph"
 
     def arrange(self, found: RawDataset) -> Arrays:
+        """Lay out nodes and edges, checked.
+
+        Raises:
+            BadInput: Features are not finite numbers.
+        """
         if "edges" not in found.more:
             raise BadInput(f"{found.where} has no edges, so it is no graph; give them, or leave out --modality graph.")
         if "nodes" not in found.more:
@@ -68,6 +76,7 @@ class Graph:
         return {"nodes": nodes, "edges": found.more["edges"], **counts}
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
+        """Raw inputs: nodes and edges, and which nodes are asked for or how many each graph has."""
         nodes = data.inputs["nodes"]
         width, kind = nodes.shape[1], nodes.dtype.name
         if "query" in data.inputs:
@@ -84,7 +93,7 @@ class Graph:
         )
 
     def preprocessor(self, data: Dataset) -> ScaleNodes:
-        """Statistics over the training nodes, or over the nodes of the training graphs."""
+        """Feature scaling with statistics of the training nodes, or of the nodes of the training graphs."""
         nodes, rows = data.inputs["nodes"], data.rows["train"]
         if "query" not in data.inputs:
             nodes = batching.take(self.ports(data), data.inputs, rows)["nodes"]
@@ -93,9 +102,15 @@ class Graph:
         return ScaleNodes(*channel_statistics(nodes, rows, 1), by_sum=by_sum)
 
     def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
+        """Refuse: graphs are not reconstructed.
+
+        Raises:
+            BadInput: Always.
+        """
         raise BadInput(f"{data.where} holds graphs, which cannot be reconstructed; give labels.")
 
     def vocabulary(self, data: Dataset) -> int:
+        """0: the inputs are no tokens."""
         return 0
 
 
@@ -103,14 +118,16 @@ MODALITIES = {"graph": Graph()}
 
 
 def load(source: Source) -> Task:
+    """Load a packaged task: `graph-shapes`, `sbm` or `karate`."""
     makers = {"karate": _karate, "sbm": _block_model, "graph-shapes": _shapes}
     assert source.task is not None
     return make_task(makers[source.task](), source)
 
 
 def _karate() -> RawDataset:
-    """Zachary 1977, An information flow model for conflict and fission in small groups. A member has no features but
-    who they are: one column each.
+    """Zachary's karate club (1977, An information flow model for conflict and fission in small groups).
+
+    A member has no features but their identity: one column each.
     """
     from networkx import karate_club_graph
 
@@ -121,8 +138,10 @@ def _karate() -> RawDataset:
 
 
 def _block_model() -> RawDataset:
-    """Holland, Laskey & Leinhardt 1983, with features as in Deshpande et al. 2018 (arXiv:1807.09596): neither the
-    features nor the edges alone tell the block well.
+    """A stochastic block model (Holland, Laskey & Leinhardt 1983) with features as in Deshpande et al. 2018
+    (arXiv:1807.09596).
+
+    Neither the features nor the edges alone identify the block well.
     """
     rng = np.random.default_rng(1983)
     blocks, n, width = 5, 600, 16
@@ -138,8 +157,9 @@ SHAPES = ("ring", "tree", "grid", "hub", "clusters")
 
 
 def _shapes() -> RawDataset:
-    """Five kinds of graphs that differ in their structure alone: every node has the one feature 1. A tenth of the
-    edges is noise, so that no rule is without exception.
+    """Five kinds of graphs that differ in their structure alone: every node has the one feature 1.
+
+    A tenth of the edges is noise, so that no rule is without exception.
     """
     rng = np.random.default_rng(736)
     kinds = rng.permutation(np.repeat(np.arange(len(SHAPES)), 120))

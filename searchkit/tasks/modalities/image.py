@@ -1,4 +1,4 @@
-"""Pictures: raw values in any layout to (C, H, W), scaled by mean and standard deviation of each channel of train."""
+"""Images: raw values in any axis order to (C, H, W), standardized for each channel by the statistics of train."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ CHANNELS = (1, 3, 4)
 
 
 def channel_order(shape: tuple[int | None, ...]) -> str:
-    """HW, CHW or HWC, by which axis can be channels; where both can, the one that leaves a square, else the last."""
+    """Judge the axis order of one image: "HW", "CHW" or "HWC".
+
+    An axis of at most a few entries can be channels. If both can, the order that leaves a square wins, else the last
+    axis.
+    """
     if len(shape) == 2:
         return "HW"
     first, last = shape[0] in CHANNELS, shape[2] in CHANNELS
@@ -33,7 +37,7 @@ def channel_order(shape: tuple[int | None, ...]) -> str:
 
 
 class ScaleImage(nn.Module):
-    """(B, H, W), (B, C, H, W) or (B, H, W, C) of any number type to (B, C, H, W) float32 of mean 0 and deviation 1."""
+    """Standardize images: (B, H, W), (B, C, H, W) or (B, H, W, C) of any number type to (B, C, H, W) float32."""
 
     mean: Tensor
     std: Tensor
@@ -45,6 +49,7 @@ class ScaleImage(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
+        """Reorder the axes and standardize each channel."""
         image = image.to(torch.float32)
         if self.axes == "HW":
             image = image.unsqueeze(1)
@@ -54,7 +59,7 @@ class ScaleImage(nn.Module):
 
 
 class UnscaleImage(nn.Module):
-    """The inverse of ScaleImage, to float32."""
+    """The inverse of `ScaleImage`, to float32."""
 
     mean: Tensor
     std: Tensor
@@ -66,6 +71,7 @@ class UnscaleImage(nn.Module):
         self.register_buffer("std", scale.std.clone())
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) model values to raw values, in the axis order of the raw images."""
         image = image_BCHW * self.std + self.mean
         if self.axes == "HW":
             return image.squeeze(1)
@@ -73,7 +79,7 @@ class UnscaleImage(nn.Module):
 
 
 def crop(x_BCHW: Tensor, generator: Generator) -> Tensor:
-    """Shift each picture by up to an eighth of its side, both ways; what moves in is the mirrored border."""
+    """Shift each image by up to an eighth of its side in both directions; the border is mirrored."""
     for axis in (2, 3):
         side = x_BCHW.shape[axis]
         reach = max(1, side // 8)
@@ -88,13 +94,13 @@ def crop(x_BCHW: Tensor, generator: Generator) -> Tensor:
 
 
 def flip(x_BCHW: Tensor, generator: Generator) -> Tensor:
-    """Mirror left and right, every second picture on average."""
+    """Mirror each image left to right with probability 1/2."""
     heads = torch.rand(len(x_BCHW), generator=generator, device=x_BCHW.device) < 0.5
     return torch.where(heads.view(-1, 1, 1, 1), x_BCHW.flip(3), x_BCHW)
 
 
 def cutout(x_BCHW: Tensor, generator: Generator) -> Tensor:
-    """Set a square of up to half the side to the mean of train, 0 (DeVries & Taylor 2017, arXiv:1708.04552)."""
+    """Set a square of up to half the side to 0, the mean of train (DeVries & Taylor 2017, arXiv:1708.04552)."""
     n, _, height, width = x_BCHW.shape
     half = max(1, min(height, width) // 4)
     rows = torch.arange(height, device=x_BCHW.device) - _integers(n, 0, height - 1, x_BCHW, generator)[:, None]
@@ -104,12 +110,14 @@ def cutout(x_BCHW: Tensor, generator: Generator) -> Tensor:
 
 
 def _integers(n: int, low: int, high: int, like: Tensor, generator: Generator) -> Tensor:
-    """(n,) whole numbers from low to high, both included."""
+    """Draw (n,) whole numbers from low to high, both included."""
     return torch.randint(low, high + 1, (n,), generator=generator, device=like.device)
 
 
 @dataclass(frozen=True)
 class Image:
+    """The modality of images."""
+
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(
         default_factory=lambda: {"crop": crop, "flip": flip, "cutout": cutout}
     )
@@ -117,6 +125,11 @@ class Image:
     form = "image"
 
     def arrange(self, found: RawDataset) -> Arrays:
+        """Check the raw images, and keep uint8 as it is.
+
+        Raises:
+            BadInput: Values are not finite numbers.
+        """
         x = found.x
         if x.ndim not in (3, 4) or 0 in x.shape:
             raise BadInput(
@@ -130,19 +143,23 @@ class Image:
         return {"image": standard_dtype(x, found.where)}
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
+        """The raw input "image"."""
         image = data.inputs["image"]
         return (TensorSpec("image", image.shape[1:], image.dtype.name),)
 
     def preprocessor(self, data: Dataset) -> ScaleImage:
+        """Standardization with the statistics of train."""
         axes = channel_order(data.inputs["image"].shape[1:])
         channel_axis = {"HW": None, "CHW": 1, "HWC": 3}[axes]
         return ScaleImage(axes, *channel_statistics(data.inputs["image"], data.rows["train"], channel_axis))
 
     def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
+        """The inverse of the preprocessor."""
         assert isinstance(preprocessor, ScaleImage)
         return UnscaleImage(preprocessor)
 
     def vocabulary(self, data: Dataset) -> int:
+        """0: the inputs are no tokens."""
         return 0
 
 
@@ -150,6 +167,7 @@ MODALITIES = {"image": Image()}
 
 
 def digits(name: str, *, labelled: bool = True) -> RawDataset:
+    """scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, with or without their labels."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -163,4 +181,5 @@ def digits(name: str, *, labelled: bool = True) -> RawDataset:
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task `digits`."""
     return make_task(digits("digits"), source)

@@ -1,6 +1,6 @@
-"""Series (C, L), scaled by channel, and tokens (L,), taken as they are; rows of different length carry `lengths`.
+"""Series (C, L), standardized for each channel, and tokens (L,), taken as they are; `lengths` if rows differ in length.
 
-Padding lies at the end. It counts in no statistic, and a scaled series is 0 there whatever the file had.
+Padding lies at the end. It counts in no statistic, and a scaled series is 0 there, whatever the file held.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EMBEDDED = {"mnist1d": "one-dimensional digits: 4,000 and 1,000 series of 40 ste
 
 
 class ScaleSeries(nn.Module):
-    """(B, C, L), and (B,) lengths where they vary, to float32 of mean 0 and deviation 1 by channel, padding 0."""
+    """Standardize series for each channel; padding becomes 0."""
 
     mean: Tensor
     std: Tensor
@@ -37,6 +37,7 @@ class ScaleSeries(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1))
 
     def forward(self, series: Tensor, lengths: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """(B, C, L), and (B,) lengths if they vary, to float32 and the lengths."""
         scaled = (series.to(torch.float32) - self.mean) / self.std
         if lengths is None:
             return scaled
@@ -45,6 +46,8 @@ class ScaleSeries(nn.Module):
 
 
 class UnscaleSeries(nn.Module):
+    """The inverse of `ScaleSeries`, to float32."""
+
     mean: Tensor
     std: Tensor
 
@@ -54,31 +57,32 @@ class UnscaleSeries(nn.Module):
         self.register_buffer("std", scale.std.clone())
 
     def forward(self, series: Tensor) -> Tensor:
+        """(B, C, L) model values to raw values."""
         return series * self.std + self.mean
 
 
 class AsTokens(nn.Module):
-    """Tokens as int64, and lengths where they vary."""
+    """Tokens as int64, and the other inputs as they are."""
 
     def forward(self, tokens: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """others: lengths where they vary, and an answer so far where that is a text."""
+        """Tokens (B, L); `others`: lengths if they vary, and the target so far if it is a text."""
         tokens = tokens.to(torch.int64)
         return (tokens, *others) if others else tokens
 
 
 def jitter(x_BCL: Tensor, generator: Generator) -> Tensor:
-    """Add Gaussian noise of a twentieth of the channel's deviation (Um et al. 2017, arXiv:1706.00527)."""
+    """Add Gaussian noise with a twentieth of the channel's deviation (Um et al. 2017, arXiv:1706.00527)."""
     return x_BCL + 0.05 * torch.randn(x_BCL.shape, generator=generator, device=x_BCL.device)
 
 
 def scale(x_BCL: Tensor, generator: Generator) -> Tensor:
-    """Multiply each channel of each series by a factor around 1, of deviation a tenth (Um et al. 2017)."""
+    """Multiply each channel of each series by a factor with mean 1 and deviation 0.1 (Um et al. 2017)."""
     factor = torch.randn((*x_BCL.shape[:2], 1), generator=generator, device=x_BCL.device)
     return x_BCL * (1 + 0.1 * factor)
 
 
 def shift(x_BCL: Tensor, generator: Generator) -> Tensor:
-    """Move each series by up to an eighth of its steps, both ways; what moves in is the mean of train, 0."""
+    """Shift each series by up to an eighth of its steps in both directions; 0, the mean of train, fills the gap."""
     steps = x_BCL.shape[2]
     reach = max(1, steps // 8)
     moved = torch.randint(-reach, reach + 1, (len(x_BCL), 1), generator=generator, device=x_BCL.device)
@@ -112,6 +116,8 @@ def _length_port(data: Dataset) -> tuple[TensorSpec, ...]:
 
 @dataclass(frozen=True)
 class Series:
+    """The modality of series."""
+
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(
         default_factory=lambda: {"jitter": jitter, "scale": scale, "shift": shift}
     )
@@ -119,6 +125,11 @@ class Series:
     form = "series"
 
     def arrange(self, found: RawDataset) -> Arrays:
+        """Check the raw series and their lengths.
+
+        Raises:
+            BadInput: Values are not finite numbers, or lengths do not fit.
+        """
         x = found.x[:, None, :] if found.x.ndim == 2 else found.x
         if x.ndim != 3 or 0 in x.shape:
             raise BadInput(
@@ -128,20 +139,24 @@ class Series:
         return {"series": standard_dtype(x, found.where)} | lengths
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
+        """Raw inputs: "series", and "lengths" if they vary."""
         series = data.inputs["series"]
         return (TensorSpec("series", series.shape[1:], series.dtype.name), *_length_port(data))
 
     def preprocessor(self, data: Dataset) -> ScaleSeries:
+        """Standardization with the statistics of train."""
         series = data.inputs["series"]
         lengths = data.inputs.get("lengths")
         valid = None if lengths is None else np.arange(series.shape[2]) < lengths[:, None]
         return ScaleSeries(*channel_statistics(series, data.rows["train"], 1, valid=valid))
 
     def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
+        """The inverse of the preprocessor."""
         assert isinstance(preprocessor, ScaleSeries)
         return UnscaleSeries(preprocessor)
 
     def vocabulary(self, data: Dataset) -> int:
+        """0: the inputs are no tokens."""
         return 0
 
 
@@ -149,8 +164,10 @@ DROPPED = 0.1
 
 
 def drop(tokens_BL: Tensor, generator: Generator) -> Tensor:
-    """A tenth of all tokens become number 0, the unknown one, so that no answer hangs on one word (Iyyer et al. 2015,
-    Deep unordered composition rivals syntactic methods for text classification, section 3.1).
+    """Replace a tenth of all tokens by number 0, the unknown token, so that no prediction depends on one word.
+
+    Word dropout: Iyyer et al. 2015, Deep unordered composition rivals syntactic methods for text classification,
+    section 3.1.
     """
     keep = torch.rand(tokens_BL.shape, generator=generator, device=tokens_BL.device) >= DROPPED
     return tokens_BL * keep
@@ -158,11 +175,18 @@ def drop(tokens_BL: Tensor, generator: Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Tokens:
+    """The modality of tokens."""
+
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=lambda: {"drop": drop})
     corrupts: frozenset[str] = frozenset()
     form = "tokens"
 
     def arrange(self, found: RawDataset) -> Arrays:
+        """Check the tokens and their lengths.
+
+        Raises:
+            BadInput: Tokens are not whole numbers from 0, or lengths do not fit.
+        """
         x = found.x
         if x.ndim != 2 or 0 in x.shape or x.dtype.kind not in "iu":
             raise BadInput(
@@ -173,18 +197,28 @@ class Tokens:
         return {"tokens": x.astype(np.int64)} | _lengths(found, x.shape[1]) | dict(found.more)
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
-        """Text comes in any length; the training rows are as long as the network is made for."""
+        """Raw inputs: "tokens", "lengths" if they vary, and "previous" if the target is a text.
+
+        Text may have any length; the training rows are as long as the network is built for.
+        """
         shape = data.inputs["tokens"].shape[1:] if data.tokenizer is None else (None,)
         so_far = (TensorSpec("previous", (None,), "int64", steps="steps"),) if "previous" in data.inputs else ()
         return (TensorSpec("tokens", shape, "int64"), *_length_port(data), *so_far)
 
     def preprocessor(self, data: Dataset) -> AsTokens:
+        """Conversion to int64."""
         return AsTokens()
 
     def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
+        """Refuse: tokens are not reconstructed.
+
+        Raises:
+            BadInput: Always.
+        """
         raise BadInput(f"{data.where} holds tokens, which cannot be reconstructed by squared error; give a target y.")
 
     def vocabulary(self, data: Dataset) -> int:
+        """The number of tokens."""
         return int(data.inputs["tokens"].max()) + 1 if data.tokenizer is None else len(data.tokenizer["tokens"])
 
 
@@ -193,8 +227,9 @@ MODALITIES = {"series": Series(), "tokens": Tokens()}
 
 @cache
 def _mnist1d() -> tuple[np.ndarray, np.ndarray, int]:
-    """Greydanus & Kobak 2020 (arXiv:2011.14439) as published: seed 42, 4,000 for training. The package seeds the global
-    generators, so they are put back.
+    """MNIST-1D as published (Greydanus & Kobak 2020, arXiv:2011.14439): seed 42, 4,000 examples for training.
+
+    The package seeds the global random generators, so their states are restored.
     """
     from mnist1d.data import get_dataset_args, make_dataset
 
@@ -209,6 +244,7 @@ def _mnist1d() -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task `mnist1d`, or one of its variants."""
     x, target, n_train = _mnist1d()
     found = RawDataset("mnist1d", x, target, "the task 'mnist1d'", "series", given={"test": np.arange(n_train, len(x))})
     return make_task(found, source)

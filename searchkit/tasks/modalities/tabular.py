@@ -1,8 +1,8 @@
-"""Tables: one vector of raw numbers, where a category is its code and a missing value is NaN.
+"""Tables: one vector of raw numbers, in which a category is its code and a missing value is NaN.
 
-The preprocessor does what a data scientist does before a network, and travels inside the exported graph: the training
-median and a flag for what is missing, mean 0 and deviation 1 for numbers, one-hot for categories. A category that no
-training row has becomes all zeros.
+The preprocessor does what a data scientist does before a network, and is part of the exported graph: the training
+median and a flag replace missing values, numbers are standardized, categories are one-hot. A category that no training
+row has becomes all zeros.
 """
 
 from __future__ import annotations
@@ -32,10 +32,15 @@ MAX_CATEGORIES = 100  # of a column get an input of their own, the most frequent
 
 
 class EncodeTable(nn.Module):
-    """(B, n_columns) raw features to (B, n_inputs) float32: scaled numbers, flags of missing values, one-hot codes.
+    """Encode raw features, (B, n_columns), as (B, n_inputs) float32: scaled numbers, missing flags, one-hot codes.
 
-    numeric, flagged: column indices. pairs: the (column, code) of each one-hot input. statistics: median, mean and
-    deviation of each numeric column. Comparisons alone, so that every ONNX runtime can do it.
+    It uses comparisons alone, so that every ONNX runtime can do it.
+
+    Args:
+        numeric: Indices of numeric columns.
+        flagged: Indices of columns that get a flag for missing values.
+        pairs: The (column, code) of each one-hot input.
+        statistics: Median, mean and deviation of each numeric column.
     """
 
     numeric: Tensor
@@ -59,6 +64,7 @@ class EncodeTable(nn.Module):
         self.is_plain = not flagged and not pairs
 
     def forward(self, features: Tensor) -> Tensor:
+        """Encode a batch."""
         features = features.to(torch.float32)
         numbers = features if self.is_plain else features.index_select(1, self.numeric)
         numbers = (torch.where(torch.isnan(numbers), self.median, numbers) - self.mean) / self.std
@@ -70,7 +76,7 @@ class EncodeTable(nn.Module):
 
 
 class DecodeTable(nn.Module):
-    """The inverse of EncodeTable for numeric columns without missing values."""
+    """The inverse of `EncodeTable` for numeric columns without missing values."""
 
     mean: Tensor
     std: Tensor
@@ -81,12 +87,14 @@ class DecodeTable(nn.Module):
         self.register_buffer("std", encode.std.clone())
 
     def forward(self, features: Tensor) -> Tensor:
+        """(B, n_columns) scaled numbers to raw numbers."""
         return features * self.std + self.mean
 
 
 def _statistics(train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Median, mean and deviation of the columns of (n, d), missing values filled by the median; a column without any
-    value is 0, a constant one has deviation 1.
+    """Median, mean and deviation of the columns of (n, d), with missing values filled by the median.
+
+    A column without any value has median 0, and a constant one has deviation 1.
     """
     median = np.zeros(train.shape[1])
     has_values = ~np.isnan(train).all(axis=0)
@@ -98,11 +106,18 @@ def _statistics(train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Tabular:
+    """The modality of tables; it has no augmentations."""
+
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=dict)
     corrupts: frozenset[str] = frozenset()
     form = "tabular"
 
     def arrange(self, found: RawDataset) -> Arrays:
+        """Check the raw table: (n, n_columns) float32, NaN if missing.
+
+        Raises:
+            BadInput: A value is infinite or no number.
+        """
         x = found.x
         if x.ndim != 2 or 0 in x.shape:
             raise BadInput(f"x of {found.where} has shape {x.shape}; tabular data are (n, features).")
@@ -121,9 +136,11 @@ class Tabular:
         return {"features": features}
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
+        """The raw input "features"."""
         return (TensorSpec("features", data.inputs["features"].shape[1:], "float32"),)
 
     def preprocessor(self, data: Dataset) -> EncodeTable:
+        """Encoding with the statistics and the categories of train."""
         train = data.of("train")["features"]
         kinds = [column.kind for column in data.columns] or ["numeric"] * train.shape[1]
         numeric = [k for k, kind in enumerate(kinds) if kind == "numeric"]
@@ -134,6 +151,11 @@ class Tabular:
         return EncodeTable(numeric, flagged, pairs, _statistics(train[:, numeric].astype(np.float64)))
 
     def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
+        """The inverse of the preprocessor.
+
+        Raises:
+            BadInput: The table has categories or missing values.
+        """
         assert isinstance(preprocessor, EncodeTable)
         if not preprocessor.is_plain:
             raise BadInput(
@@ -143,11 +165,12 @@ class Tabular:
         return DecodeTable(preprocessor)
 
     def vocabulary(self, data: Dataset) -> int:
+        """0: the inputs are no tokens."""
         return 0
 
 
 def _frequent_codes(values: np.ndarray) -> list[int]:
-    """The codes in the column, at most MAX_CATEGORIES of them, ascending."""
+    """The most frequent codes in a column, at most MAX_CATEGORIES, in ascending order."""
     codes, counts = np.unique(values[~np.isnan(values)], return_counts=True)
     return sorted(int(code) for code in codes[np.argsort(-counts, kind="stable")][:MAX_CATEGORIES])
 
@@ -156,6 +179,7 @@ MODALITIES = {"tabular": Tabular()}
 
 
 def load(source: Source) -> Task:
+    """Load a packaged table of scikit-learn."""
     from sklearn import datasets
 
     assert source.task is not None

@@ -1,6 +1,6 @@
-"""Voxels: volumes in any layout to (C, D, H, W), scaled by mean and deviation of each channel of train; and `solids`.
+"""Volumes in any axis order to (C, D, H, W), standardized for each channel by train; and the packaged task `solids`.
 
-Volumes may come bit-packed (`numpy.packbits` of each example), as masks of organs are kept: eight voxels a byte.
+Volumes may be bit-packed by `numpy.packbits` for each example, eight voxels a byte, as organ masks often are.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ AXES = (2, 3, 4)  # of (B, C, D, H, W): those that are space
 
 
 def channel_order(shape: tuple[int | None, ...]) -> str:
-    """DHW, CDHW or DHWC, by which axis can be channels; where both can, the one that leaves a cube, else the first."""
+    """Judge the axis order of one volume: "DHW", "CDHW" or "DHWC".
+
+    If either end can be channels, the order that leaves a cube wins, else the first axis.
+    """
     if len(shape) == 3:
         return "DHW"
     first, last = shape[0] in CHANNELS, shape[3] in CHANNELS
@@ -40,9 +43,7 @@ def channel_order(shape: tuple[int | None, ...]) -> str:
 
 
 class ScaleVoxels(nn.Module):
-    """(B, D, H, W), (B, C, D, H, W) or (B, D, H, W, C) of any number type to (B, C, D, H, W) float32 of mean 0 and
-    deviation 1.
-    """
+    """Standardize volumes in any axis order and of any number type to (B, C, D, H, W) float32."""
 
     mean: Tensor
     std: Tensor
@@ -54,6 +55,7 @@ class ScaleVoxels(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1, 1))
 
     def forward(self, voxels: Tensor) -> Tensor:
+        """Reorder the axes and standardize each channel."""
         voxels = voxels.to(torch.float32)
         if self.axes == "DHW":
             voxels = voxels.unsqueeze(1)
@@ -63,7 +65,7 @@ class ScaleVoxels(nn.Module):
 
 
 class UnscaleVoxels(nn.Module):
-    """The inverse of ScaleVoxels, to float32."""
+    """The inverse of `ScaleVoxels`, to float32."""
 
     mean: Tensor
     std: Tensor
@@ -75,6 +77,7 @@ class UnscaleVoxels(nn.Module):
         self.register_buffer("std", scale.std.clone())
 
     def forward(self, voxels_BCDHW: Tensor) -> Tensor:
+        """(B, C, D, H, W) model values to raw values, in the axis order of the raw volumes."""
         voxels = voxels_BCDHW * self.std + self.mean
         if self.axes == "DHW":
             return voxels.squeeze(1)
@@ -82,7 +85,7 @@ class UnscaleVoxels(nn.Module):
 
 
 def flip(x_BCDHW: Tensor, generator: Generator) -> Tensor:
-    """Mirror along each of the three axes, every second volume on average."""
+    """Mirror each volume along each of its three axes with probability 1/2."""
     for axis in AXES:
         heads = torch.rand(len(x_BCDHW), generator=generator, device=x_BCDHW.device) < 0.5
         x_BCDHW = torch.where(heads.view(-1, 1, 1, 1, 1), x_BCDHW.flip(axis), x_BCDHW)
@@ -90,7 +93,7 @@ def flip(x_BCDHW: Tensor, generator: Generator) -> Tensor:
 
 
 def shift(x_BCDHW: Tensor, generator: Generator) -> Tensor:
-    """Move each volume by up to an eighth of its side along each axis, both ways; what moves in repeats the border."""
+    """Shift each volume by up to an eighth of its side along each axis; the border is repeated."""
     for axis in AXES:
         side = x_BCDHW.shape[axis]
         reach = max(1, side // 8)
@@ -103,8 +106,10 @@ def shift(x_BCDHW: Tensor, generator: Generator) -> Tensor:
 
 
 def unpacked(packed: np.ndarray, where: str) -> np.ndarray:
-    """(n, bytes) uint8 of `numpy.packbits` to (n, D, D, D) uint8 of 0 and 1. Raises BadInput where the bits are those
-    of no cube.
+    """Unpack (n, bytes) uint8 of `numpy.packbits` to (n, D, D, D) uint8 of 0 and 1.
+
+    Raises:
+        BadInput: The bits do not fill a cube.
     """
     side = round((8 * packed.shape[1]) ** (1 / 3))
     if packed.dtype != np.uint8 or side**3 != 8 * packed.shape[1]:
@@ -118,6 +123,8 @@ def unpacked(packed: np.ndarray, where: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Voxels:
+    """The modality of volumes."""
+
     augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(
         default_factory=lambda: {"flip": flip, "shift": shift}
     )
@@ -125,6 +132,11 @@ class Voxels:
     form = "voxels"
 
     def arrange(self, found: RawDataset) -> Arrays:
+        """Check the raw volumes, unpacked if they are bits.
+
+        Raises:
+            BadInput: Values are not finite numbers, or the shape is no volume.
+        """
         x = unpacked(found.x, found.where) if found.x.ndim == 2 else found.x
         if x.ndim not in (4, 5) or 0 in x.shape:
             raise BadInput(
@@ -138,19 +150,23 @@ class Voxels:
         return {"voxels": standard_dtype(x.astype(np.uint8) if x.dtype == np.bool_ else x, found.where)}
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
+        """The raw input "voxels"."""
         voxels = data.inputs["voxels"]
         return (TensorSpec("voxels", voxels.shape[1:], voxels.dtype.name),)
 
     def preprocessor(self, data: Dataset) -> ScaleVoxels:
+        """Standardization with the statistics of train."""
         axes = channel_order(data.inputs["voxels"].shape[1:])
         channel_axis = {"DHW": None, "CDHW": 1, "DHWC": 4}[axes]
         return ScaleVoxels(axes, *channel_statistics(data.inputs["voxels"], data.rows["train"], channel_axis))
 
     def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
+        """The inverse of the preprocessor."""
         assert isinstance(preprocessor, ScaleVoxels)
         return UnscaleVoxels(preprocessor)
 
     def vocabulary(self, data: Dataset) -> int:
+        """0: the inputs are no tokens."""
         return 0
 
 
@@ -168,10 +184,10 @@ CLASSES = ("cone", "cube", "cylinder", "sphere", "torus")
 
 @cache
 def _solids() -> tuple[np.ndarray, np.ndarray]:
-    """(n, 12, 12, 12) uint8 intensities and (n,) int64 classes.
+    """Generate `solids`: (n, 12, 12, 12) uint8 intensities and (n,) int64 classes.
 
-    Every class has the same distribution of volumes, of places and of contrast, so that no count of voxels tells one
-    from another. Plain arithmetic and square roots only: the bytes are the same on every machine.
+    Every class has the same distribution of volumes, positions and contrast, so that counting voxels identifies none.
+    Plain arithmetic and square roots only: the bytes are the same on every machine.
     """
     generator = np.random.default_rng(SEED)
     n = EACH * len(CLASSES)
@@ -191,8 +207,12 @@ def _solids() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _turned(quaternion: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each voxel is as the solid sees it: three of (n, voxels). quaternion: (n, 4), of any length but 0, gives a
-    rotation that is uniform where it is normal (Shoemake 1992, Uniform random rotations).
+    """Voxel coordinates in the rotated frame of each solid: three arrays (n, voxels).
+
+    Args:
+        quaternion: (n, 4), of any length but 0; a normal one gives a uniform rotation (Shoemake 1992, Uniform random
+            rotations).
+        centre: (n, 3) centers of the solids.
     """
     a, b, c, d = (quaternion / np.sqrt((quaternion * quaternion).sum(axis=1, keepdims=True))).T[:, :, None]
     steps = np.arange(SIDE) - (SIDE - 1) / 2
@@ -205,7 +225,7 @@ def _turned(quaternion: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _inside(name: str, x: np.ndarray, y: np.ndarray, z: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Which points (n, voxels) are in a solid about the origin whose volume is size³; its axis is z."""
+    """Which points, (n, voxels), lie in a solid of volume size³ about the origin with axis z."""
     radial = np.sqrt(x * x + y * y)
     match name:
         case "sphere":
@@ -224,6 +244,7 @@ def _inside(name: str, x: np.ndarray, y: np.ndarray, z: np.ndarray, size: np.nda
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task `solids`."""
     x, target = _solids()
     found = RawDataset("solids", x, target, "the task 'solids'", "voxels", labels=CLASSES)
     return make_task(found, source)

@@ -1,9 +1,9 @@
-"""Control: an agent that plays an environment by the values of its actions; scored by the returns of whole episodes.
+"""Control: an agent plays an environment by the values of its actions, and is scored by the returns of whole episodes.
 
-An example of train is a state on the way of a wanderer, with what was done there and what came of it: enough to scale
-the features, to calibrate int8 and to rank what a network may lose; a training goes on from there by its own play
+A training example is a state on the way of an exploration policy, with the action taken and its return: enough to scale
+the features, to calibrate int8 and to rank what pruning may remove; training goes on from there by its own play
 (`replay`). An example of val or test is an episode, known by its seed: its score is its return, and the row that stands
-for it is a state on its way, where two networks agree if they would take the same action.
+for it is a state on its way, at which two networks agree if they would take the same action.
 """
 
 from __future__ import annotations
@@ -65,9 +65,15 @@ SHARPNESS = 8.0
 
 @dataclass(frozen=True)
 class Log:
-    """What the wanderer saw. data: its states and those of val and test, by row. actions, values: what was done there,
-    and the discounted rewards that followed, (rows,). transitions: those of train, as `replay.Replay` keeps them.
-    unit: of each feature, (features,), what random actions move it by. chance: the mean return of its episodes.
+    """What the exploration policy saw.
+
+    Attributes:
+        data: Its states, and those of val and test, by row.
+        actions: (rows,) actions taken there.
+        values: (rows,) discounted rewards that followed.
+        transitions: Those of train, as `replay.Replay` keeps them.
+        unit: (features,) what random actions change each feature by.
+        chance: Mean return of its episodes.
     """
 
     data: Dataset
@@ -79,7 +85,7 @@ class Log:
 
 
 class ControlTask:
-    """Implements `types.Task`."""
+    """The task of playing an environment; implements `Task`."""
 
     labels: tuple[str, ...] = ()
 
@@ -104,6 +110,7 @@ class ControlTask:
 
     @property
     def fingerprint(self) -> str:
+        """Digest of the environment and the log."""
         config, arrays = self.pack()
         hasher = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         for name, values in sorted(arrays.items()):
@@ -112,23 +119,30 @@ class ControlTask:
         return hasher.hexdigest()[:16]
 
     def preprocessor(self) -> nn.Module:
+        """Scaling of observations, or one-hot states."""
         return _preprocessor(self.about, self.raw("train")["observation"], self._log.unit)
 
     def postprocessor(self) -> nn.Module:
+        """Action values from the network's unit to that of the rewards."""
         return InUnit(self.unit)
 
     def n_examples(self, split: Split) -> int:
+        """States of train, or episodes of val and test."""
         return len(self.data.rows[split])
 
     def splits(self) -> Arrays:
+        """Row indices by split."""
         return dict(self.data.rows)
 
     def raw(self, split: Split) -> Arrays:
+        """Observations of the split."""
         return self.data.of(split)
 
     def batches(self, split: Split, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
-        """States with what was done there and what it was worth. Augmentation, smoothing and mixing have no meaning
-        here and are left out. Raises BadInput on an augmentation.
+        """States with the action taken and its value. Smoothing and mixup have no meaning here and are ignored.
+
+        Raises:
+            BadInput: The training asks for an augmentation.
         """
         if split == "test":
             raise ValueError("batches gives train and val; test is read by evaluate, for the evidence alone")
@@ -151,8 +165,9 @@ class ControlTask:
     # ── learning ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Huber's, of the values of the actions that were taken. target: (B, 2), the action and its value in the unit
-        of the network.
+        """Huber loss of the values of the actions taken.
+
+        batch.target is (B, 2): the action, and its value in the network's unit.
         """
         output = model(*batch.inputs).float()
         taken = output.gather(1, batch.target[:, :1].long())[:, 0]
@@ -160,9 +175,10 @@ class ControlTask:
         return loss + model.aux_loss() if isinstance(model, HasAuxLoss) else loss
 
     def distillation_loss(self, student: nn.Module, teacher: nn.Module, batch: Batch, *, temperature: float) -> Tensor:
-        """The divergence of the softened policies, and the squared difference of the values in the teacher's spread.
-        The gain of an action is measured against how far the teacher's gains lie apart, so that temperatures mean the
-        same in every environment.
+        """KL divergence of the softened policies plus the squared difference of the values in the teacher's spread.
+
+        An action's advantage is measured against how far the teacher's advantages lie apart, so that a temperature
+        means the same in every environment.
         """
         with torch.no_grad():
             wanted = teacher(*batch.inputs).float()
@@ -175,8 +191,9 @@ class ControlTask:
         return policies + F.mse_loss(given / spread, wanted / spread)
 
     def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
-        """Learn by playing; the model is left as the best on val of the checks that it came by. The state holds the
-        replayed transitions too. As `train.fit` otherwise, early stopping aside.
+        """Learn by playing, and leave the model at its best check on val.
+
+        Early stopping aside it works as `train.fit` does.         The state holds the replayed transitions too.
         """
         from searchkit import train
 
@@ -213,11 +230,15 @@ class ControlTask:
     # ── playing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def environments(self, n: int) -> list[Environment]:
-        """New ones, each in a state of its own. Raises NotInstalled."""
+        """Make n environments.
+
+        Raises:
+            NotInstalled: gymnasium is missing.
+        """
         return [Environment(self.about.id) for _ in range(n)]
 
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
-        """Every episode of val or test, played by the largest value."""
+        """Play every episode of val or test, always taking the action with the largest value."""
         if split == "train":
             raise ValueError("train has states, not episodes; evaluate plays val and test")
         seeds = self.seeds(split)
@@ -234,13 +255,13 @@ class ControlTask:
         return Evaluation(metrics, returns, decisions, np.zeros(0))
 
     def seeds(self, split: Split) -> list[int]:
-        """Of the episodes of val or test."""
+        """Seeds of the episodes of val or test."""
         return _seeds(self.data.split_seed, split)
 
     # ── telling, storing ────────────────────────────────────────────────────────────────────────────────────────────
 
     def bundle_files(self) -> dict[str, str]:
-        """See `HasBundleFiles`: a run.py that plays, and what it has to know of the environment."""
+        """A run.py that plays, and what it must know of the environment; see `HasBundleFiles`."""
         told = {**freeze(self.about), "seeds": self.seeds("test")}
         return {
             "run.py": script("run_control.py"),
@@ -248,9 +269,11 @@ class ControlTask:
         }
 
     def summary(self) -> dict[str, JSON]:
+        """What was found about the environment, as plain data."""
         return summarise(self.data, self.inputs) | {"goal": self.goal.metric, "fingerprint": self.fingerprint}
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        """The task as plain data; see `Task.pack`."""
         words, arrays = self.data.pack()
         log = self._log
         config = {"module": "control", "about": freeze(self.about), "chance": log.chance, "data": words}
@@ -259,6 +282,7 @@ class ControlTask:
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ControlTask:
+    """The inverse of `ControlTask.pack`."""
     log = {name.removeprefix("log."): values for name, values in arrays.items() if name.startswith("log.")}
     data = Dataset.unpack(config["data"], arrays)
     about = thaw(EnvSpec, config["about"])
@@ -267,7 +291,12 @@ def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ControlTask:
 
 
 def load(source: Source) -> ControlTask:
-    """Raises BadInput where there is no such environment, or it cannot be played; NotInstalled."""
+    """Load a task by the name of its environment.
+
+    Raises:
+        BadInput: There is no such environment, or its actions are not discrete.
+        NotInstalled: gymnasium is missing.
+    """
     assert source.task is not None
     id = source.task.removeprefix("gymnasium:")
     for what, given in (("--modality", source.modality), ("--kind", source.kind)):
@@ -278,21 +307,21 @@ def load(source: Source) -> ControlTask:
 
 
 def _seeds(split_seed: int, split: str) -> list[int]:
-    """val and test one after the other, and all below those of training."""
+    """Seeds of val and test episodes, one range after the other, all below those of training."""
     first = derive_seed("episodes", split_seed) % (TRAINING_SEEDS // 2)
     first += 0 if split == "val" else EPISODES["val"]
     return list(range(first, first + EPISODES[split]))
 
 
 def best_actions(values: np.ndarray) -> np.ndarray:
-    """(n, n_actions) to (n,) int64. What is not a number is never taken, and −1 where none is one."""
+    """(n, n_actions) values to (n,) int64 actions. NaN is never taken; −1 if all are NaN."""
     finite = np.isfinite(values)
     best = np.where(finite, values, -np.inf).argmax(1)
     return np.where(finite.any(1), best, -1).astype(np.int64)
 
 
 def wander(environment: Environment, *, split_seed: int) -> Log:
-    """The log of an environment, the same for the same seed."""
+    """Explore an environment; the same seed gives the same log."""
     import gymnasium
 
     about = environment.about
@@ -334,7 +363,7 @@ def wander(environment: Environment, *, split_seed: int) -> Log:
 
 
 def _on_the_way(wanderer: ExplorationPolicy, seeds: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A state of each of these episodes, what was done there, and what it was worth."""
+    """A state of each of these episodes, the action taken there, and its return."""
     observations, actions, values = [], [], []
     for seed in seeds:
         episode = wanderer.episode(seed)
@@ -349,7 +378,7 @@ def _on_the_way(wanderer: ExplorationPolicy, seeds: list[int]) -> tuple[np.ndarr
 
 
 class Scale(nn.Module):
-    """(B, features) with mean 0 over the log, each in its unit."""
+    """Standardize observations: mean 0 over the log, each feature in its unit."""
 
     mean: Tensor
     unit: Tensor
@@ -360,11 +389,12 @@ class Scale(nn.Module):
         self.register_buffer("unit", unit)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, features) to the same shape."""
         return (x - self.mean) / self.unit
 
 
 class OneHot(nn.Module):
-    """(B,) states to (B, n_states); zeros for a state that there is not."""
+    """One-hot states; an unknown state becomes zeros."""
 
     states: Tensor
 
@@ -373,17 +403,19 @@ class OneHot(nn.Module):
         self.register_buffer("states", torch.arange(n_states))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B,) states to (B, n_states)."""
         return (x[:, None] == self.states).float()
 
 
 class InUnit(nn.Module):
-    """From the network's unit to that of the rewards."""
+    """Rescale action values from the network's unit to that of the rewards."""
 
     def __init__(self, unit: float) -> None:
         super().__init__()
         self.unit = unit
 
     def forward(self, values: Tensor) -> Tensor:
+        """(B, n_actions) to the same shape."""
         return values * self.unit
 
 

@@ -1,7 +1,7 @@
-"""Environments by name: gymnasium's, with a few discrete actions, as numbers in and numbers out.
+"""Environments by name: gymnasium's, with discrete actions, as numbers in and numbers out.
 
-Everything that is drawn inside an environment follows from the seed of its episode, so an episode is known by its seed
-and its actions: it can be played again, and gone on with, in another process. Towers et al. 2024, arXiv:2407.17032.
+All randomness inside an environment follows from the seed of its episode, so an episode is known by its seed and its
+actions: another process can replay it and go on. Towers et al. 2024, arXiv:2407.17032.
 """
 
 from __future__ import annotations
@@ -23,10 +23,16 @@ MOST_ACTIONS = 4096
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What there is to know of an environment without playing it.
+    """Facts about an environment that need no play.
 
-    features: of an observation as a vector; where `n_states` is not 0 it is one of so many states instead, a whole
-    number. Actions count from `first_action`. threshold: the mean return at which its authors call it solved.
+    Attributes:
+        id: Its name in gymnasium.
+        features: Length of an observation vector.
+        n_states: Number of states if an observation is a whole number instead; else 0.
+        n_actions: Number of actions.
+        first_action: The number of the first action.
+        max_steps: Steps after which an episode is cut off.
+        threshold: Mean return at which its authors call it solved.
     """
 
     id: str
@@ -39,16 +45,21 @@ class EnvSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one observation."""
+        """Shape of one observation."""
         return () if self.n_states else (self.features,)
 
     @property
     def dtype(self) -> str:
+        """Type of an observation."""
         return "int64" if self.n_states else "float32"
 
 
 class Environment:
-    """One environment, an episode at a time. Raises BadInput where the name is none, or it cannot be played."""
+    """One environment, played one episode at a time.
+
+    Raises:
+        BadInput: The name is unknown, or its actions are not discrete.
+    """
 
     def __init__(self, id: str) -> None:
         self._env = _make(id)
@@ -56,14 +67,17 @@ class Environment:
         self._n_steps = 0
 
     def reset(self, seed: int) -> np.ndarray:
-        """Begin the episode of this seed: the first observation."""
+        """Begin the episode of this seed; return its first observation."""
         observation, _ = self._env.reset(seed=seed)
         self._n_steps = 0
         return self._encode(observation)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool]:
-        """The observation after `action`, counted from 0; the reward; whether the episode has come to its end; and
-        whether the limit of steps has cut it off, which is no end that an agent could know of.
+        """Take an action, counted from 0.
+
+        Returns:
+            The next observation, the reward, whether the episode ended, and whether the step limit cut it off. A
+            cut-off is no end that an agent could know of.
         """
         observation, reward, terminated, truncated, _ = self._env.step(action + self.about.first_action)
         self._n_steps += 1
@@ -140,8 +154,15 @@ Choose = Callable[[np.ndarray], np.ndarray]
 
 
 def play(environments: Sequence[Environment], seeds: Sequence[int], choose: Choose) -> tuple[np.ndarray, np.ndarray]:
-    """An episode of each seed, each in an environment of its own and all at once: `choose` is asked for all that still
-    go on. The returns (n,), sums of rewards in float64, and the steps (n,).
+    """Play one episode for each seed, each in its own environment, all at once.
+
+    Args:
+        environments: One for each seed.
+        seeds: Seeds of the episodes.
+        choose: Chooses the actions of all episodes that still go on.
+
+    Returns:
+        (n,) float64 returns, the sums of rewards, and (n,) steps.
     """
     returns, steps = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
     seen = [env.reset(seed) for env, seed in zip(environments, seeds, strict=True)]
@@ -161,7 +182,14 @@ def play(environments: Sequence[Environment], seeds: Sequence[int], choose: Choo
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode as it was played. observations: (T + 1, …). actions: (T,) int64. rewards: (T,) float32."""
+    """One episode as it was played.
+
+    Attributes:
+        observations: (T + 1, …).
+        actions: (T,) int64.
+        rewards: (T,) float32.
+        terminated: Whether it ended by itself.
+    """
 
     observations: np.ndarray
     actions: np.ndarray
@@ -169,7 +197,7 @@ class Episode:
     terminated: bool
 
     def values(self, discount: float) -> np.ndarray:
-        """(T,) float32: the discounted sum of the rewards from each step on, as far as it was played."""
+        """Discounted sum of the rewards from each step on, (T,) float32."""
         found = np.zeros(len(self.rewards))
         later = 0.0
         for step in reversed(range(len(self.rewards))):
@@ -179,9 +207,11 @@ class Episode:
 
 
 class ExplorationPolicy:
-    """Plays without knowing how: for each episode it draws a policy that is linear in the observation, and how often it
-    takes a random action instead. So it sees far more than random actions do, which fall over at once: some of its
-    policies keep a pole up (Mania et al. 2018, arXiv:1803.07055, found good ones by such draws alone).
+    """Explore with random linear policies.
+
+    For each episode it draws a policy that is linear in the observation, and a rate of random actions. It sees far more
+    than random actions do, which fail at once: some of its policies balance a pole (Mania et al. 2018,
+    arXiv:1803.07055, found good ones by such draws alone).
     """
 
     def __init__(self, environment: Environment, seed: int) -> None:
@@ -193,7 +223,7 @@ class ExplorationPolicy:
         self.spread = np.ones(1) if plain else first.std(0) + 1e-6
 
     def _at_random(self, seed: int) -> np.ndarray:
-        """The observations of the first steps of an episode of random actions."""
+        """Observations of the first steps of an episode of random actions."""
         generator = np.random.default_rng(seed)
         seen = [self.environment.reset(seed)]
         ended = False
@@ -204,7 +234,7 @@ class ExplorationPolicy:
         return np.stack(seen)
 
     def episode(self, seed: int) -> Episode:
-        """The episode of this seed, by a policy that follows from it too."""
+        """Play the episode of this seed; its policy follows from the seed too."""
         generator = np.random.default_rng(seed)
         weights = generator.normal(size=(self.about.n_actions, self.about.n_states or self.about.features))
         bias, chance = generator.normal(size=self.about.n_actions), float(generator.random())

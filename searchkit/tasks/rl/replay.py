@@ -1,14 +1,13 @@
-"""Q-learning with replay: the batches of a training whose examples are what its own network plays.
+"""Q-learning with experience replay: batches from the episodes that the network itself plays.
 
-Deep Q-networks (Mnih et al. 2015, Nature 518): transitions of many episodes are kept and drawn at random, and the
-values that they are to have come from an older copy of the network, the target. How the state after is valued is the
-network's to say (types.Bootstraps): the largest value (Watkins & Dayan 1992), double (van Hasselt et al. 2016,
-arXiv:1509.06461), or that of the action taken there (SARSA: Rummery & Niranjan 1994). With a table for a network it is
-the tabular method.
+Deep Q-networks (Mnih et al. 2015, Nature 518): transitions of many episodes are kept and drawn at random, and their
+target values come from an older copy of the network, the target network. How the next state is valued is up to the
+network (`HasBootstrapValue`): the largest value (Watkins & Dayan 1992), double (van Hasselt et al. 2016,
+arXiv:1509.06461), or that of the action taken there (SARSA: Rummery & Niranjan 1994). With a table as the network this
+is the tabular method.
 
-The optimizer steps are those of `train.fit`; here is what it trains on. All of it goes on bit for bit from a
-TrainState: what is drawn depends on (seed, epoch) alone, and an environment is put where it stood by its seed and its
-actions.
+The optimizer steps are those of `train.fit`; this module gives the batches. Training resumes bit for bit from a
+TrainState: draws depend on (seed, epoch) alone, and an environment is restored by its seed and its actions.
 """
 
 from __future__ import annotations
@@ -57,12 +56,14 @@ TRAINING_SEEDS = 2**30
 
 
 class Replay:
-    """The last transitions, the newest in the place of the oldest. fields, by name, (capacity, …): observation, action,
-    reward, next, terminal, next_action; the last is the action that was taken in the state after.
+    """A ring buffer of transitions.
+
+    Its fields, (capacity, …) each: observation, action, reward, next, terminal, and next_action, the action taken in
+    the next state.
     """
 
     def __init__(self, log: Arrays) -> None:
-        """log: where to begin from, the same fields, at most as many as there is room for."""
+        """Begin with the transitions of a log, with the same fields and at most as many as there is room for."""
         row = sum(values[:1].nbytes for values in log.values())
         n = len(log["action"])
         self.capacity = max(n, min(CAPACITY, CAPACITY_BYTES // row))
@@ -72,20 +73,30 @@ class Replay:
         self.filled, self.at = n, n % self.capacity
 
     def add(self, **row: np.ndarray | float | int | bool) -> None:
+        """Add a transition in place of the oldest."""
         for name, value in row.items():
             self.fields[name][self.at] = value
         self.at = (self.at + 1) % self.capacity
         self.filled = min(self.filled + 1, self.capacity)
 
     def draw(self, generator: np.random.Generator, n: int) -> Arrays:
+        """Draw n transitions with replacement."""
         rows = generator.integers(0, self.filled, n)
         return {name: values[rows] for name, values in self.fields.items()}
 
 
 @dataclass
 class Player:
-    """An environment in the middle of an episode. number: of the episode. waiting: the last transition, until the
-    action after it is known.
+    """An environment in the middle of an episode.
+
+    Attributes:
+        environment: The environment.
+        index: Number of this player.
+        seed: Seed of the training.
+        number: Number of the episode.
+        actions: Actions taken so far.
+        observation: The current observation.
+        waiting: The last transition, until the next action completes it.
     """
 
     environment: Environment
@@ -97,13 +108,14 @@ class Player:
     waiting: dict[str, np.ndarray | float | int | bool] | None = None
 
     def begin(self) -> None:
-        """The episode of this number, from its start."""
+        """Start the episode of the current number."""
         seed = TRAINING_SEEDS + derive_seed(self.seed, "episode", self.index, self.number) // 2
         self.observation, self.actions, self.waiting = self.environment.reset(seed), [], None
 
     def act(self, action: int, replay: Replay | None) -> None:
-        """One step; the transitions that are whole by it go into `replay`. One that the limit of steps cuts off has no
-        action after it, and is no end: it is left out.
+        """Take one step, and add the transition that it completes to `replay`.
+
+        A transition that the step limit cuts off has no next action and is no end: it is left out.
         """
         if self.waiting is not None and replay is not None:
             replay.add(**self.waiting, next_action=action)
@@ -120,7 +132,7 @@ class Player:
             self.begin()
 
     def again(self, number: int, actions: list[int]) -> None:
-        """To where an episode stood after these actions."""
+        """Replay an episode up to these actions."""
         self.number = number
         self.begin()
         for action in actions:
@@ -128,8 +140,12 @@ class Player:
 
 
 class Played(Protocol):
-    """What there is to know of a task whose episodes are played. log: transitions to begin from, as `Replay` has them.
-    unit: that of the action values.
+    """What Q-learning needs of a task whose episodes are played.
+
+    Attributes:
+        about: The environment.
+        log: Transitions to begin with, as `Replay` keeps them.
+        unit: Unit of the action values.
     """
 
     about: EnvSpec
@@ -146,7 +162,7 @@ class Played(Protocol):
 
 
 class ReplayTraining:
-    """What `train.fit` sees of a task while its network plays: the task, but for where the batches come from."""
+    """The task as `train.fit` sees it while its network plays: the same loss, with batches from replay."""
 
     def __init__(self, task: Played, model: nn.Module, plan: FitPlan, state: TrainState) -> None:
         self.task, self.model, self.plan, self.epoch = task, model, plan, state.epoch
@@ -157,14 +173,18 @@ class ReplayTraining:
         self.players = [Player(env, index, plan.seed) for index, env in enumerate(task.environments(PLAYERS))]
 
     def n_examples(self, split: str) -> int:
+        """Examples of a split."""
         return self.task.n_examples("train")
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The task's loss."""
         return self.task.loss(model, batch)
 
     def batches(self, split: str, training: Training, *, seed: int, device: str) -> Iterator[Batch]:
-        """One epoch: as many batches as the log would have, and a round of play whenever the transitions so far have
-        been drawn REPLAYED times. The network has its weights by now: `train.fit` has restored them.
+        """One epoch of batches.
+
+        There are as many as the log would give, with a round of play whenever the transitions so far have been drawn
+        REPLAYED times. The network has its weights by now: `train.fit` has restored them.
         """
         if self.target is None:
             self.target = self._begin()
@@ -182,14 +202,14 @@ class ReplayTraining:
         self.epoch += 1
 
     def chance(self, epoch: float) -> float:
-        """The share of random actions."""
+        """Share of random actions at this epoch."""
         if self.plan.recovers:
             return LEAST_RANDOM
         return max(LEAST_RANDOM, 1.0 - (1.0 - LEAST_RANDOM) * epoch / (EXPLORE * self.plan.training.epochs))
 
     @torch.no_grad()
     def _round(self, generator: np.random.Generator, chance: float) -> None:
-        """A step of every player."""
+        """Take one step with every player."""
         seen = np.stack([player.observation for player in self.players])
         self.model.eval()
         values = self.model(self._scaled(seen))
@@ -202,7 +222,7 @@ class ReplayTraining:
 
     @torch.no_grad()
     def _batch(self, drawn: Arrays) -> Batch:
-        """Of transitions: states, and what the action that was taken in each is worth by what came of it."""
+        """A batch from transitions: states, and the value of the action taken in each by what followed."""
         assert self.target is not None
         states, after = self._scaled(drawn["observation"]), self._scaled(drawn["next"])
         device = states.device
@@ -227,7 +247,7 @@ class ReplayTraining:
     # ── from a state, and to one ────────────────────────────────────────────────────────────────────────────────────
 
     def _begin(self) -> nn.Module:
-        """Where the state stands, or at the very start. Returns the target."""
+        """Start afresh, or where the state stands; return the target network."""
         target = copy.deepcopy(self.model).eval().requires_grad_(False)
         kept = with_prefix(self.state.tensors, "target.")
         if not kept:
@@ -244,7 +264,7 @@ class ReplayTraining:
         return target
 
     def keep_(self, state: TrainState) -> None:
-        """Put all that the next call needs into `state`."""
+        """Store in `state` all that the next call needs."""
         if self.target is None:  # nothing was trained: what was there stands
             state.tensors |= {k: v for k, v in self.state.tensors.items() if k.startswith(("target.", "replay."))}
             state.numbers["play"] = self.state.numbers.get("play")

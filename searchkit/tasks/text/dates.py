@@ -47,7 +47,7 @@ NOTATIONS: tuple[Callable[[date], str], ...] = (
 
 
 def dates(n: int, seed: int) -> Pairs:
-    """n different notations of dates, and the dates in ISO 8601."""
+    """Draw n dates in different notations, and the same dates in ISO 8601."""
     draw = random.Random(seed)
     first, last = date(YEARS[0], 1, 1).toordinal(), date(YEARS[1], 12, 31).toordinal()
     found: dict[str, str] = {}
@@ -58,6 +58,7 @@ def dates(n: int, seed: int) -> Pairs:
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task `dates`."""
     assert source.task is not None
     pairs = {"train": dates(N_DATES, seed=0)}
     return make_task(from_pairs(pairs, source.task, f"the task '{source.task}'", source, kind="transcription"), source)

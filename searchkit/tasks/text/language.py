@@ -1,9 +1,9 @@
-"""What comes next: at each step of a window of text the token after it, in nats a character.
+"""Language modeling: predict the next token at each step of a window of text, scored in nats a character.
 
-A text is one stream, cut into windows without overlap: each token but the first of a part is predicted once. Training
-moves the cuts by a new offset every epoch, so that no step is always the first of its window. Per character, so that
-characters and byte pairs are measured by the same rod: a window's score is its nats over the mean number of characters
-of a window, and the mean of the scores is all nats over all characters.
+A text is one stream, cut into windows without overlap: each token but the first of a split is predicted once. Training
+shifts the cuts by a new offset every epoch, so that no step is always the first of its window. The score is per
+character so that characters and byte pairs compare: a window's score is its nats over the mean number of characters of
+a window, and the mean of the scores is all nats over all characters.
 """
 
 from __future__ import annotations
@@ -36,13 +36,22 @@ WORST = 100.0
 
 
 class LogSoftmax(nn.Module):
+    """Logits to log-probabilities."""
+
     def forward(self, logits: Tensor) -> Tensor:
+        """Log-probabilities over the last axis."""
         return logits.log_softmax(-1)
 
 
 @dataclass(frozen=True, eq=False)
 class NextToken:
-    """steps: of a window. characters: (n_classes,), how many each token stands for."""
+    """The problem of predicting the next token at each step.
+
+    Attributes:
+        steps: Tokens of a window.
+        n_classes: Size of the vocabulary.
+        characters: (n_classes,) number of characters that each token stands for.
+    """
 
     steps: int
     n_classes: int
@@ -51,60 +60,70 @@ class NextToken:
 
     @property
     def output(self) -> TensorSpec:
+        """Model output "logits", (L, n_classes)."""
         return TensorSpec("logits", (self.steps, self.n_classes))
 
     @property
     def answers(self) -> TensorSpec:
+        """Exported output: log-probabilities, (L, n_classes)."""
         return TensorSpec("log_probabilities", (None, self.n_classes))
 
     def postprocessor(self) -> nn.Module:
+        """Logits to log-probabilities."""
         return LogSoftmax()
 
     def encode(self, target: np.ndarray) -> np.ndarray:
+        """Targets as int64 tokens, (n, L)."""
         return target
 
     def encode_soft(self, target: Tensor, smoothing: float) -> Tensor:
-        """(B, L) tokens, or (B, L, n_classes) where something is to be smoothed."""
+        """(B, L) tokens; with label smoothing (B, L, n_classes) probabilities."""
         if not smoothing:
             return target
         return F.one_hot(target, self.n_classes).float() * (1 - smoothing) + smoothing / self.n_classes
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean cross-entropy over all steps."""
         return F.cross_entropy(output.flatten(0, 1).float(), target.flatten(0, 1))
 
     def aux_loss_weight(self, loss: Tensor, output: Tensor) -> float:
+        """1: a network's own loss term counts as it is."""
         return 1.0
 
     def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """The divergence of the softened distributions of each step (Hinton et al. 2015, arXiv:1503.02531)."""
+        """KL divergence of the softened distributions of each step (Hinton et al. 2015, arXiv:1503.02531)."""
         wanted = F.log_softmax(teacher.flatten(0, 1).float() / temperature, -1)
         given = F.log_softmax(student.flatten(0, 1).float() / temperature, -1)
         return F.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
 
     def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
+        """Evaluate log-probabilities, (n, L, n_classes), against tokens, (n, L)."""
         return self.judge_nats(*self.nats(answers, truth), truth)
 
     def nats(self, answers: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) nats of each window, and the most likely token of each step, (n, L). truth: (n, L)."""
+        """Nats of each window, (n,), and the most likely token of each step, (n, L). truth: (n, L)."""
         given = np.take_along_axis(answers, truth[..., None], 2)[..., 0].astype(np.float64)
         nats = -np.where(np.isfinite(given), given, -WORST).sum(1)
         return nats, answers.argmax(2)
 
     def judge_nats(self, nats: np.ndarray, decisions: np.ndarray, truth: np.ndarray) -> Evaluation:
+        """Evaluation from the nats of each window and the most likely tokens."""
         scores = nats / self.characters[truth].sum(1).mean()
         metrics = {"nats_per_character": self.goal.value(scores), "accuracy": float(np.mean(decisions == truth))}
         return Evaluation(metrics, scores, decisions, truth)
 
 
 def next_token(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_input: TensorSpec) -> NextToken:
+    """Make the problem from the data and their tokenizer."""
     assert data.tokenizer is not None and spec_input.shape[0] is not None
     characters = np.array(Tokenizer(data.tokenizer).characters())
     return NextToken(spec_input.shape[0], modality.vocabulary(data), characters)
 
 
 class LanguageTask(ArrayTask):
-    """An ArrayTask whose training rows are cut anew from their stream every epoch, and which keeps no more answers than
-    it judges at once.
+    """A text to be continued.
+
+    Training rows are cut anew from the stream every epoch, and evaluation holds a few windows at a time.
     """
 
     def _train(self, training: Training, seed: int, device: str) -> Iterator[Batch]:
@@ -128,6 +147,7 @@ class LanguageTask(ArrayTask):
         return torch.cat([tokens.flatten(), target[-1, -1:]])
 
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
+        """Score a predictor on a split, a few windows at a time."""
         kind, raw, truth = self._kind, self.raw(split), self.data.target_of(split)
         assert isinstance(kind, NextToken)
         parts = []
@@ -139,16 +159,21 @@ class LanguageTask(ArrayTask):
         return kind.judge_nats(nats, decisions, truth)
 
     def bundle_files(self) -> dict[str, str]:
-        """See `HasBundleFiles`."""
+        """The tokenizer and a run.py that continues a prompt; see `HasBundleFiles`."""
         return for_text(self.data, "run_language.py")
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        """The task as plain data; see `Task.pack`."""
         words, arrays = super().pack()
         return {**words, "module": "language"}, arrays
 
 
 def read_tokens(found: RawDataset, kind: str) -> Target:
-    """(n, L) int64, the token after each. Raises BadInput."""
+    """Targets of a text: (n, L) int64, the token after each.
+
+    Raises:
+        BadInput: The data are no text to be continued.
+    """
     if found.tokenizer is None:
         raise BadInput(f"{found.where} is no text, which {kind} needs; give a text file, or leave out --kind.")
     return Target(given_target(found, kind).astype(np.int64))
@@ -158,4 +183,5 @@ PROBLEMS = {"language": ProblemSpec(next_token, read=read_tokens, task=LanguageT
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> LanguageTask:
+    """The inverse of `LanguageTask.pack`."""
     return LanguageTask(Dataset.unpack(config, arrays))

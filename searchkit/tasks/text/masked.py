@@ -1,8 +1,8 @@
-"""Tokens that are classified, and first, where a training asks for it, hidden and guessed from those around them.
+"""Classification of tokens with masked pre-training: tokens are hidden and predicted from those around them.
 
-Devlin et al. 2019, arXiv:1810.04805 (BERT), section 3.1: 15 % of the tokens are to be told, of which 80 % are hidden,
-10 % are replaced by another one and 10 % stand as they are. What hides a token is number 0, which stands for an
-unknown one: there is no token that a trained network never meets.
+Devlin et al. 2019, arXiv:1810.04805 (BERT), section 3.1: 15 % of the tokens are to be predicted; of these 80 % are
+hidden, 10 % are replaced by another token and 10 % stay. The mask is token 0, which also stands for an unknown token:
+so a trained network meets no token that it has never seen.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TOLD, HIDDEN, REPLACED = 0.15, 0.8, 0.1
 
 
 class MaskedTask(ArrayTask):
-    """An ArrayTask over tokens, whose inputs alone teach something (see `SelfSupervised`)."""
+    """A task over tokens that can be pre-trained on its inputs alone; see `SelfSupervised`."""
 
     def pretext(self, restorer: nn.Module, batch: Batch) -> Tensor:
-        """Nats a token that is to be told. An unknown token, and padding, has nothing to tell."""
+        """Mean cross-entropy of the tokens to be predicted; unknown tokens and padding are left out."""
         tokens_BL, *lengths = batch.inputs
         chance, how = torch.rand((2, *tokens_BL.shape), device=tokens_BL.device)
         told_BL = (chance < TOLD) & (tokens_BL != 0)
@@ -38,6 +38,7 @@ class MaskedTask(ArrayTask):
         return F.cross_entropy(logits.float(), tokens_BL[told_BL], reduction="sum") / max(1, len(logits))
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        """The task as plain data; see `Task.pack`."""
         words, arrays = super().pack()
         return {**words, "module": "masked"}, arrays
 
@@ -46,4 +47,5 @@ TASKS = {"tokens": MaskedTask}
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> MaskedTask:
+    """The inverse of `MaskedTask.pack`."""
     return MaskedTask(Dataset.unpack(config, arrays))

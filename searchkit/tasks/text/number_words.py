@@ -1,4 +1,4 @@
-"""Numbers in English words, to be written as digits: pairs of texts that a rule makes."""
+"""Packaged pairs of texts: numbers in English words, to be written as digits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
 def in_words(number: int) -> str:
-    """From 0 to 999,999, as in America: without an "and"."""
+    """Spell a number from 0 to 999,999 in American English, without "and"."""
     if number < 20:
         return SMALL[number]
     if number < 100:
@@ -33,7 +33,7 @@ def in_words(number: int) -> str:
 
 
 def number_words(n: int, seed: int) -> Pairs:
-    """n different numbers, as many of each number of digits as there are, and the same in digits."""
+    """Draw n different numbers, as many of each number of digits as there are, in words and in digits."""
     draw = random.Random(seed)
     found: dict[str, str] = {}
     while len(found) < n:
@@ -44,6 +44,7 @@ def number_words(n: int, seed: int) -> Pairs:
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task `number-words`."""
     assert source.task is not None
     pairs = {"train": number_words(N_NUMBERS, seed=0)}
     return make_task(from_pairs(pairs, source.task, f"the task '{source.task}'", source, kind="transcription"), source)

@@ -1,4 +1,4 @@
-"""Packaged texts: Python's help on its own language, to be continued, or sorted by its page."""
+"""Packaged texts: Python's help on its own language, to be continued, or to be classified by page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EMBEDDED = {
 
 @cache
 def _topics() -> dict[str, str]:
-    """Python's help on its own language, as `pydoc` shows it: page to text."""
+    """Python's help on its own language as `pydoc` shows it: page to text."""
     from pydoc_data.topics import topics
 
     return dict(sorted(topics.items()))
@@ -37,7 +37,7 @@ every row padded to its length."""
 
 
 def _sentences() -> tuple[list[str], list[str]]:
-    """Pages and sentences. A sentence that two pages share says nothing of its page, and is left out."""
+    """Pages and their sentences; a sentence that two pages share is left out."""
     found = {page: {s.lower(): s for s in _split_sentences(_topics()[page])} for page in PAGES}
     pages_of = Counter(folded for sentences in found.values() for folded in sentences)
     rows = [(page, s) for page, sentences in found.items() for folded, s in sentences.items() if pages_of[folded] == 1]
@@ -52,6 +52,7 @@ def _split_sentences(text: str) -> list[str]:
 
 
 def load(source: Source) -> Task:
+    """Load the packaged task `pydoc` or `pydoc-topics`."""
     assert source.task is not None
     where = f"the task '{source.task}'"
     if source.task == "pydoc":

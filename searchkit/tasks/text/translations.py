@@ -1,9 +1,9 @@
-"""How near a text is to the one that was wanted: BLEU of a whole corpus with its interval, and chrF of each sentence.
+"""Metrics of generated text: corpus BLEU with its confidence interval, and chrF of each sentence, both in percent.
 
-BLEU: Papineni et al. 2002, with the words of the NIST script mteval-v13a and the smoothing of an order without a match
-by halves (Chen & Cherry 2014, the third), which is what sacreBLEU reports by default (Post 2018, arXiv:1804.08771). It
-is no mean over sentences: its interval resamples them with their counts. chrF: Popović 2015, character n-grams up to 6,
-recall twice as dear as precision. Both are in per cent.
+BLEU: Papineni et al. 2002, with the words of the NIST script mteval-v13a and the smoothing of orders without a match by
+halves (Chen & Cherry 2014, the third method), the default of sacreBLEU (Post 2018, arXiv:1804.08771). It is no mean
+over sentences: its interval resamples them with their counts. chrF: Popović 2015, character n-grams up to 6, recall
+weighted twice as much as precision.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SPLITS = (
 
 
 def words(text: str) -> list[str]:
-    """As mteval-v13a parts them; upper case stays."""
+    """Split a text into words as mteval-v13a does; case is kept."""
     for entity, sign in _ENTITIES:
         text = text.replace(entity, sign)
     text = f" {text} "
@@ -44,8 +44,11 @@ def _ngrams(items: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
 
 
 def bleu_counts(written: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-    """(n, 2 + 2·4) of each sentence: words written and wanted; of each order the n-grams that match, and those that
-    were written.
+    """Counts that BLEU needs, one row a sentence.
+
+    Returns:
+        (n, 2 + 2·4): words generated and words of the reference; then for each order the n-grams that match, and those
+        that were generated.
     """
     rows = np.zeros((len(written), 2 + 2 * WORD_ORDERS))
     for row, one, other in zip(rows, map(words, written), map(words, wanted), strict=True):
@@ -57,7 +60,7 @@ def bleu_counts(written: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
 
 
 def bleu(counts: np.ndarray) -> float:
-    """Of the corpus whose sentences have these counts, 0 to 100."""
+    """BLEU of the corpus whose sentences have these counts, 0 to 100."""
     total = counts.sum(axis=0)
     written, wanted = total[:2]
     logs, halves = [], 1.0
@@ -73,7 +76,7 @@ def bleu(counts: np.ndarray) -> float:
 
 
 def bleu_interval(counts: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
-    """95 %, by the percentiles of the corpora that drawing sentences with replacement makes (Koehn 2004)."""
+    """95 % interval of BLEU by the percentile bootstrap over sentences (Koehn 2004)."""
     rng = np.random.default_rng(seed)
     found = [bleu(counts[rng.integers(len(counts), size=len(counts))]) for _ in range(RESAMPLES)]
     low, high = np.percentile(found, [2.5, 97.5])
@@ -81,8 +84,9 @@ def bleu_interval(counts: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
 
 
 def chrf(written: str, wanted: str) -> float:
-    """Of one sentence, 0 to 100: blanks count for nothing; an order that one of the texts is too short for is left out,
-    as sacreBLEU has it.
+    """chrF of one sentence, 0 to 100, as sacreBLEU computes it.
+
+    Blanks do not count; an order that one of the texts is too short for is left out.
     """
     one, other = ("".join(text.split()) for text in (written, wanted))
     precisions, recalls = [], []

@@ -1,10 +1,9 @@
-"""Texts that are answered by texts: translation, where many answers are right, and transcription, where one is.
+"""Sequence-to-sequence: free translation, with many right outputs, and exact output, with one.
 
-The network is given the answer one step late and says at each step which token comes next: one pass trains and scores
-all of them. A transcription is scored 1 where every step is right. That is what greedy decoding scores: it writes an
-answer without a fault where the likeliest token is right at each step given right ones before it, and nowhere else. A
-translation is scored by its nats, over the mean number of characters of an answer; on test its answers are written too,
-greedily, for BLEU and chrF.
+The network is given the target one step late and predicts the next token at each step: one pass trains and scores all
+of them. An exact output scores 1 if every step is right. That equals greedy decoding: it generates the target if and
+only if the most likely token is right at each step given the right ones before it. A translation is scored by its nats
+over the mean number of characters of a target; on test its outputs are generated too, greedily, for BLEU and chrF.
 """
 
 from __future__ import annotations
@@ -38,7 +37,13 @@ ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """A text as an answer. steps: of the longest, the mark that ends it included. words: its tokenizer."""
+    """A text as the output.
+
+    Attributes:
+        goal: The metric.
+        steps: Steps of the longest target, with the mark that ends it.
+        words: The tokenizer of the targets.
+    """
 
     goal: Goal
     steps: int
@@ -46,54 +51,64 @@ class Answer:
 
     @property
     def mark(self) -> int:
-        """The token that begins and ends an answer: the last one."""
+        """The token that begins and ends an output: the last one of the vocabulary."""
         return len(self.words.tokens)
 
     @property
     def n_classes(self) -> int:
+        """Size of the target vocabulary, with the mark."""
         return self.mark + 1
 
     @property
     def output(self) -> TensorSpec:
+        """Model output "logits", (T, n_classes)."""
         return TensorSpec("logits", (self.steps, self.n_classes), steps="steps")
 
     @property
     def answers(self) -> TensorSpec:
+        """Exported output: log-probabilities, (T, n_classes)."""
         return TensorSpec("log_probabilities", (None, self.n_classes), steps="steps")
 
     def postprocessor(self) -> nn.Module:
+        """Logits to log-probabilities."""
         return LogSoftmax()
 
     def encode(self, target: np.ndarray) -> np.ndarray:
+        """Targets as int64 tokens, −1 after the end."""
         return target
 
     def encode_soft(self, target: Tensor, smoothing: float) -> Tensor:
-        """(B, T) tokens, −1 after the end; or (B, T, n_classes), all 0 there, where something is to be smoothed."""
+        """(B, T) tokens, −1 after the end; with label smoothing (B, T, n_classes) probabilities.
+
+        Probabilities are all 0 after the end.
+        """
         if not smoothing:
             return target
         hot = F.one_hot(target.clamp(min=0), self.n_classes).float()
         return (hot * (1 - smoothing) + smoothing / self.n_classes) * (target >= 0)[..., None]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The mean over the steps that there are."""
+        """Mean cross-entropy over the valid steps."""
         if target.ndim == 2:
             return F.cross_entropy(output.flatten(0, 1).float(), target.flatten(), ignore_index=-1)
         return -(target * output.float().log_softmax(-1)).sum() / target.sum()
 
     def aux_loss_weight(self, loss: Tensor, output: Tensor) -> float:
+        """1: a network's own loss term counts as it is."""
         return 1.0
 
     def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """The divergence of the softened distributions of each step (Hinton et al. 2015, arXiv:1503.02531): (…, V)."""
+        """KL divergence of the softened distributions of each step, (…, V) (Hinton et al. 2015, arXiv:1503.02531)."""
         wanted = F.log_softmax(teacher.flatten(0, -2).float() / temperature, -1)
         given = F.log_softmax(student.flatten(0, -2).float() / temperature, -1)
         return F.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
 
     def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
+        """Evaluate log-probabilities, (n, T, n_classes), against tokens, (n, T)."""
         return self.judge_steps(*self.steps_of(answers, truth), truth)
 
     def steps_of(self, answers: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) nats of each answer, and the likeliest token of each step, (n, T), −1 where there is none.
+        """Nats of each target, (n,), and the most likely token of each step, (n, T), −1 after the end.
 
         truth: (n, T), −1 after the end.
         """
@@ -103,6 +118,7 @@ class Answer:
         return nats, np.where(there, answers.argmax(2), -1)
 
     def judge_steps(self, nats: np.ndarray, decisions: np.ndarray, truth: np.ndarray) -> Evaluation:
+        """Evaluation from the nats of each target and the most likely tokens."""
         there = truth >= 0
         characters = np.array([*self.words.characters(), 1])  # the mark is one
         nats = nats / (characters[truth] * there).sum(1).mean()
@@ -116,6 +132,7 @@ class Answer:
         return Evaluation(metrics, scores, decisions, truth)
 
     def text(self, tokens: list[int]) -> str:
+        """Decode tokens to text."""
         return self.words.decode(tokens).strip()
 
 
@@ -128,10 +145,14 @@ def _maker(goal: Goal) -> Callable[[Dataset, Modality, nn.Module, TensorSpec], A
 
 
 class WritingTask(ArrayTask):
-    """An ArrayTask whose batches are as long as their longest rows, and hold rows of like lengths in training."""
+    """A sequence-to-sequence task.
+
+    A batch is as long as its longest rows; in training, rows of similar lengths share a batch.
+    """
 
     @property
     def words(self) -> Answer:
+        """The problem of this task."""
         assert isinstance(self._kind, Answer)
         return self._kind
 
@@ -146,7 +167,7 @@ class WritingTask(ArrayTask):
             yield self._batch("val", rows, 0.0, device)
 
     def _lengths(self, device: str) -> Tensor:
-        """Of the text and its answer together."""
+        """Tokens of source and target together, of each row."""
         (_, lengths, _), target, _ = self._resident("train", device)
         assert target is not None
         return lengths + (target >= 0).sum(1)
@@ -159,13 +180,14 @@ class WritingTask(ArrayTask):
         return Batch(inputs, self._kind.encode_soft(target[:, :steps], smoothing))
 
     def distillation_loss(self, student: nn.Module, teacher: nn.Module, batch: Batch, *, temperature: float) -> Tensor:
-        """Over the steps that there are."""
+        """The problem's distillation loss over the valid steps."""
         there = batch.target >= 0 if batch.target.ndim == 2 else batch.target.sum(-1) > 0
         with torch.no_grad():
             wanted = teacher(*batch.inputs)[there]
         return self._kind.distillation_loss(student(*batch.inputs)[there], wanted, temperature)
 
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:
+        """Score a predictor on a split; on test, generate outputs for BLEU and chrF too."""
         kind, raw, truth = self.words, self.raw(split), self.data.target_of(split)
         nats, decisions = np.zeros(len(truth)), np.full(truth.shape, -1)
         steps = (truth >= 0).sum(1)
@@ -181,7 +203,7 @@ class WritingTask(ArrayTask):
         return found
 
     def write(self, predict: Predict, split: Split, n: int | None = None) -> list[str]:
-        """The answers to the first n sources of a split, written greedily."""
+        """Generate outputs greedily for the first n sources of a split; for all if n is None."""
         raw, kind = self.raw(split), self.words
         n = len(raw["tokens"]) if n is None else n
         order = np.argsort(raw["lengths"][:n], kind="stable")
@@ -196,17 +218,19 @@ class WritingTask(ArrayTask):
         return written
 
     def wanted(self, split: Split) -> list[str]:
-        """The answers that the data give. A character that train never had is the replacement character."""
+        """The reference outputs of a split. Characters unknown to train become the replacement character."""
         return [
             self.words.text([t for t in row if 0 <= t < self.words.mark]) for row in self.data.target_of(split).tolist()
         ]
 
     def sources(self, split: Split) -> list[str]:
+        """The source texts of a split."""
         assert self.data.tokenizer is not None
         words, raw = Tokenizer(self.data.tokenizer), self.raw(split)
         return [words.decode(row[:n].tolist()).strip() for row, n in zip(raw["tokens"], raw["lengths"], strict=True)]
 
     def measured(self, written: list[str], split: Split) -> dict[str, float]:
+        """Quality of generated outputs: corpus BLEU and mean chrF."""
         wanted = self.wanted(split)[: len(written)]
         return {
             "bleu": bleu(bleu_counts(written, wanted)),
@@ -214,10 +238,11 @@ class WritingTask(ArrayTask):
         }
 
     def bundle_files(self) -> dict[str, str]:
-        """See `HasBundleFiles`."""
+        """Both tokenizers, the decoder, and a run.py that answers lines of text; see `HasBundleFiles`."""
         return for_text(self.data, "run_pairs.py", "decoding.py")
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
+        """The task as plain data; see `Task.pack`."""
         words, arrays = super().pack()
         return {**words, "module": "writing"}, arrays
 
@@ -228,7 +253,11 @@ def _trimmed(raw: Arrays, rows: np.ndarray, previous: np.ndarray) -> Arrays:
 
 
 def read_answers(found: RawDataset, kind: str) -> Target:
-    """(n, L) int64, the tokens of the answers and the mark. Raises BadInput."""
+    """Targets of pairs: (n, L) int64 tokens, ended by the mark.
+
+    Raises:
+        BadInput: The data are no pairs of texts.
+    """
     if "previous" not in found.more:
         raise BadInput(
             f"{found.where} holds no pairs of texts, which {kind} needs; give parallel files, or lines with a tab in "
@@ -244,4 +273,5 @@ PROBLEMS = {
 
 
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> WritingTask:
+    """The inverse of `WritingTask.pack`."""
     return WritingTask(Dataset.unpack(config, arrays))
