@@ -346,7 +346,7 @@ def prove(
     question = question or question_of(ctx.run)
     asked = {"recipe": question.recipe, "wish": question.wish, "command": command or ctx.run.config["command"]}
     found = evidence.collect(ctx, line, line[0], asked=asked)
-    finish_bundle(ctx.run, found)
+    finish_bundle(ctx.run, found.to_json())
     written = write(ctx.run, found, reports / ctx.run.name)
     return verdict(ctx.run, found), written
 

@@ -480,11 +480,11 @@ def report(
 
     HTML, Markdown and JSON; nothing is trained or measured.
     """
-    from searchkit.evaluation.evidence_file import read_evidence
+    from searchkit.evaluation.records import stored
     from searchkit.report import write as reporting
 
     run = open_run(run_name, runs)
-    found = read_evidence(run)
+    found = stored(run)
     written = reporting.write(run, found, reports / run.name)
     verdict = reporting.verdict(run, found)
     plain = {"run": run.name, "verdict": verdict, "report": {kind: str(path) for kind, path in written.items()}}

@@ -26,6 +26,7 @@ from searchkit.core.data_spec import Arrays
 from searchkit.core.scratch import redirected, scratch_folder
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx import minify, passes
+from searchkit.onnx.editing import feeding, keep_initializers_, makers, readers
 from searchkit.onnx.measure import trace
 from searchkit.onnx.weight_only import weight_only
 
@@ -85,7 +86,7 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     # are removed before the remaining vectors are joined.
     _float_biases(raw, but_of=_float_tail(raw))
     _drop_zero_points(raw)
-    _drop_unused(raw)
+    keep_initializers_(raw.graph, readers(raw.graph))
     passes.join_vectors(raw, exact=minify.PREPROCESSOR)
     return onnx_io.save(minify.shrink(raw), target)
 
@@ -328,46 +329,26 @@ def _float_tail(model: onnx.ModelProto) -> set[str]:
 
     With 8 bits for the range of a regression target, the resolution would be the error of the answer.
     """
-    makers = {name: node for node in model.graph.node for name in node.output}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    made, read_by = makers(model.graph), readers(model.graph)
     ports = {value.name for value in model.graph.output}
-    feeds_work = _feeds_work(model)
+    feeds_work = feeding(model.graph, lambda node: node.op_type in WEIGHTED)
     found = set()
     for quantize in [node for node in model.graph.node if node.op_type == "QuantizeLinear"]:
-        source = makers.get(quantize.input[0])
+        source = made.get(quantize.input[0])
         if source is None or source.op_type not in ("Gemm", "MatMul"):
             continue
-        (dequantize,) = readers[quantize.output[0]]
+        (dequantize,) = read_by[quantize.output[0]]
         end = dequantize.output[0]
-        if end in feeds_work or len(readers[quantize.input[0]]) > 1:
+        if end in feeds_work or len(read_by[quantize.input[0]]) > 1:
             continue
         model.graph.node.remove(quantize)
         model.graph.node.remove(dequantize)
         if end in ports:
             source.output[0] = end
-        for reader in readers.get(end, []):
+        for reader in read_by.get(end, []):
             reader.input[:] = [source.output[0] if name == end else name for name in reader.input]
         found.add(source.output[0])
     return found
-
-
-def _feeds_work(model: onnx.ModelProto) -> set[str]:
-    """Names of the values that a weighted operator depends on."""
-    found: set[str] = set()
-    for node in reversed(model.graph.node):
-        if node.op_type in WEIGHTED or found.intersection(node.output):
-            found.update(node.input)
-    return found
-
-
-def _drop_unused(model: onnx.ModelProto) -> None:
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
 
 
 # ── What runs in int8 ────────────────────────────────────────────────────────────────────────────────────────────────

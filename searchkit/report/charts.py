@@ -1,7 +1,7 @@
-"""The report's figures: each a pure function from the plain data of report.json to SVG, or "" where there is nothing.
+"""The report's figures: each a pure function from the plain data of report.json to SVG, or "" if there is nothing.
 
 Every figure says in its description what it shows, for who cannot see it, and repeats no number that a table near it
-gives. Colours follow Okabe and Ito (2008), so that none is told from another by hue alone where vision differs; shapes,
+gives. Colours follow Okabe and Ito (2008), so that none is told from another by hue alone if vision differs; shapes,
 dashes and words tell them apart too.
 """
 
@@ -201,6 +201,7 @@ def history(found: Mapping[str, JSON], metric: str) -> str:
 
 
 def linear_numbers(numbers: Sequence[int]) -> list[int]:
+    """At most nine round whole numbers that span these: trials on an axis."""
     span = max(numbers) - min(numbers)
     step = max(1, next(m * 10**d for d in range(9) for m in (1, 2, 5) if span / (m * 10**d) <= 8))
     return [n for n in range(0, max(numbers) + 1, step) if n >= min(numbers)]
@@ -261,7 +262,7 @@ def bars(rows: Sequence[tuple[str, float]], name: str, title: str, unit: str) ->
 
 
 def confusion(table: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
-    """Rows are the truth, columns the answer. Shade is the share of the row; cells have their count where it fits."""
+    """Rows are the truth, columns the answer. Shade is the share of the row; cells have their count if it fits."""
     n = len(table)
     cell = min(44.0, (WIDTH - 96) / n)
     left, top = 92.0, 52.0
@@ -343,6 +344,7 @@ def by_step(lines: Mapping[str, Sequence[float]], unit: str) -> str:
 
 
 def histogram(counts: Sequence[int], edges: Sequence[float], unit: str) -> str:
+    """How many test examples have a score between two edges. unit: what the scores are."""
     height = 260.0
     x, y = Scale(edges[0], edges[-1], LEFT, RIGHT), Scale(0, max(counts) * 1.05, height - 50, TOP)
     figure = Figure(

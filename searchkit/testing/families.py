@@ -29,15 +29,18 @@ from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import freeze, thaw
 from searchkit.core.space import Space
 from searchkit.core.space_file import load_space, source_of
+from searchkit.core.state import snapshot
 from searchkit.core.task import Task
+from searchkit.core.training import Teacher
 from searchkit.nn.surgery import EXACT, drops, gap, prunable_groups
 from searchkit.onnx import io as onnx_io
-from searchkit.search.sampler import Candidate, at_random, draw, grid_values, like
+from searchkit.search.candidates import Candidate, draw
+from searchkit.search.choices import at_random, grid_values, like
 from searchkit.stages.importance import listed
 from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import Quantize
 from searchkit.testing.fixture import N_ARCHS, CheckFailed, Fixture, outputs, require
-from searchkit.train import Diverged, Teacher, make_optimizer
+from searchkit.train import Diverged, make_optimizer
 
 
 @dataclass(frozen=True)
@@ -259,7 +262,7 @@ def check_weights_round_trip(fixture: Fixture) -> None:
     for candidate in fixture.candidates:
         net = fixture.net(candidate, seed=1)
         outputs(net.train(), fixture.batch.inputs)
-        plain = save({k: v.contiguous().clone() for k, v in net.state_dict().items()})
+        plain = save(snapshot(net.state_dict()))
         other = fixture.net(candidate, seed=2)
         other.load_state_dict(load(plain))
         same = torch.equal(outputs(net.eval(), fixture.rows(0, 4)), outputs(other.eval(), fixture.rows(0, 4)))

@@ -12,11 +12,11 @@ import pytest
 import search_driver
 
 from searchkit import workflow
-from searchkit.core.artifact import Stage
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import freeze
 from searchkit.core.space import Budget, Limits
 from searchkit.core.space_file import load_space
+from searchkit.core.stage import Stage
 from searchkit.run import Run
 from searchkit.search import SearchSettings
 from searchkit.stages import recipes

@@ -25,6 +25,7 @@ from searchkit.core.errors import BadInput
 from searchkit.core.goal import Evaluation, Goal, Predict
 from searchkit.core.network import HasAuxLoss
 from searchkit.core.serialization import JSON, derive_seed, freeze, thaw
+from searchkit.core.state import snapshot, with_prefix
 from searchkit.core.task import Task
 from searchkit.core.training import Batch, FitPlan, Training, TrainState
 from searchkit.data.dataset import Dataset
@@ -204,7 +205,7 @@ class ControlTask:
         playing = ReplayTraining(self, model, plan, state)
         every = max(1, round(plan.training.epochs / CHECKS))
         plain = replace(plan.training, patience=0)
-        best = {k.removeprefix("best."): v for k, v in state.tensors.items() if k.startswith("best.")}
+        best = with_prefix(state.tensors, "best.")
         value, epoch = state.numbers.get("best"), int(state.numbers.get("best_epoch", 0))
         stopped = state.numbers.get("stopped_by")
         while state.epoch < plan.until and stopped is None:
@@ -220,7 +221,7 @@ class ControlTask:
                 # of equals the later: its values are nearer to what they are to be
                 if value is None or not self.goal.better(value, found):
                     value, epoch = found, state.epoch
-                    best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+                    best = snapshot(model.state_dict())
         after = TrainState(state.epoch, dict(state.tensors), dict(state.numbers))
         after.numbers |= {"best": value, "best_epoch": epoch}
         after.tensors |= {f"best.{k}": v for k, v in best.items()}
