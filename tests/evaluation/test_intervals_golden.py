@@ -12,7 +12,7 @@ from scipy.stats._resampling import BootstrapResult
 from searchkit.core.goal import Goal
 from searchkit.evaluation import statistics
 from searchkit.evaluation.statistics import agreement, mcnemar, metric_interval, paired_difference, wilson
-from searchkit.tasks.predictions import STEPS, VALUES
+from searchkit.tasks.predictions import FORECAST, RECONSTRUCTION, STEPS, VALUES
 
 ACCURACY = Goal("accuracy", "maximize")
 MSE = Goal("mse", "minimize")
@@ -183,6 +183,6 @@ def test_agreement_of_values_measures_each_target_by_the_references_own_error() 
     b = np.array([[1.0, 10.0], [-1.0, -10.0]])
     values = agreement(b + [[1.0, 10.0], [1.001, 10.0]], b, VALUES, targets=targets)
     assert values.value == 0.5 and (values.low, values.high) == wilson(1, 2)
-    for kind, expected in (("values", 0.0), ("forecast", 0.0), ("reconstruction", 1.0)):
-        assert agreement(b + [[7.0, 7.0], [2.0, 9.8]], b, kind, targets=targets).value == expected
+    for form, expected in ((VALUES, 0.0), (FORECAST, 0.0), (RECONSTRUCTION, 1.0)):
+        assert agreement(b + [[7.0, 7.0], [2.0, 9.8]], b, form, targets=targets).value == expected
     assert agreement(b + [[1.0, 10.03], [1.0, 10.04]], b, "reconstruction", targets=targets).value == 0.0
