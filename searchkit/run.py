@@ -307,7 +307,7 @@ class Run:
         return rows
 
     def _way_out(self, artifact: Artifact) -> str:
-        return f"delete the folder {self.artifact_dir(artifact.id)} and resume the run"
+        return f"delete the folder artifacts/{artifact.id} of the run '{self.name}' and resume it"
 
     def line(self, artifact: Artifact) -> list[Artifact]:
         """The artifact and its ancestors, oldest first."""

@@ -14,7 +14,7 @@ from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Evaluation, Goal
 from searchkit.core.serialization import JSON, freeze
 from searchkit.evaluation.evidence import errors
-from searchkit.evaluation.records import Evidence
+from searchkit.evaluation.records import FORMAT, Evidence
 from searchkit.evaluation.statistics import PredictionType, agreement, mcnemar, metric_interval, paired_difference
 from searchkit.run import Run
 
@@ -321,7 +321,7 @@ def make_evidence(
         )
     plain = freeze(
         {
-            "format": 1,
+            "format": FORMAT,
             "split": "test",
             "n": n,
             "goal": goal,

@@ -107,7 +107,7 @@ def test_the_bundle_of_the_line_is_named_by_its_digest(whole, tmp_path):
     run, evidence, _ = whole
     digest = "ab" * 32
     try:
-        run.write_json("bundle.json", {"artifact": evidence["chosen"], "digest": digest})
+        run.write_json("bundle.json", {"artifact": evidence.chosen, "digest": digest})
         found = report.write(run, evidence, tmp_path / "own")
         run.write_json("bundle.json", {"artifact": "another", "digest": digest})
         others = report.write(run, evidence, tmp_path / "others")
