@@ -307,7 +307,7 @@ class Run:
         return rows
 
     def _way_out(self, artifact: Artifact) -> str:
-        return f"delete the folder artifacts/{artifact.id} of the run '{self.name}' and resume it"
+        return f"delete the folder artifacts/{artifact.id} and resume the run '{self.name}'"
 
     def line(self, artifact: Artifact) -> list[Artifact]:
         """The artifact and its ancestors, oldest first."""
