@@ -107,7 +107,9 @@ from dataclasses import dataclass
 import os, time
 from torch import nn
 import torch
-from searchkit.core.task import Budget, Infeasible, Space, Training, TrainingSpace
+from searchkit.core.errors import Infeasible
+from searchkit.core.space import Budget, Space
+from searchkit.core.training import Training, TrainingSpace
 
 @dataclass(frozen=True)
 class Arch:
