@@ -309,7 +309,7 @@ class Run:
         return rows
 
     def _way_out(self, artifact: Artifact) -> str:
-        return f"delete the folder {self.artifact_dir(artifact.id)} and resume the run"
+        return f"delete the folder artifacts/{artifact.id} and resume the run '{self.name}'"
 
     def line(self, artifact: Artifact) -> list[Artifact]:
         """The artifact and its ancestors, oldest first."""

@@ -28,12 +28,12 @@ from searchkit.evaluation.evidence import _kept
 from searchkit.evaluation.records import stored
 from searchkit.report.data import bundle_digest
 from searchkit.run import Run
-from searchkit.search import searches
+from searchkit.search.results import searches
 from searchkit.search.time_planning import TimePlan
 from searchkit.stages.export import finish_bundle
 from searchkit.tasks import registry
 
-MLP = load_space(Path(cli.__file__).parent / "spaces" / "mlp.py")
+MLP = load_space(Path(__file__).parents[2] / "spaces" / "mlp.py")
 
 NAME = "harmed"
 QUESTION = (

@@ -18,7 +18,7 @@ from searchkit.core.space import Budget, Limits
 from searchkit.core.space_file import load_space
 from searchkit.core.stage import Stage
 from searchkit.run import Run
-from searchkit.search import SearchSettings
+from searchkit.search.settings import SearchSettings
 from searchkit.stages import recipes
 from searchkit.stages.pipeline import LeftOut
 from searchkit.stages.recipes import CompressionConfig

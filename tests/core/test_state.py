@@ -22,9 +22,9 @@ def test_a_snapshot_is_a_copy_of_its_own_contiguous_and_without_gradient() -> No
     assert all(value.is_contiguous() and not value.requires_grad for value in found.values())
     with torch.no_grad():
         whole.zero_()
-    assert torch.equal(found["best.turned"], torch.arange(12.0).reshape(3, 4).T), (
-        "the copy shares the original's memory"
-    )
+    same = torch.arange(12.0).reshape(3, 4)
+    assert torch.equal(found["best.turned"], same.T), "the copy shares the original's memory"
+    assert torch.equal(found["best.part"], same[1]), "the copy shares the original's memory"
     assert list(with_prefix(found, "best.")) == ["turned", "part"]
 
 

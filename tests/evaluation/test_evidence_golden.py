@@ -63,7 +63,7 @@ def test_what_needs_no_network_is_compared_with_the_shipped_file() -> None:
     chosen, naive = made(scores, scores=scores), Evaluation({"mse": 2.0}, scores + 1.0, scores, scores)
     found = evidence._baseline(goal, "naive", naive, chosen, 3, None)
     assert found.metrics == {"mse": 2.0} and found.metric == metric_interval(goal, scores + 1.0, seed=3)
-    assert found.difference.value == pytest.approx(-1.0) and found.difference.better is True
+    assert found.name == "naive" and found.difference.value == pytest.approx(-1.0) and found.difference.better is True
 
 
 def test_the_confusion_has_the_truth_in_its_rows() -> None:

@@ -185,4 +185,4 @@ def test_agreement_of_values_measures_each_target_by_the_references_own_error() 
     assert values.value == 0.5 and (values.low, values.high) == wilson(1, 2)
     for form, expected in ((VALUES, 0.0), (FORECAST, 0.0), (RECONSTRUCTION, 1.0)):
         assert agreement(b + [[7.0, 7.0], [2.0, 9.8]], b, form, targets=targets).value == expected
-    assert agreement(b + [[1.0, 10.03], [1.0, 10.04]], b, "reconstruction", targets=targets).value == 0.0
+    assert agreement(b + [[1.0, 10.03], [1.0, 10.04]], b, RECONSTRUCTION, targets=targets).value == 0.0

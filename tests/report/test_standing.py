@@ -85,7 +85,7 @@ def test_a_run_in_full(run: Run) -> None:
 def test_a_shipped_run_tells_its_stages_its_score_and_what_to_do(run: Run) -> None:
     chain = add_line(run, ACCURACY)
     evidence = make_evidence(chain, ACCURACY, "classes")
-    run.write_json("evidence.json", {**evidence.to_json(), "format": 2})
+    run.write_json("evidence.json", evidence.to_json())
     run.write_json("skipped.json", {"x": {"stage": "Other", "parent": chain[0].id, "reason": "there was no need"}})
     run.bundle.mkdir()
     found = standing.full_standing(run)

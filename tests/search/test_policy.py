@@ -31,6 +31,7 @@ def test_a_goal_that_is_no_number_loses_every_comparison() -> None:
     cost = {"params": 10.0}
     assert policy.losses(math.nan, cost, None) == (math.inf,)
     assert policy.losses(0.5, cost, "params") == (0.5, 10.0)
+    assert policy.losses(math.nan, cost, "params") == (math.inf, 10.0)
 
 
 @pytest.mark.parametrize(
