@@ -659,7 +659,7 @@ def check(
     """
     from searchkit.core.errors import GateFailed
     from searchkit.tasks import registry as taskbook
-    from searchkit.testing.families import run_checks
+    from searchkit.testing.suite import run_checks
 
     family = load_space(str(file) if os.sep in str(file) else f".{os.sep}{file}")
     results = run_checks(family, taskbook.load({"task": task or family.task}), path=file)
