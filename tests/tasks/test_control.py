@@ -158,7 +158,7 @@ BAD = {
     "growing": ({"task": "gymnasium:Growing-v0"}, "differs in size from step to step"),
     "kind": ({"task": "CartPole-v1", "kind": "regression"}, "--kind 'regression' is for data.*leave it out"),
     "modality": ({"task": "CartPole-v1", "modality": "image"}, "--modality 'image' is for data.*leave it out"),
-    "no scheme": ({"task": "Acrobot-v1"}, "No task named 'Acrobot-v1'.*gymnasium:NAME for an environment"),
+    "no scheme": ({"task": "Acrobot-v1"}, "No task named 'Acrobot-v1'.*gymnasium:NAME among them"),
 }
 
 
