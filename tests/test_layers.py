@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 ROWS = (
     ("core",),
-    ("nn", "data"),
+    ("nn", "data", "config"),
     ("onnx",),
     ("train",),
     ("tasks",),
