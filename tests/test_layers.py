@@ -16,7 +16,7 @@ ROWS = (
     ("core",),
     ("nn", "data", "config"),
     ("onnx",),
-    ("train",),
+    ("train", "machine"),
     ("tasks",),
     ("run", "context"),
     ("stages", "search"),

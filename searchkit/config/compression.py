@@ -45,7 +45,7 @@ class CompressionConfig:
         kind="number",
         low=0,
         above=True,
-        usual="half if max-drop allows it; no pruning if a limit is set",
+        usual="half, as far as --max-drop allows; with a limit, no pruning",
         example="0.25",
     )
     prune_by: str = option("params", "Cost that pruning reduces.", choices=tuple(COSTS), example="macs")

@@ -45,15 +45,15 @@ OF_FORECASTING = ("horizon", "split", "time_column")
 def problems() -> tuple[str, ...]:
     """The problems that the modules of `searchkit.tasks` offer, as users write them; found without importing them."""
     found: list[str] = []
-    for file in sorted(TASKS_FOLDER.rglob("*.py")):
-        text = file.read_text(encoding="utf-8")
-        if "\nPROBLEMS = {" not in text:
-            continue
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PROBLEMS":
-                assert isinstance(node.value, ast.Dict)
-                keys = [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
-                found += [SHOWN_PROBLEMS.get(str(key), str(key)) for key in keys]
+    for file in TASKS_FOLDER.rglob("*.py"):
+        _, begin, rest = file.read_text(encoding="utf-8").partition("\nPROBLEMS = {")
+        if begin:
+            # only the table is parsed, for the help must come at once: it ends with the next bracket at a line's start
+            end = rest.index("\n}") if rest.startswith("\n") else rest.index("\n")
+            table = ast.parse("{" + rest[:end].rstrip("}") + "}", mode="eval").body
+            assert isinstance(table, ast.Dict)
+            keys = [key.value for key in table.keys if isinstance(key, ast.Constant)]
+            found += [SHOWN_PROBLEMS.get(str(key), str(key)) for key in keys]
     return tuple(sorted(found))
 
 
@@ -71,21 +71,18 @@ class DataConfig:
         kind="path",
         usual="the family's embedded task",
         example="adult.csv",
-        most_used=True,
     )
     task: str | None = option(
         None,
         "Name of an embedded data set to use instead of files; `searchkit tasks` lists them.",
         usual="the family's own",
         example="digits",
-        most_used=True,
     )
     target: str | None = option(
         None,
         "Column to predict, by name or number; for a forecast the channels, for parallel texts the target language.",
         usual="the array y of an .npz file",
         example="income",
-        most_used=True,
     )
     problem: str | None = option(
         None,
@@ -93,12 +90,11 @@ class DataConfig:
         choices=problems,
         usual="judged from the target",
         example="regression",
-        most_used=True,
         renamed=SHOWN_PROBLEMS,
     )
     test_data: str | None = option(
         None,
-        "Path of a second file that holds the test split, or node numbers for a graph.",
+        "Path of a second file with the test split; for graphs, of a file with the numbers of the test graphs.",
         kind="path",
         usual="a split of the data",
         example="test.csv",
@@ -154,7 +150,7 @@ class DataConfig:
     split: str | None = option(
         None,
         "Sizes of the train, val and test splits of a series in order of time, as shares or rows.",
-        usual="0.7,0.1,0.2",
+        usual="the last 20 % for test, 10 % of the rest for val",
         example="0.6,0.2,0.2",
     )
     split_seed: int = option(0, "Seed of the random split into train, val and test.", kind="whole", low=0, example="1")

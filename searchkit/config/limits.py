@@ -31,7 +31,6 @@ class BudgetConfig:
         above=True,
         usual="no limit",
         example="30m",
-        most_used=True,
     )
     trials: int | None = option(
         None,
@@ -40,7 +39,6 @@ class BudgetConfig:
         low=1,
         usual="the family's; as many as fit a time budget",
         example="40",
-        most_used=True,
     )
     epochs: int | None = option(
         None,
@@ -126,7 +124,6 @@ class LimitsConfig:
         low=1,
         usual="no limit",
         example="100KB",
-        most_used=True,
     )
     max_latency: float | None = option(
         None,
@@ -136,7 +133,6 @@ class LimitsConfig:
         above=True,
         usual="no limit",
         example="2ms",
-        most_used=True,
     )
     max_params: int | None = option(
         None, "Maximum number of trainable parameters.", kind="count", low=1, usual="no limit", example="50k"

@@ -125,3 +125,8 @@ def nearest(word: str, known: tuple[str, ...]) -> str:
     """A question that names the known word which is most like `word`, with a space before it; empty if none is."""
     near = get_close_matches(word, known, n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def plain_number(value: object) -> str:
+    """A default as users write it: 2, not 2.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

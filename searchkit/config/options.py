@@ -34,6 +34,9 @@ A number without a unit means bytes for a size, milliseconds for a latency and s
 QUANTITIES = ("size", "latency", "count", "duration")
 WHOLE = ("whole", "size", "count")
 
+REQUIRED = "required"
+"""What `Option.usual` says of an option that has no default."""
+
 Choices = tuple[str, ...] | Callable[[], tuple[str, ...]]
 
 
@@ -51,7 +54,6 @@ class Option:
         below: whether `high` itself is refused.
         usual: the default in words, if the default is None.
         example: a value as the user writes it.
-        most_used: whether it stands among the first options of the help.
         renamed: names of choices that changed, old to new; the old ones work for one more release.
         internal: whether runs store it and users do not set it.
     """
@@ -65,7 +67,6 @@ class Option:
     below: bool = False
     usual: str = ""
     example: str = ""
-    most_used: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
     internal: bool = False
 

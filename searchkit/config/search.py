@@ -28,7 +28,6 @@ class SearchConfig:
         "Family of networks to search, by name (`searchkit spaces` lists them) or as the path of your own file.",
         usual="required",
         example="cnn",
-        most_used=True,
     )
     sampler: str = option("tpe", "Algorithm that proposes the next network.", choices=SAMPLERS, example="nsga2")
     minimize: str | None = option(
@@ -48,7 +47,6 @@ class SearchConfig:
         low=1,
         usual="one for each core; at most 2 with a GPU",
         example="4",
-        most_used=True,
     )
     executor: str = option(
         "processes",

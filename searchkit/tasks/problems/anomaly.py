@@ -209,5 +209,5 @@ def load(source: Source) -> Task:
     from searchkit.tasks.modalities.image import digits
 
     if source.kind in (None, "anomaly"):
-        source = replace(source, kind="anomaly", anomaly=source.anomaly or HELD_OUT)
+        source = replace(source, problem="anomaly", anomaly=source.anomaly or HELD_OUT)
     return make_task(digits("digits-anomaly"), source)
