@@ -3,7 +3,7 @@
     python benchmarks/bars.py mnist1d-rnn mnist1d-mlp mnist1d-transformer fashion-mnist [--seed 0]
     python benchmarks/bars.py --table      all that were measured, from their files, into reports/reference/README.md
 
-Data sets are read from $SEARCHKIT_DATA (by default ../shared/data beside the project). Each run writes
+Data sets are read from $SEARCHKIT_DATASETS (by default ../shared/data beside the project). Each run writes
 reports/reference/<bar>-<cores>cores-seed<seed>.md with its conditions; status 1 where a bar is missed.
 """
 
@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from searchkit.workflow import cores  # noqa: E402  (found by the line above)
 
-DATA = Path(os.environ.get("SEARCHKIT_DATA", ROOT.parent / "shared" / "data"))
+DATA = Path(os.environ.get("SEARCHKIT_DATASETS", ROOT.parent / "shared" / "data"))
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def measure(name: str, bar: Bar, seed: int) -> bool:
     bound = bound_of(bar, evidences[0])
     shipped = [models_of(evidence)[1] for evidence in evidences]
     metric, is_score = bar.judged or goal["metric"], bool(bar.judged) or goal["direction"] == "maximize"
-    shown = " ".join(["python cli.py", *arguments, *bar.folds[0]]).replace(str(DATA), "$SEARCHKIT_DATA")
+    shown = " ".join(["python cli.py", *arguments, *bar.folds[0]]).replace(str(DATA), "$SEARCHKIT_DATASETS")
     about = f"`{shown}`" + (f" and the other {len(bar.folds) - 1} folds" if len(bar.folds) > 1 else "")
     lines = [
         f"{about}, {date.today()}, {cores()} core(s), Python {platform.python_version()}, {minutes:.1f} minutes. "

@@ -21,7 +21,7 @@ ROWS = (
     ("run", "context"),
     ("stages", "search"),
     ("evaluation", "testing"),
-    ("report", "workflow"),
+    ("report", "lifecycle", "workflow"),
     ("cli",),
 )
 """The folders and modules of searchkit from the lowest row to the highest. Each imports from its own row and below."""

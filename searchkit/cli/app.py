@@ -42,7 +42,7 @@ EXIT_STATUSES = (
 
 
 def examples(lines: tuple[str, ...]) -> str:
-    """The examples under a verb's help; \\b keeps their lines apart."""
+    """The text under a verb's help: its examples, a line each, and the exit statuses."""
     return "Examples:\n" + "\n".join(f"  {line}" for line in lines) + f"\n\n{EXIT_STATUSES}"
 
 
@@ -109,7 +109,7 @@ def _run() -> int:
         if not text:  # the help was shown, because nothing was asked for
             return BadInput.exit_status
         verb = f"{error.ctx.command_path} --help" if error.ctx is not None else "searchkit --help"
-        raise BadInput(f"{text.rstrip('.')}; `{verb}` shows what it takes.") from error
+        raise BadInput(f"{text if text[-1] in '.?)' else text + '.'} `{verb}` shows what it takes.") from error
     if status == 130:  # what typer makes of Ctrl-C if no run is at work
         print("searchkit: interrupted before there was a result.", file=sys.stderr)
     return status if isinstance(status, int) else 0

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 from searchkit.config import naming, sources
 from searchkit.config.options import KINDS, REQUIRED, Option, default_of, options
-from searchkit.config.run import SECTIONS, RunConfig, make_section
+from searchkit.config.run import SECTIONS, make_section
 
 if TYPE_CHECKING:
     from dataclasses import Field
@@ -167,19 +167,6 @@ def configured(*chosen: str, leave_out: tuple[str, ...] = ()) -> Callable[[Calla
     return decorate
 
 
-def read(given: Mapping[str, Any], file: Path | None = None) -> RunConfig:
-    """The whole configuration: flags before environment variables, before a file, before the defaults.
-
-    Args:
-        given: flags by name, with their text.
-        file: a TOML file.
-
-    Raises:
-        BadInput: an option is unknown, has a wrong value, or does not go with another.
-    """
-    return RunConfig.of(layers(given, file))
-
-
 def read_section(section: str, given: Mapping[str, Any], file: Path | None = None) -> Any:
     """One section of the configuration, for a verb that takes no other.
 
@@ -190,6 +177,14 @@ def read_section(section: str, given: Mapping[str, Any], file: Path | None = Non
 
 
 def layers(given: Mapping[str, Any], file: Path | None) -> sources.Layer:
-    """The values of all layers, of each option the one that counts."""
+    """The values of the options: flags before environment variables, before a file; what is in none has its default.
+
+    Args:
+        given: flags by name, with their text.
+        file: a TOML file.
+
+    Raises:
+        BadInput: the file cannot be read, or has an unknown key.
+    """
     found = [sources.flags(given, SECTIONS), sources.environment(os.environ, SECTIONS)]
     return sources.merge([*found, *([] if file is None else [sources.toml_file(file, SECTIONS)])])

@@ -19,11 +19,11 @@ SCHEMA_VERSION = 1
 
 
 class StderrHandler(logging.Handler):
-    """Shows log records on stderr, as it is when they come."""
+    """Shows log records on the stderr of the moment, which tests and notebooks put in another's place."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        print(self.format(record), file=sys.stderr)
+        print(f"searchkit: {record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
 
 
 def set_up_logging(verbose: int = 0) -> None:
@@ -35,9 +35,7 @@ def set_up_logging(verbose: int = 0) -> None:
     log = logging.getLogger("searchkit")
     for handler in [h for h in log.handlers if isinstance(h, StderrHandler)]:
         log.removeHandler(handler)
-    handler = StderrHandler()
-    handler.setFormatter(logging.Formatter("searchkit: %(levelname)s: %(message)s"))
-    log.addHandler(handler)
+    log.addHandler(StderrHandler())
     log.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
 
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from searchkit.cli.console import Console
 from searchkit.cli.crashes import watch_for_crashes
 from searchkit.cli.opening import load_space, open_run, space_path
-from searchkit.cli.options import AsJson, ConfigFile, Quiet, Resume, Verbose, configured, read, read_section
+from searchkit.cli.options import AsJson, ConfigFile, Quiet, Resume, Verbose, configured, layers, read_section
 from searchkit.cli.output import emit, emit_shipped, set_up_logging
-from searchkit.config import naming, sources
+from searchkit.config import naming
 from searchkit.config.naming import FLAG
 from searchkit.config.run import SECTIONS, RunConfig
+from searchkit.config.sources import Layer
 from searchkit.core import catalogue
 from searchkit.core.errors import BadInput
 
@@ -60,9 +61,9 @@ def search(
         return
     from searchkit import workflow
 
-    asked = read(given, config)
-    loaded, asked = _load(asked)
-    log_origins(given, config)
+    values = layers(given, config)
+    log_origins(values)
+    loaded, asked = _load(RunConfig.of(values))
     workflow.require_startable(asked)
     console.summary(loaded.name, loaded.summary())
     runs = Path(asked.output.runs)
@@ -162,14 +163,10 @@ def free_name(runs: Path, space: str, task: str) -> str:
     return f"{space}-{task}-{number}"
 
 
-def log_origins(given: Mapping[str, Any], file: Path | None) -> None:
+def log_origins(values: Layer) -> None:
     """Tell the log where each option that is no default came from; passwords in URLs are left out."""
-    if not log.isEnabledFor(logging.INFO):
-        return
-    from searchkit.cli.options import layers
-    from searchkit.search.storage import without_password
+    if log.isEnabledFor(logging.INFO):
+        from searchkit.search.storage import without_password
 
-    quiet_names = dict(layers(given, file))
-    for name, value in quiet_names.items():
-        shown: sources.Given = value
-        log.info("%s", shown.origin.given(name, without_password(str(shown.value))))
+        for name, value in values.items():
+            log.info("%s", value.origin.given(name, without_password(str(value.value))))

@@ -150,7 +150,7 @@ class DataConfig:
     split: str | None = option(
         None,
         "Sizes of the train, val and test splits of a series in order of time, as shares or rows.",
-        usual="the last 20 % for test, 10 % of the rest for val",
+        usual="the last 20 % for test, 15 % of the rest for val",
         example="0.6,0.2,0.2",
     )
     split_seed: int = option(0, "Seed of the random split into train, val and test.", kind="whole", low=0, example="1")
