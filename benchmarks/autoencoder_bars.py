@@ -30,10 +30,10 @@ from searchkit.workflow import cores
 DATA = Path(os.environ.get("SEARCHKIT_DATASETS", ROOT.parent / "shared" / "data")) / "fashion-mnist"
 
 BARS: dict[str, tuple[str, ...]] = {
-    "reconstruction": ("--space", "autoencoder", "--kind", "reconstruction"),
+    "reconstruction": ("--space", "autoencoder", "--problem", "reconstruction"),
     "anomaly": ("--space", "autoencoder", "--anomaly"),  # the label follows
     "denoising": ("--space", "autoencoder", "--noise", "gaussian:0.5"),
-    "vae": ("--space", str(ROOT / "benchmarks" / "vae.py"), "--kind", "reconstruction"),
+    "vae": ("--space", str(ROOT / "benchmarks" / "vae.py"), "--problem", "reconstruction"),
 }
 
 

@@ -108,7 +108,7 @@ BARS = {
         on("rnn", "ucr/JapaneseVowels_TRAIN.ts", "--trials", "32"), 0.976, "MLP in Wang, Yan & Oates 2017"
     ),
     "etth1": Bar(
-        on("rnn", "ett/ETTh1.csv", "--kind", "forecasting", "--window", "336", "--horizon", "96", "--split",
+        on("rnn", "ett/ETTh1.csv", "--problem", "forecasting", "--window", "336", "--horizon", "96", "--split",
            "8640,2880,2880", "--trials", "6", "--epochs", "3", "--minimize", "none", "--recipe", "int8"),
         0.375,
         "DLinear, Zeng et al. 2023, on 12/4/4 months; ridge regression has .370",
@@ -141,7 +141,7 @@ BARS = {
         "nanoGPT's setting for a CPU",
     ),
     "fashion-mnist-gan": Bar(
-        on("gan", "fashion-mnist", "--kind", "generation", "--time-budget", "30m"),
+        on("gan", "fashion-mnist", "--problem", "generation", "--time-budget", "30m"),
         "a normal distribution",
         "as many principal axes as the noise has numbers; no published figure is in these features",
     ),

@@ -18,7 +18,7 @@ EXAMPLES = ("searchkit check my_family.py", "searchkit check spaces/cnn.py", "se
 
 File = Annotated[
     Path,
-    typer.Argument(metavar="FILE", help="Path of a family's file, which gives its family the name SPACE.", show_default=False),
+    typer.Argument(metavar="FILE", help="Path of a file that defines a family as SPACE.", show_default=False),
 ]
 Task = Annotated[
     str | None,

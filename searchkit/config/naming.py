@@ -15,7 +15,7 @@ from difflib import get_close_matches
 
 ENVIRONMENT_PREFIX = "SEARCHKIT_"
 
-LONGEST_VALUE = 60
+LONGEST_VALUE = 40
 """Characters of a wrong value that a sentence repeats."""
 
 

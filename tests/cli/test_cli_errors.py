@@ -165,7 +165,7 @@ CASES = {
     "one class": Case(csv(ROWS.replace("no", "yes"), "--target", "y"), r"one class|1 class|single class"),
     "one row": Case(csv("a,y\n1,no\n", "--target", "y"), r"1 row|one row"),
     "target with gaps": Case(csv(ROWS + "1,2,\n", "--target", "y"), r"missing"),
-    "a column of text": Case(csv(ROWS, "--target", "y", "--kind", "regression"), r"number|text"),
+    "a column of text": Case(csv(ROWS, "--target", "y", "--problem", "regression"), r"number|text"),
     "unknown modality": Case(csv(ROWS, "--target", "y", "--modality", "smell"), r"--modality 'smell' is unknown"),
     "corrupt npz": Case(npz(cut=200, x=np.ones((40, 3)), y=np.arange(40) % 2), r"a\.npz"),
     "pickled npz": Case(npz(pickled=True, x=np.array([{}] * 40, dtype=object), y=np.arange(40) % 2), r"pickle"),

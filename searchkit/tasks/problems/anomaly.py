@@ -148,7 +148,7 @@ def held_out(wanted: str | None, labels: tuple[str, ...], where: str) -> list[in
     known = ", ".join(labels[:20]) + (f" and {len(labels) - 20} more" if len(labels) > 20 else "")
     if wanted is None:
         raise BadInput(
-            f"--kind anomaly needs the class, or classes, to hold out of {where}: --anomaly LABEL, of {known}."
+            f"--problem anomaly needs the class, or classes, to hold out of {where}: --anomaly LABEL, of {known}."
         )
     names = [wanted] if wanted in labels else [name.strip() for name in wanted.split(",")]
     for name in names:
