@@ -65,7 +65,7 @@ def _comment(about: Option, default: object) -> list[str]:
         words += f" Choices: {', '.join(allowed)}."
     if default is None:
         words += f" Default: {about.usual}."
-    return [f"# {line}" for line in textwrap.wrap(words, WIDTH - 2)]
+    return [f"# {line}" for line in textwrap.wrap(words, WIDTH - 2, break_on_hyphens=False)]
 
 
 def _line(name: str, about: Option, default: object) -> str:

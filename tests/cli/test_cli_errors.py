@@ -99,7 +99,8 @@ def family(body: str) -> Make:
 WRONG_SHAPE = """
 from dataclasses import dataclass
 from torch import nn
-from searchkit.core.task import Budget, Space, TrainingSpace
+from searchkit.core.space import Budget, Space
+from searchkit.core.training import TrainingSpace
 
 @dataclass(frozen=True)
 class Arch:
