@@ -74,7 +74,7 @@ class Noise:
         Raises:
             BadInput: Always.
         """
-        raise BadInput(f"Noise is made, not read; give pictures in {found.where} and ask for --kind generation.")
+        raise BadInput(f"Noise is made, not read; give pictures in {found.where} and ask for --problem generation.")
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
         """The raw input "noise", (Z,)."""
@@ -90,7 +90,7 @@ class Noise:
         Raises:
             BadInput: Always.
         """
-        raise BadInput("Noise cannot be rebuilt; ask for --kind generation of pictures.")
+        raise BadInput("Noise cannot be rebuilt; ask for --problem generation of pictures.")
 
     def vocabulary(self, data: Dataset) -> int:
         """0: the inputs are no tokens."""
@@ -367,7 +367,7 @@ def generation(found: RawDataset, source: Source) -> GenerationTask:
     """
     inputs = arranged(found, source)[1]
     if list(inputs) != ["image"]:
-        raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --kind generation takes images.")
+        raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --problem generation takes images.")
     pictures = inputs["image"]
     classes = classes_of(found)
     rows = split_rows(len(found.x), classes, given=found.given, seed=source.split_seed)
