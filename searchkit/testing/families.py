@@ -22,11 +22,11 @@ import torch
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from torch import Tensor
 
-from searchkit.core.data_spec import DataSpec, TensorSpec
+from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import BadInput, GateFailed, NothingFeasible
 from searchkit.core.network import HasBootstrapValue
 from searchkit.core.scratch import scratch_folder
-from searchkit.core.serialization import JSON, freeze, thaw
+from searchkit.core.serialization import freeze, thaw
 from searchkit.core.space import Space
 from searchkit.core.space_file import load_space, source_of
 from searchkit.core.task import Task
@@ -411,12 +411,7 @@ def parameter_names(space: Space, spec: DataSpec) -> list[str]:
     return sorted(names)
 
 
-def _spec_from(plain: dict[str, JSON]) -> DataSpec:
-    ports = {side: tuple(thaw(TensorSpec, port) for port in plain[side]) for side in ("inputs", "outputs")}
-    return thaw(DataSpec, {**plain, **ports})
-
-
 if __name__ == "__main__":  # the other process of check_sample_is_deterministic: a spec on stdin, archs on stdout
-    family, data = load_space(Path(sys.argv[1])), _spec_from(json.loads(sys.stdin.read()))
+    family, data = load_space(Path(sys.argv[1])), thaw(DataSpec, json.loads(sys.stdin.read()))
     drawn = [draw(family, data, at_random(random.Random(seed)), epochs=1, way="check") for seed in range(N_ARCHS)]
     sys.stdout.write(json.dumps([freeze(c.arch) for c in drawn]))

@@ -47,8 +47,9 @@ def test_an_axis_that_varies_stays_open(kind, tmp_path):
 
 
 def test_the_bytes_are_the_same_in_another_process_with_another_hash_seed(tmp_path):
+    tests = os.path.dirname(os.path.dirname(__file__))
     code = (
-        f"import sys, torch, pathlib; sys.path.insert(0, {os.path.dirname(__file__)!r}); torch.manual_seed(0);"
+        f"import sys, torch, pathlib; sys.path.insert(0, {tests!r}); torch.manual_seed(0);"
         "from onnx_nets import *; export(deployed(Residual()), (1, 8, 8), pathlib.Path(sys.argv[1]))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}

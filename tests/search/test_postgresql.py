@@ -57,15 +57,16 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import search_driver
-from searchkit import tasks
-from searchkit.run import Context, Run
+from searchkit.context import Context
+from searchkit.run import Run
+from searchkit.tasks import registry
 from searchkit.search.settings import SearchSettings
 from searchkit.search.coordinator import search
 from searchkit.core.space_file import load_space
 from searchkit.core.space import Budget
 tiny = load_space(search_driver.TINY)
 run = Run.create(Path(sys.argv[1]), "shared", {{}})
-ctx = Context(run, tasks.load({{"task": "iris"}}), lambda name: tiny, seed=1, echo=lambda line: None)
+ctx = Context(run, registry.load({{"task": "iris"}}), lambda name: tiny, seed=1, echo=lambda line: None)
 budget = Budget(trials=8, epochs=2, rungs=2, eta=2, least_rung_steps=1)
 search(tiny, ctx, SearchSettings(budget=budget, precision="fp32", storage=sys.argv[2]))
 print(len(run.trials()))

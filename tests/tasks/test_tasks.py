@@ -506,7 +506,7 @@ def test_the_check_of_splits_knows_honest_overlap_from_rows_in_two_splits(tmp_pa
         def summary(self) -> dict[str, JSON]:
             return {**super().summary(), "in_train_and_test": 0}
 
-    with pytest.raises(CheckFailed, match="stand in train too, and the summary counts 0"):
+    with pytest.raises(CheckFailed, match="are in train too, and the summary counts 0"):
         TASK_CHECKS["splits_are_apart"](Silent(honest.data))
 
 

@@ -78,7 +78,7 @@ class ImageTranslationTask(GenerationTask):
         classes: (n,) int64 classes of the images of both sets, if they show things of the same kinds; else None.
     """
 
-    module = "restyling"
+    module = "image_translation"
 
     def __init__(self, data: Dataset, classes: np.ndarray | None, learned: Arrays | None = None) -> None:
         super().__init__(data, classes, learned)
