@@ -14,6 +14,7 @@ from searchkit.config.run import RunConfig, every_option
 from searchkit.core.space import Budget
 from searchkit.run import Run
 from searchkit.stages import recipes
+from searchkit.tasks import registry
 
 FAMILY = Budget(trials=4, epochs=9, rungs=2, eta=2, least_rung_steps=7)
 WITH = {"address": {"executor": "ray"}, "student": {"recipe": "distill"}, "temperature": {"recipe": "distill"}}
@@ -79,13 +80,17 @@ def test_a_report_goes_to_the_run_or_to_the_named_folder(tmp_path: Path) -> None
 
 
 def test_a_raised_budget_is_stored_with_the_words_that_raised_it(tmp_path: Path) -> None:
-    from searchkit.config import stored
     from searchkit.config.limits import BudgetConfig
 
     config = RunConfig(budget=BudgetConfig(trials=2))
-    run = Run.create(tmp_path, "r", {"config": stored.plain(config), "command": ["searchkit", "search"]})
+    run = workflow.start(
+        config, registry.load({"task": "iris"}), root=tmp_path, name="r", command=["searchkit", "search"]
+    )
+    workers = workflow.config_of(run).search.workers
     workflow.extend(run, BudgetConfig(trials=5), ["--trials", "5"])
     again = Run.open(run.path)
-    assert workflow.config_of(again).budget == BudgetConfig(trials=5)
+    assert workflow.config_of(again) == replace(
+        config, budget=BudgetConfig(trials=5), search=replace(config.search, workers=workers)
+    )
     assert again.config["command"] == ["searchkit", "search", "--trials", "5"]
     assert again.config["changes"][0]["budget_before"]["trials"] == 2

@@ -18,6 +18,7 @@ import search_driver
 import torch
 from torch import Tensor, nn
 
+from searchkit.config.run import RunConfig
 from searchkit.context import Context
 from searchkit.core.errors import SearchkitError
 from searchkit.core.goal import Goal, Tolerance
@@ -26,16 +27,19 @@ from searchkit.core.space_file import load_space
 from searchkit.core.task import Task
 from searchkit.core.training import Batch, FitPlan, Training, TrainingSpace, TrainState, Uniform
 from searchkit.run import Run
-from searchkit.search import SearchSettings, coordinator, history, search
+from searchkit.search import coordinator
+from searchkit.search.coordinator import search
 from searchkit.search.cost_model import CostModel
 from searchkit.search.jobs import Outcome
+from searchkit.search.results import history
 from searchkit.search.sampler import at, draw
+from searchkit.search.settings import SearchSettings
 from searchkit.search.time_planning import make_time_plan
 from searchkit.tasks import registry
 from searchkit.tasks.gan.adversary import Adversary
 from searchkit.tasks.rl.replay import LEAST_RANDOM, ReplayTraining
 from searchkit.train import fit
-from searchkit.workflow import RunConfig, context
+from searchkit.workflow import context
 
 TINY = load_space(search_driver.TINY)
 
@@ -318,8 +322,8 @@ def test_one_in_eta_goes_on_at_a_rung(eta: int, kept: int) -> None:
 
 def test_a_budget_is_spent_in_trials_and_seconds(ctx: Context) -> None:
     assert len(searched(ctx, budget=replace(SMALL, trials=3))) == 3
-    question = RunConfig("tiny", {}, budget=Budget(seconds=50.0))
-    found = context(ctx.run, question, ctx.task, lambda name: TINY, print, spent=20.0)
+    config = RunConfig.from_options(space="tiny", time_budget=50)
+    found = context(ctx.run, config, ctx.task, lambda name: TINY, print, spent=20.0)
     assert 29 < found.deadline.left() <= 30
 
 

@@ -28,7 +28,7 @@ from searchkit.evaluation.evidence import _kept
 from searchkit.evaluation.evidence_file import read_evidence
 from searchkit.report.data import bundle_digest
 from searchkit.run import Run
-from searchkit.search import searches
+from searchkit.search.results import searches
 from searchkit.search.time_planning import TimePlan
 from searchkit.stages.export import finish_bundle
 from searchkit.tasks import registry
@@ -176,7 +176,7 @@ def read_pace(run: Run, file: Path) -> None:
 
 
 READERS: dict[str, Callable[[Run, Path], object]] = {
-    "run.json": lambda run, file: workflow.question_of(Run.open(run.path)),
+    "run.json": lambda run, file: workflow.config_of(Run.open(run.path)),
     "search.json": lambda run, file: searches(run),
     "search.jsonl": read_lines,
     "pace.json": read_pace,
@@ -223,7 +223,7 @@ def test_every_field_of_every_file_is_checked(finished: Path, tmp_path: Path, pa
     assert n_refused > 0
 
 
-RUN_FIELDS = ("format", "name", "question", "task", "command", "started", "versions", "hardware")
+RUN_FIELDS = ("format", "name", "config", "task", "command", "started", "versions", "hardware")
 
 
 @pytest.mark.parametrize("field", RUN_FIELDS)
