@@ -19,6 +19,7 @@ import pytest
 from searchkit import workflow
 from searchkit.cli import app as cli
 from searchkit.context import Context
+from searchkit.core import catalogue
 from searchkit.core.data_spec import MOST_CHARACTERS
 from searchkit.core.errors import BadInput
 from searchkit.core.run_files import NOTES
@@ -33,7 +34,7 @@ from searchkit.search.time_planning import TimePlan
 from searchkit.stages.export import finish_bundle
 from searchkit.tasks import registry
 
-MLP = load_space(Path(cli.__file__).parent / "spaces" / "mlp.py")
+MLP = load_space(catalogue.find(catalogue.FAMILIES, "mlp"))
 
 NAME = "harmed"
 QUESTION = (
