@@ -7,33 +7,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
+from searchkit.config import naming
+from searchkit.config.compression import RECIPES, CompressionConfig
+from searchkit.config.limits import MANY_TRIALS, BudgetConfig
+from searchkit.config.run import RunConfig, every_option
+from searchkit.config.sources import RENAMED
 from searchkit.core import quantities
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON
 from searchkit.core.space import Budget, Limits
 
-if TYPE_CHECKING:
-    from searchkit.run import Run
-    from searchkit.workflow import RunConfig
-
-MANY_TRIALS = 1000
-"""The number of trials if a time budget alone is to end the search."""
-
 
 class Options(TypedDict, total=False):
     """Options of `search`, each with the default and the meaning of the command line's flag of the same name.
 
-    Data: modality, kind, test_files, anomaly, noise, features, steps, split_seed, encoding, tokens, vocabulary, window,
-    horizon, split, time_column. Search: seed, sampler, minimize, workers, executor, address, storage, device.
+    Data: modality, problem, test_files, anomaly, noise, features, steps, split_seed, encoding, tokens, vocabulary,
+    window, horizon, split, time_column. Search: seed, sampler, minimize, workers, executor, address, storage, device.
     Compression: recipe, prune_to, prune_by, importance, max_drop, max_rise.
     """
 
     modality: str
-    kind: str
+    problem: str
     test_files: str
     anomaly: str
     noise: str
@@ -78,13 +76,6 @@ class Compression(TypedDict, total=False):
     ensemble: int
 
 
-OF_DATA = (
-    "modality", "kind", "test_files", "anomaly", "noise", "features", "steps", "split_seed", "encoding", "tokens",
-    "vocabulary", "window", "horizon", "split", "time_column",
-)  # fmt: skip
-OF_COMPRESSION = ("prune_to", "prune_by", "importance", "max_drop", "max_rise")
-OF_RUN = ("seed", "sampler", "workers", "executor", "address", "device", "recipe")
-
 LIMITS = {"size": ("size", "size_bytes"), "latency": ("latency", "latency_ms"), "params": ("count", "params"),
           "macs": ("count", "macs")}  # fmt: skip
 """What a limit is called in `limits`, the kind of its quantity, and its field of `Limits`."""
@@ -104,7 +95,7 @@ def as_limits(limits: Limits | Mapping[str, Any] | None) -> Limits:
     found: dict[str, Any] = {}
     for name, value in limits.items():
         kind, field = LIMITS[name]
-        amount = quantities.parse(kind, str(value), f"the limit {name}")
+        amount = quantities.parse(kind, str(value), f"The limit {name} '{value}'")
         if field != "latency_ms" and amount < 1:
             raise BadInput(f"The limit {name} {value} is below one; it is a whole number from 1 on.")
         found[field] = amount if field == "latency_ms" else int(amount)
@@ -127,7 +118,7 @@ def as_budget(budget: Budget | Mapping[str, Any] | str | None, default: Budget) 
     given: dict[str, Any] = {"time": budget} if isinstance(budget, str) else dict(budget)
     require_known(given, ("trials", "epochs", "rungs", "time"), "part of a budget")
     time = given.pop("time", None)
-    seconds = math.inf if time is None else quantities.parse("duration", str(time), "the time budget")
+    seconds = math.inf if time is None else quantities.parse("duration", str(time), f"The time budget '{time}'")
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise BadInput(f"A budget of {value!r} {name} is not possible; give a whole number from 1 on.")
@@ -138,83 +129,73 @@ def as_budget(budget: Budget | Mapping[str, Any] | str | None, default: Budget) 
 
 def run_config(
     space: str,
-    source: Mapping[str, JSON],
+    data: Mapping[str, JSON],
     *,
     limits: Limits,
     budget: Budget,
     fixed_epochs: bool,
+    output: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> RunConfig:
     """The configuration of a run: the one place that knows how the workflow wants it.
 
     Args:
         space: a family's name, or the path of its file.
-        source: the fields of `Source` that say where the data are.
-        limits: hard limits; {} if there are none.
+        data: the options that say where the data are.
+        limits: hard limits.
         budget: how much may be spent.
         fixed_epochs: whether the number of epochs is the user's own, which a plan must not change.
+        output: the folder of runs, and the name of the run if it has one.
         options: as `Options`.
 
     Raises:
         BadInput: an option is unknown, or its value is not allowed.
     """
-    from searchkit.search.storage import without_password
-    from searchkit.stages import recipes
-    from searchkit.workflow import RunConfig, settings_of
-
-    require_known(options, [*Options.__annotations__], "option")
-    recipe = options.get("recipe", "compact")
-    if recipe not in recipes.NAMES:
-        raise BadInput(f"No recipe named '{recipe}'; it is one of {', '.join(recipes.NAMES)}.")
-    minimize = options.get("minimize", "params" if limits == Limits() else "none")
-    storage = options.get("storage")
-    executor = options.get("executor", "processes")
-    config = RunConfig(
-        space=space,
-        source={**source, **{name: options[name] for name in OF_DATA if options.get(name) is not None}},
-        budget=budget,
-        limits=limits,
-        wish=compression(options),
-        minimize=None if minimize == "none" else minimize,
-        storage=None if storage is None else without_password(storage),
-        fixed_epochs=fixed_epochs,
-        **{"workers": 1 if executor == "inline" else None, **{k: options[k] for k in OF_RUN if k in options}},
-    )
-    if config.address is not None and config.executor != "ray":
-        raise BadInput(f"The address {config.address} is for a Ray cluster; add executor='ray', or leave it out.")
-    settings_of(config)
-    return config
+    require_known(options, [*Options.__annotations__, *RENAMED], "option")
+    at_most = {f"max_{name}": getattr(limits, field) for name, (_, field) in LIMITS.items()}
+    config = RunConfig.from_options(space=space, **data, **at_most, **output, **options)
+    return replace(config, budget=budget_config(budget, fixed_epochs))
 
 
-def compression(options: Mapping[str, Any]) -> Any:
-    """The options of the stages as `CompressionConfig`. Raises BadInput."""
-    from searchkit.stages.prune import Prune
-    from searchkit.stages.recipes import CompressionConfig
+def budget_config(budget: Budget, fixed_epochs: bool) -> BudgetConfig:
+    """A budget as the configuration has it.
 
-    known = {field.name for field in fields(CompressionConfig)}
-    config = CompressionConfig(**{name: value for name, value in options.items() if name in known})
-    Prune(by=config.prune_by, importance=config.importance)  # which knows their names
+    Args:
+        budget: all of it.
+        fixed_epochs: whether the number of epochs is the user's own, which a plan must not change.
+    """
+    numbers = asdict(budget)
+    seconds = numbers.pop("seconds")
+    return BudgetConfig(time_budget=seconds if math.isfinite(seconds) else None, fixed_epochs=fixed_epochs, **numbers)
+
+
+def compression(options: Mapping[str, Any]) -> CompressionConfig:
+    """The options of `compress` as the configuration has them. Raises BadInput."""
+    require_known(options, [*Compression.__annotations__], "option")
+    config = RunConfig.from_options(**options).compression
+    if config.recipe == "none":
+        allowed = ", ".join(name for name in RECIPES if name != "none")
+        raise BadInput(f"The recipe 'none' compresses nothing; it is one of {allowed}.")
     return config
 
 
 def words(config: RunConfig, name: str) -> list[str]:
-    """The command line that makes the same run, word by word, as `run.json` keeps it."""
-    from dataclasses import asdict
+    """The command line that makes the same run, word by word, as `run.json` keeps it.
 
-    from searchkit.workflow import RunConfig
-
-    plain: dict[str, JSON] = dict(config.source)
-    limits = {f"max_{name}": getattr(config.limits, field) for name, (_, field) in LIMITS.items()}
-    time = None if math.isinf(config.budget.seconds) else f"{config.budget.seconds:g}s"
-    plain |= {"trials": config.budget.trials, "time_budget": time, **limits}
-    plain |= {"epochs": config.budget.epochs if config.fixed_epochs else None, "rungs": config.budget.rungs}
-    plain |= {"minimize": config.minimize or "none", "name": name}
-    default = RunConfig(space="", source={})
-    for given, usual in ((asdict(config.wish), asdict(default.wish)), (vars(config), vars(default))):
-        kept = (*OF_COMPRESSION, *OF_RUN, "storage")
-        plain |= {k: v for k, v in given.items() if k in kept and v != usual[k]}
-    flags = [(f"--{key.replace('_', '-')}", str(value)) for key, value in plain.items() if value is not None]
-    return ["searchkit", "search", "--space", config.space, *(word for flag in flags for word in flag)]
+    Args:
+        config: the configuration with the budget filled in, see `lifecycle.resolve`.
+        name: the name of the run.
+    """
+    found = ["searchkit", "search"]
+    for section, declared, _ in every_option():
+        value = getattr(getattr(config, section), declared.name)
+        if declared.name == "name":
+            value = name
+        elif declared.name == "epochs" and not config.budget.fixed_epochs:
+            continue  # as a flag they would be the user's own
+        if value is not None and value != declared.default:
+            found += [f"--{declared.name.replace('_', '-')}", naming.plain_number(value)]
+    return found
 
 
 def require_known(given: Mapping[str, Any], known: Any, what: str) -> None:
@@ -224,10 +205,3 @@ def require_known(given: Mapping[str, Any], known: Any, what: str) -> None:
             near = get_close_matches(str(name), list(known), n=1)
             hint = f"Did you mean '{near[0]}'?" if near else f"there is {', '.join(known)}."
             raise BadInput(f"No {what} named '{name}'{'. ' if near else '; '}{hint}")
-
-
-def config_of(run: Run) -> RunConfig:
-    """The configuration of a run that is on disk. Raises BadInput if it cannot be read."""
-    from searchkit.workflow import RunConfig
-
-    return RunConfig.parse(run.config["question"])

@@ -93,9 +93,10 @@ class Head(TypedDict):
 
 
 class RunFile(Head):
-    """A run that the command line made. question: see `line.Question`, which reads it."""
+    """A run. config: see `config.stored`, which reads it; question: the same in a run of the last release."""
 
-    question: dict[str, Any]
+    config: NotRequired[dict[str, Any]]
+    question: NotRequired[dict[str, Any]]
     task: TaskFacts
     command: list[str]
     started: str

@@ -73,7 +73,7 @@ def result(root: Path, heard: list[searchkit.TrialInfo]) -> searchkit.Result:
 def test_a_table_becomes_a_bundle(result: searchkit.Result) -> None:
     assert result.name == "mlp-data-1"
     assert result.verdict.startswith("mlp-data-1: ")
-    assert (result.path / "report.html").is_file() and result.report() == result.path / "report.html"
+    assert result.report() == result.path / "report" / "report.html" and result.report().is_file()
     done = subprocess.run([sys.executable, str(result.bundle / "verify.py")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "verified" in done.stdout
@@ -95,7 +95,7 @@ def test_trials_best_and_front(result: searchkit.Result, heard: list[searchkit.T
 
 
 def test_stages_are_what_the_report_says(result: searchkit.Result) -> None:
-    told = json.loads((result.path / "report.json").read_text())["stages"]
+    told = json.loads((result.path / "report" / "report.json").read_text())["stages"]
     assert [row["accuracy"] for row in result.stages] == [row["metric"]["value"] for row in told]
     assert [row["shipped"] for row in result.stages] == [True]
     assert result.stages[0]["low"] < result.stages[0]["accuracy"] or result.stages[0]["accuracy"] == 0
@@ -171,7 +171,7 @@ def test_compress_takes_another_trial(result: searchkit.Result) -> None:
 
 def test_the_stored_command_makes_the_same_run(result: searchkit.Result) -> None:
     """The words of run.json, read by the command line, ask for the same."""
-    from searchkit.api.options import config_of
+    from searchkit.workflow import config_of
 
     words = json.loads((result.path / "run.json").read_text())["command"]
     flags = dict(zip(words[2::2], words[3::2], strict=True))
@@ -179,7 +179,7 @@ def test_the_stored_command_makes_the_same_run(result: searchkit.Result) -> None
     assert flags["--data"] == str(result.path / "data" / "data.csv") and flags["--target"] == "species"
     assert flags["--trials"] == "3" and flags["--epochs"] == "8" and flags["--recipe"] == "export"
     assert flags["--minimize"] == "params" and "--max-size" not in flags
-    assert config_of(searchkit.load_run(result.path)._run).source["data"] == flags["--data"]
+    assert config_of(searchkit.load_run(result.path)._run).data.data == flags["--data"]
 
 
 def test_resume_raises_the_budget_and_trains_nothing_twice(tmp_path: Path) -> None:

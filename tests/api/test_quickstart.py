@@ -55,7 +55,7 @@ def test_every_cell_runs(tmp_path: Path) -> None:
     assert verdict.startswith("mlp-data-1: ") and "KB" in verdict
     assert "<svg" in page and float(right) > 0.5
     assert trials.count("trained") == 3
-    assert Path(report).is_file() and (tmp_path / "runs" / "mlp-data-1" / "bundle" / "model.onnx").is_file()
+    assert (tmp_path / report).is_file() and (tmp_path / "runs" / "mlp-data-1" / "bundle" / "model.onnx").is_file()
     assert "verified" in done.stdout
     assert "3 of 3 trials" in done.stderr
 

@@ -317,7 +317,7 @@ def generation(found: RawDataset, source: Source) -> GenerationTask:
     """
     inputs = arranged(found, source)[1]
     if list(inputs) != ["image"]:
-        raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --kind generation takes images.")
+        raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --problem generation takes images.")
     pictures = inputs["image"]
     classes = classes_of(found)
     rows = split_rows(len(found.x), classes, given=found.given, seed=source.split_seed)

@@ -36,7 +36,7 @@ class Noise:
         Raises:
             BadInput: Always.
         """
-        raise BadInput(f"Noise is made, not read; give pictures in {found.where} and ask for --kind generation.")
+        raise BadInput(f"Noise is made, not read; give pictures in {found.where} and ask for --problem generation.")
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
         """The raw input "noise", (Z,)."""
@@ -52,7 +52,7 @@ class Noise:
         Raises:
             BadInput: Always.
         """
-        raise BadInput("Noise cannot be rebuilt; ask for --kind generation of pictures.")
+        raise BadInput("Noise cannot be rebuilt; ask for --problem generation of pictures.")
 
     def vocabulary(self, data: Dataset) -> int:
         """0: the inputs are no tokens."""
