@@ -78,7 +78,7 @@ class Autoencoder(nn.Module):
 
 def accepts(spec: DataSpec) -> str | None:
     if not spec.reconstructs:
-        return "it rebuilds its input; give it a reconstruction task (--kind reconstruction)"
+        return "it rebuilds its input; give it a reconstruction task (--problem reconstruction)"
     if spec.modality == "tokens" or len(spec.inputs) != 1 or features(spec) is None:
         return "it takes one input of numbers of fixed size"
     return None

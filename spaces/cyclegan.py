@@ -39,7 +39,7 @@ class Arch:
 
 def accepts(spec: DataSpec) -> str | None:
     if not spec.generates or spec.modality != "image" or spec.outputs[0].shape != spec.inputs[0].shape:
-        return "it redraws pictures as those of another set; give it two sets and ask for --kind restyling"
+        return "it redraws pictures as those of another set; give it two sets and ask for --problem image-translation"
     return None
 
 

@@ -42,7 +42,7 @@ class Arch:
 
 def accepts(spec: DataSpec) -> str | None:
     if not spec.generates or spec.modality != "noise" or len(spec.outputs[0].shape) != 3:
-        return "it draws pictures of noise; give it pictures and ask for generation (--kind generation)"
+        return "it draws pictures of noise; give it pictures and ask for generation (--problem generation)"
     return None
 
 

@@ -169,7 +169,7 @@ def _initialise_(net: nn.Module) -> None:
 
 def accepts(spec: DataSpec) -> str | None:
     if not spec.writes:
-        return "it answers a text by a text: parallel files, or lines with a tab in them, by --kind translation"
+        return "it answers a text by a text: parallel files, or lines with a tab in them, by --problem translation"
     return None
 
 

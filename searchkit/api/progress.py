@@ -27,19 +27,6 @@ PLAIN_LINE_SECONDS = 5.0
 Show: TypeAlias = Literal["auto", "rich", "plain", "none"]
 
 
-class Screen(Protocol):
-    """Hears how a run goes."""
-
-    def say(self, text: str) -> None:
-        """Hear one line that stays."""
-
-    def progress(self, status: Status) -> None:
-        """Hear where the search stands."""
-
-    def close(self) -> None:
-        """The work is over, or waits for nothing that has a live line."""
-
-
 class Display(Protocol):
     """Where lines are shown."""
 
@@ -155,7 +142,7 @@ def make_display(show: Show) -> Display:
 
 
 class Progress:
-    """Tells how a run goes: to a display, and to the logger "searchkit". It is a `Screen`."""
+    """Tells how a run goes: to a display, and to the logger "searchkit". It is a `workflow.Screen`."""
 
     def __init__(self, show: Show = "auto") -> None:
         self.display = make_display(show)

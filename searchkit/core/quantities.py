@@ -17,21 +17,28 @@ _EXAMPLES = {"size": "100KB or 1.5MB", "latency": "2ms or 500us", "count": "50k 
 _NAMES = {"size": "a size in bytes", "latency": "a latency", "count": "a count", "duration": "a duration"}
 
 
-def parse(kind: str, text: str, flag: str) -> float:
-    """The number in bytes, milliseconds, units or seconds; kind: size, latency, count or duration.
+def parse(kind: str, text: str, given: str) -> float:
+    """Parse a quantity with a unit.
 
-    Raises BadInput, naming `flag`, where it does not parse or is not above zero.
+    Args:
+        kind: size, latency, count or duration.
+        text: such as "100KB".
+        given: the option and its value as the user wrote them, such as --max-size '100KB'; sentences begin with it.
+
+    Returns:
+        Bytes, milliseconds, units or seconds.
+
+    Raises:
+        BadInput: the text does not parse, or is not above zero.
     """
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Zµ]*)\s*", text)
     factor = None if found is None else _FACTORS[kind].get(found[2].lower())
     if found is None or factor is None:
         units = ", ".join(unit for unit in _FACTORS[kind] if unit)
-        raise BadInput(
-            f"{flag} '{text}' is not {_NAMES[kind]}; write a number and one of {units}, such as {_EXAMPLES[kind]}."
-        )
+        raise BadInput(f"{given} is not {_NAMES[kind]}; write a number and one of {units}, such as {_EXAMPLES[kind]}.")
     value = float(found[1]) * factor
     if not 0 < value < math.inf:
-        raise BadInput(f"{flag} '{text}' leaves room for nothing; it must be above 0, such as {_EXAMPLES[kind]}.")
+        raise BadInput(f"{given} leaves room for nothing; it must be above 0, such as {_EXAMPLES[kind]}.")
     return value
 
 

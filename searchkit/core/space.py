@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from searchkit.core.data_spec import DataSpec
-from searchkit.core.training import TrainingSpace
-
 if TYPE_CHECKING:
     from torch import nn
+
+    from searchkit.core.data_spec import DataSpec
+    from searchkit.core.training import TrainingSpace
 
 
 class Trial(Protocol):

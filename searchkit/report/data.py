@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from searchkit.config import stored
 from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Goal
 from searchkit.core.serialization import JSON, freeze, thaw
@@ -35,7 +36,8 @@ def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
     trials = history(run)
     stages = {artifact.stage: artifact for artifact in line}
     asked = {"command": run.config["command"], **(evidence or {})}  # of the line that is shown; before any, the run's
-    question = {**run.config["question"], **{k: asked[k] for k in ("recipe", "wish") if k in asked}}
+    config = stored.parse(run.config, f"run.json of the run '{run.name}'")
+    question = {**stored.as_question(config), **{k: asked[k] for k in ("recipe", "wish") if k in asked}}
     found: dict[str, JSON] = {
         "schema_version": SCHEMA_VERSION,
         "run": {

@@ -273,7 +273,7 @@ def test_what_cannot_be_halved_is_infeasible_and_what_is_no_pair_of_sets_refused
         SPACE.build(SPACE.arch(widths=(8, 8, 8, 8)), pictures(1, 8, 8))
     assert SPACE.accepts(pictures(1, 8, 8)) is None
     for other in ("digits", "digits-generation", "digits-denoising"):
-        assert "--kind restyling" in str(SPACE.accepts(registry.load({"task": other}).spec))
+        assert "--problem image-translation" in str(SPACE.accepts(registry.load({"task": other}).spec))
 
 
 @pytest.mark.parametrize("enlarge", ["transposed", "nearest"])

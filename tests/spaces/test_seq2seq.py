@@ -167,7 +167,7 @@ def test_refuses_what_it_cannot_do() -> None:
     language = DataSpec(
         "tokens", (TensorSpec("tokens", (40,), "int64"),), (TensorSpec("logits", (40, 9)),), 9, vocabulary=9
     )
-    assert SPACE.accepts(SPEC) is None and "--kind translation" in (SPACE.accepts(language) or "")
+    assert SPACE.accepts(SPEC) is None and "--problem translation" in (SPACE.accepts(language) or "")
     for other in ("gpt", "transformer", "rnn", "mlp"):
         assert load_space(Path(__file__).parents[2] / "spaces" / f"{other}.py").accepts(SPEC) is not None, other
     with pytest.raises(Infeasible, match="a width of 30 cannot be shared out to 4 heads"):

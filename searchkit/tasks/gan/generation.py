@@ -64,7 +64,7 @@ class Noise:
     form = "noise"
 
     def arrange(self, found: RawDataset) -> Arrays:
-        raise BadInput(f"Noise is made, not read; give pictures in {found.where} and ask for --kind generation.")
+        raise BadInput(f"Noise is made, not read; give pictures in {found.where} and ask for --problem generation.")
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
         return (TensorSpec("noise", data.inputs["noise"].shape[1:]),)
@@ -73,7 +73,7 @@ class Noise:
         return AsItIs()
 
     def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
-        raise BadInput("Noise cannot be rebuilt; ask for --kind generation of pictures.")
+        raise BadInput("Noise cannot be rebuilt; ask for --problem generation of pictures.")
 
     def vocabulary(self, data: Dataset) -> int:
         return 0
@@ -320,7 +320,7 @@ def generation(found: RawDataset, source: Source) -> GenerationTask:
     """Raises BadInput."""
     inputs = arranged(found, source)[1]
     if list(inputs) != ["image"]:
-        raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --kind generation takes images.")
+        raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --problem generation takes images.")
     pictures = inputs["image"]
     classes = classes_of(found)
     rows = split_rows(len(found.x), classes, given=found.given, seed=source.split_seed)

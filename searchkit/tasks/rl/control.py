@@ -269,7 +269,7 @@ def load(source: Source) -> ControlTask:
     """Raises BadInput where there is no such environment, or it cannot be played; NotInstalled."""
     assert source.task is not None
     id = source.task.removeprefix("gymnasium:")
-    for what, given in (("--modality", source.modality), ("--kind", source.kind)):
+    for what, given in (("--modality", source.modality), ("--problem", source.kind)):
         if given is not None:
             raise BadInput(f"{what} '{given}' is for data, and '{id}' is an environment that is played; leave it out.")
     environment = Environment(id)

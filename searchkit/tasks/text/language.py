@@ -150,7 +150,7 @@ class LanguageTask(ArrayTask):
 def read_tokens(found: RawDataset, kind: str) -> Target:
     """(n, L) int64, the token after each. Raises BadInput."""
     if found.tokenizer is None:
-        raise BadInput(f"{found.where} is no text, which {kind} needs; give a text file, or leave out --kind.")
+        raise BadInput(f"{found.where} is no text, which {kind} needs; give a text file, or leave out --problem.")
     return Target(given_target(found, kind).astype(np.int64))
 
 
