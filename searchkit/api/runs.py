@@ -81,7 +81,7 @@ def search(
         GateFailed: a proof failed, such as an export that disagrees with its network.
         Interrupted: Ctrl-C; `resume` goes on.
     """
-    family, root, shown = load_space(space), Path(runs), Progress(progress)
+    family, root, shown = load_space(space), Path(runs).resolve(), Progress(progress)
     with tempfile.TemporaryDirectory(prefix="searchkit-") as staged:
         run_config(name_of(space), {"task": family.task}, limits=limits, budget=budget, given=_of_no_data(options))
         source = _source(data, target, task, test_data, family, Path(staged))
@@ -265,7 +265,7 @@ def _open(run: str | Path | Result, runs: str | Path) -> Run:
     if isinstance(run, Result):
         return Run.open(run.path)
     path = Path(run)
-    return Run.open(path if len(path.parts) > 1 else Path(runs) / path)
+    return Run.open((path if len(path.parts) > 1 else Path(runs) / path).resolve())
 
 
 def _free_name(root: Path, stem: str) -> str:
