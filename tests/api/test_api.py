@@ -222,6 +222,34 @@ def test_a_callback_ends_the_search(
     assert [trial.state for trial in again.trials].count("trained") == 2
 
 
+def test_what_is_in_flight_when_a_search_is_stopped_is_closed(tmp_path: Path) -> None:
+    from searchkit import workflow
+    from searchkit.api.result import task_of
+    from searchkit.config.limits import BudgetConfig
+    from searchkit.run import Run
+
+    class Stopping:
+        """Stops when the second trial was handed out and has not ended."""
+
+        def say(self, text: str) -> None:
+            pass
+
+        def progress(self, status: Status) -> None:
+            if status.done == 1 and status.running == 1:
+                raise searchkit.StopSearch
+
+        def close(self) -> None:
+            pass
+
+    run = Run.open(searchkit.search("mlp", task="iris", runs=tmp_path, **ONE).path)
+    more = workflow.More(BudgetConfig(trials=5))
+    workflow.carry_out(
+        run, task_of(run), spaces=searchkit.load_space, screen=Stopping(), reports=None, more=more
+    )  # fmt: skip
+    assert [trial.state for trial in searchkit.load_run(run.path).trials] == ["trained", "cut off"]
+    assert not list((run.path / "rungs").iterdir())
+
+
 def test_an_error_in_a_callback_is_the_callers(tmp_path: Path) -> None:
     def broken(trial: searchkit.TrialInfo) -> None:
         raise ZeroDivisionError
