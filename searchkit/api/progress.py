@@ -12,6 +12,7 @@ import logging
 import math
 import sys
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from searchkit.core.errors import BadInput
@@ -100,11 +101,10 @@ class Notebook:
     """Lines that stay visible."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display
-
-        self.html = HTML
+        shown: Any = import_module("IPython.display")  # whose functions have no annotations
+        self.html = shown.HTML
         self.lines: list[str] = []
-        self.handle = display(HTML(""), display_id=True)
+        self.handle = shown.display(shown.HTML(""), display_id=True)
 
     def say(self, text: str) -> None:
         """Show a line that stays."""

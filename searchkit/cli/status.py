@@ -22,7 +22,10 @@ EXAMPLES = ("searchkit status", "searchkit status cnn-digits-1", "searchkit stat
 
 STAGE_ORDER = ("Promote", "Distill", "Prune", "Quantize", "Export")
 
-AnyRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Name of a run or its path; all runs without it.")]
+AnyRun = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="Name of a run or its path; all runs without it.", show_default=False),
+]
 
 
 @configured("runs")

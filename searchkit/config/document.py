@@ -6,6 +6,7 @@ import json
 import textwrap
 from typing import Any
 
+from searchkit.config.naming import plain_number
 from searchkit.config.options import KINDS, Option, default_of, options
 from searchkit.config.run import SECTIONS
 
@@ -64,7 +65,7 @@ def _comment(about: Option, default: object) -> list[str]:
         words += f" Choices: {', '.join(allowed)}."
     if default is None:
         words += f" Default: {about.usual}."
-    return [f"# {line}" for line in textwrap.wrap(words, WIDTH - 2)]
+    return [f"# {line}" for line in textwrap.wrap(words, WIDTH - 2, break_on_hyphens=False)]
 
 
 def _line(name: str, about: Option, default: object) -> str:
@@ -93,3 +94,17 @@ def _schema_of(about: Option, default: object) -> dict[str, Any]:
     if about.example:
         found["examples"] = [json.loads(example_of(about))]
     return found
+
+
+def to_markdown() -> str:
+    """Tables of every option, one for each section: flag, help, default and example."""
+    parts = []
+    for table, section in SECTIONS.items():
+        rows = [f"### [{table}]", "", TITLES[table], "", "| flag | sets | default | example |", "|---|---|---|---|"]
+        for declared, about in options(section):
+            default = default_of(declared)
+            words = about.help + (f" Choices: {', '.join(about.allowed())}." if about.allowed() else "")
+            shown = about.usual if default is None else f"`{plain_number(default)}`"
+            rows.append(f"| `--{declared.name.replace('_', '-')}` | {words} | {shown} | `{about.example}` |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts) + "\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from numbers import Real
 from typing import Any
 
 from searchkit.config import naming
@@ -174,7 +175,7 @@ def _word(about: Option, name: str, value: object) -> str:
 def _number(about: Option, name: str, value: object) -> float:
     """The number that a value stands for; bounds are not looked at."""
     wrong = BadInput(f"{naming.given(name, value)} is not {_noun(about)}; write one{_such(about)}.")
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if isinstance(value, bool) or not isinstance(value, (Real, str)):
         raise wrong
     if about.kind in QUANTITIES:
         if isinstance(value, str):
@@ -182,10 +183,17 @@ def _number(about: Option, name: str, value: object) -> float:
         return float(value)
     try:
         if about.kind == "whole":
-            return int(value) if isinstance(value, (int, str)) or value.is_integer() else int(str(value))
+            return int(value) if isinstance(value, str) else _whole(float(value))
         return float(value)
     except (ValueError, OverflowError):
         raise wrong from None
+
+
+def _whole(value: float) -> int:
+    """Raises ValueError if the number is not whole; int() would cut it."""
+    if not value.is_integer():
+        raise ValueError(value)
+    return int(value)
 
 
 def _noun(about: Option) -> str:

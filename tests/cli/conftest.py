@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import TINY, Desk, Finished, in_process
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No option comes from the environment of the tests, nor stays there for the next one."""
+    for name in [name for name in os.environ if name.startswith("SEARCHKIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SEARCHKIT_STORAGE", "")  # a search with --storage sets it
 
 
 @pytest.fixture

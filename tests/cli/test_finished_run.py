@@ -92,7 +92,8 @@ def test_status_counts(finished: Finished, there: Any) -> None:
     assert (plain["schema_version"], row["run"], row["state"], row["of"]) == (1, "first", "shipped", 2)
     assert row["trials"] == 2 and {"Promote", "Export"} <= set(row["stages"])
     assert there("status").out.splitlines()[0].split()[:2] == ["first", "shipped"]
-    assert plain["runs"][0]["stages"] == ["Promote", "Distill", "Prune", "Quantize", "Export"], "in the order of work"
+    order = ["Promote", "Distill", "Prune", "Quantize", "Export"]
+    assert row["stages"] == [stage for stage in order if stage in row["stages"]], "in the order of work"
     told = there("status", "first").out
     assert re.search(r"space +mlp", told) and re.search(r"best trial +[01] with val accuracy 0\.", told)
     assert "No run named 'none'" in there("status", "none", status=2).err

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import Field
 from typing import Any
 
+import numpy as np
 import pytest
 
 from searchkit.config import naming
@@ -64,7 +65,8 @@ def test_a_value_of_any_length_is_a_short_sentence(section: str, field: Field[An
         ("latency", "2ms", 2.0), ("latency", "500us", 0.5), ("latency", "1s", 1000.0), ("latency", 3, 3.0),
         ("count", "50k", 50_000), ("count", "5M", 5_000_000),
         ("duration", "90s", 90.0), ("duration", "30m", 1800.0), ("duration", "2h", 7200.0), ("duration", 60, 60.0),
-        ("whole", "12", 12), ("whole", 12.0, 12), ("number", "0.5", 0.5), ("number", 1, 1.0),
+        ("whole", "12", 12), ("whole", 12.0, 12), ("whole", np.int64(12), 12), ("number", np.float32(0.5), 0.5),
+        ("number", "0.5", 0.5), ("number", 1, 1.0),
     ],
 )  # fmt: skip
 def test_units(kind: str, text: object, value: float) -> None:

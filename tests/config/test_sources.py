@@ -190,3 +190,13 @@ def test_the_schema_has_every_option_with_its_bounds() -> None:
     drop = schema["properties"]["compression"]["properties"]["max_drop"]
     assert (drop["minimum"], drop["exclusiveMaximum"]) == (0, 1)
     assert schema["properties"]["limits"]["properties"]["max_size"]["type"] == ["integer", "string"]
+
+
+def test_the_page_of_the_documentation_is_of_today() -> None:
+    """Write it again: the text before '## Options', then `searchkit.config.document.to_markdown()`."""
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    assert page.split("## Options\n\n")[1] == document.to_markdown()
+    for status in (0, 1, 2, 3, 4, 130):
+        assert f"\n| {status} | " in page
+    for old, new in sources.RENAMED.items():
+        assert f"| `--{old}` | `--{new}` |" in page

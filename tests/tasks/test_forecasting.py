@@ -224,7 +224,7 @@ def _task_of(stream: np.ndarray) -> ForecastTask:
     made = make_task(
         RawDataset("s", stream, None, "the series", "series", kind="forecasting", targets=names,
               columns=tuple(Column(name, "numeric") for name in names)),
-        Said(data="s.csv", kind="forecasting", window=32, horizon=16),
+        Said(data="s.csv", problem="forecasting", window=32, horizon=16),
     )  # fmt: skip
     assert isinstance(made, ForecastTask)
     return made
