@@ -137,7 +137,7 @@ PRUNE_ROWS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "to": (0.7, ("target", "after", "edits")),
     "by": ("macs", ("by", "before")),
     "importance": ("random", ("edits",)),
-    "everywhere": (True, ("edits",)),
+    "global_ranking": (True, ("edits",)),
     "steps": (1, ("steps",)),
     "recovery_epochs": (2, ("curve", "weights")),
     "teacher": (False, ("weights",)),
