@@ -28,6 +28,7 @@ from searchkit.core.errors import GateFailed, Inapplicable, NothingFeasible
 from searchkit.core.serialization import thaw
 from searchkit.core.space import Budget
 from searchkit.core.space_file import load_space
+from searchkit.core.training import Teacher
 from searchkit.run import Run
 from searchkit.search.coordinator import search
 from searchkit.search.results import history
@@ -38,7 +39,6 @@ from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import METHODS, Quantize
 from searchkit.tasks import registry
 from searchkit.testing.fixture import Fixture
-from searchkit.train import Teacher
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACES = ROOT / "spaces"

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from searchkit.core.artifact import Artifact, Stage
+from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays, brief
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import BadInput, GateFailed
@@ -22,15 +22,16 @@ from searchkit.core.network import HasKVCache
 from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import JSON, derive_seed, digest, freeze, thaw
 from searchkit.core.space import Limits, Space
+from searchkit.core.stage import Stage
 from searchkit.core.task import Task
-from searchkit.core.training import FitPlan, Training, TrainState
+from searchkit.core.threads import torch_threads
+from searchkit.core.training import FitPlan, Teacher, Training, TrainState
 from searchkit.run import BUILD_FAILURES, FORMAT, Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from searchkit.onnx.predictor import Deployed
-    from searchkit.train import Teacher
 
 RESUMED_ROWS = 32
 
@@ -39,7 +40,22 @@ RESUMED_ROWS = 32
 
 @dataclass
 class Context:
-    """What a search or a stage may use."""
+    """What a search or a stage may use; the `StageContext` of every run.
+
+    Attributes:
+        run: Where artifacts are.
+        task: The data with their loss and metric.
+        spaces: A family by its name.
+        seed: Every other seed is derived from it.
+        device: On which training runs: "cpu" or "cuda".
+        precision: In which training runs: "fp32" or "bf16".
+        channels_last: See `FitPlan`.
+        limits: What is shipped must be within these.
+        deadline: When the search or the stage should end.
+        echo: Tells the user a line.
+        threads: Of the training inside a stage, which has the machine to itself.
+        epoch_scale: Times the epochs that a stage asks for; the pipeline lowers it if the deadline leaves less.
+    """
 
     run: Run
     task: Task
@@ -51,13 +67,20 @@ class Context:
     limits: Limits = field(default_factory=Limits)
     deadline: Deadline = field(default_factory=lambda: Deadline.after(math.inf))
     echo: Callable[[str], None] = logging.getLogger("searchkit").info
-    threads: int = 1  # of the training inside a stage, which has the machine for itself
-    epoch_scale: float = 1.0  # the pipeline lowers it where the deadline leaves less than the stages would like
+    threads: int = 1
+    epoch_scale: float = 1.0
 
     # ── from an artifact to a network ───────────────────────────────────────────────────────────────────────────────
 
     def network(self, artifact: Artifact) -> nn.Module:
-        """build(arch), replay the edits, load the weights; in eval mode, on the CPU."""
+        """Rebuild an artifact's network: build(arch), replay the edits, load the weights.
+
+        Returns:
+            A network of its own, in eval mode, on the CPU.
+
+        Raises:
+            BadInput: The artifact's weights are damaged.
+        """
         from searchkit.nn.surgery import apply_edits_
 
         space, file = self.spaces(artifact.space), f"artifacts/{artifact.id}/artifact.json"
@@ -82,19 +105,26 @@ class Context:
         return artifact
 
     def deployed(self, net: nn.Module) -> Deployed:
+        """The network between the task's preprocessor and postprocessor: from raw features to answers."""
         from searchkit.onnx.predictor import deploy
 
         return deploy(self.task.preprocessor(), net, self.task.postprocessor())
 
     def model_path(self, artifact: Artifact) -> Path:
+        """The artifact's ONNX file."""
         return self.run.file(artifact, "model")
 
     def training(self, artifact: Artifact) -> Training:
+        """How the artifact was trained. Raises BadInput if the run's file does not say."""
         file = self.run.named(f"artifacts/{artifact.id}/artifact.json", "training")
         return thaw(Training, artifact.training, file=file, whole=True)
 
     def example(self, n: int = 2) -> Arrays:
-        """n examples of val, the fullest where they differ in size. Two are enough to trace a network with."""
+        """Raw examples of val, the fullest if they differ in size.
+
+        Args:
+            n: How many; two are enough to trace a network with.
+        """
         from searchkit.core import batching
 
         ports, raw = self.task.inputs, self.task.raw("val")
@@ -121,12 +151,23 @@ class Context:
         net: nn.Module | None,
         *,
         model: Path | None = None,
-        log: list[dict[str, JSON]] | None = None,
+        log: Sequence[dict[str, JSON]] | None = None,
         notes: Mapping[str, JSON] | None = None,
     ) -> Artifact:
-        """Export `net` (or take the file `model`), prove it on every example of val, measure it, write the artifact.
+        """Export a network, prove its file on every example of val, measure it, and write the artifact.
 
-        Raises GateFailed where the file disagrees with the network.
+        Args:
+            draft: From `child`; its metrics are filled in here.
+            net: The network; None if there is a file alone.
+            model: The ONNX file to take if there is no network.
+            log: The learning curve of what the stage trained.
+            notes: What the stage has to tell the report.
+
+        Returns:
+            The artifact as it is on disk.
+
+        Raises:
+            GateFailed: The file disagrees with the network.
         """
         from searchkit.onnx import measure
         from searchkit.onnx.predictor import OnnxPredictor
@@ -139,30 +180,34 @@ class Context:
                 metrics |= self.export(net, model)
                 metrics |= {"params": measure.params(net), "macs": self.macs(net)}
             assert model is not None
+            # the file, not the network: what is measured is what is shipped
             evaluation = self.task.evaluate(OnnxPredictor(model), "val")
             metrics |= evaluation.metrics | {"size_bytes": measure.size_bytes(model)}
             whole = replace(draft, metrics=metrics, notes={**draft.notes, **freeze(notes or {})})
             return self.run.save(whole, weights=weights, model=model, scores=evaluation.scores, log=log or ())
 
     def export(self, net: nn.Module, path: Path) -> dict[str, float]:
-        """Write `net` as one ONNX file and compare the two on every example of val; a resumable file must also go on
-        from its memory as if it had not stopped. Raises GateFailed.
+        """Write a network as one ONNX file, and compare the two on every example of val.
+
+        Args:
+            net: Is moved to the CPU.
+            path: Of the file.
+
+        Returns:
+            "max_abs_diff": by how much the answers differ at most, in their own unit.
+
+        Raises:
+            GateFailed: They disagree; or a file that can go on from its memory does not do so as if it had not stopped.
         """
         from searchkit.core import batching
         from searchkit.onnx import io as onnx_io
-        from searchkit.onnx.parity import parity, resumption
+        from searchkit.onnx.parity import require_parity, resumption
         from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor
 
         deployed = self.deployed(net.cpu())
         onnx_io.export(deployed, self.task.inputs, self.task.answers, path, example=self.example())
         torch_predictor = TorchPredictor(deployed, self.task.inputs, self.task.answers)
-        ports, val = self.task.inputs, self.task.raw("val")
-        proof = parity(torch_predictor, OnnxPredictor(path), val, ports=ports)
-        if not proof.agrees:
-            raise GateFailed(
-                f"The exported file disagrees with the network: the answers differ by up to {proof.max_abs:.3g} "
-                f"over {proof.n} examples of val. The file is not used."
-            )
+        proof = require_parity(torch_predictor, OnnxPredictor(path), self.task, otherwise="The file is not used.")
         if isinstance(deployed, HasKVCache):
             rows = batching.take(self.task.inputs, self.task.raw("val"), slice(0, RESUMED_ROWS))
             resumed = resumption(path, rows)
@@ -174,7 +219,7 @@ class Context:
         return {"max_abs_diff": proof.max_abs}
 
     def scores(self, net: nn.Module) -> np.ndarray:
-        """(n,) of val: the network's score on each example, by the lines that score its exported file."""
+        """The network's score on each example of val, (n,) float64, by the lines that score its exported file."""
         from searchkit.onnx.predictor import TorchPredictor
 
         predictor = TorchPredictor(self.deployed(net), self.task.inputs, self.task.answers)
@@ -187,7 +232,7 @@ class Context:
         return measure.macs(net, self.model_inputs(1))
 
     def model_inputs(self, n: int) -> tuple[Tensor, ...]:
-        """n examples of val, as `example` takes them, as the network sees them: after the preprocessor."""
+        """What `example` gives after the preprocessor: the network's own inputs, in order, n examples each."""
         import torch
 
         raw = self.example(n)
@@ -210,12 +255,22 @@ class Context:
         seed: int = 0,
         share: float = 1.0,
     ) -> list[dict[str, JSON]]:
-        """Train `net` in place for `epochs` (fewer where the deadline asks for it), as its parent was trained; with a
-        teacher as `train.distillation` says. share: of the stage's time that is left, for a stage that trains again
-        afterwards. Returns the learning curve.
+        """Train a network in place as its parent was trained, for a short time.
 
         Mixup, early stopping and pre-training are left out: a short recovery that starts from good weights wants the
         plain data.
+
+        Args:
+            net: Is left in eval mode, on the CPU.
+            parent: Says how it was trained.
+            epochs: Fewer if the deadline asks for it.
+            teacher: To learn from beside the targets; see `searchkit.train.distillation`.
+            lr_scale: Times the parent's learning rate.
+            seed: Tells the recoveries of one stage apart.
+            share: Of the stage's time that is left, for a stage that trains again afterwards.
+
+        Returns:
+            The learning curve, a row an epoch.
         """
         import torch
 
@@ -237,12 +292,8 @@ class Context:
             loss=None if teacher is None else distillation(self.task, teacher, self.device),
             recovers=True,
         )
-        before_threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
+        with torch_threads(self.threads):
             state = self.task.fit(net, plan, TrainState())
-        finally:
-            torch.set_num_threads(before_threads)
         # contiguous again: the order of sums, and so the last bits, depend on the layout
         net.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         return list(state.numbers["curve"])

@@ -23,17 +23,20 @@ from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import BadInput, Infeasible
 from searchkit.core.files import (
     Figures,
+    append_row,
     file_locks,
-    last_byte,
     lock,
-    named,
+    name_in_run,
     read_json,
+    read_rows,
     readable,
     to_json,
     write_atomically,
 )
-from searchkit.core.run_files import EVENTS, SEARCH_LOG, ArtifactFile, Epoch, Head, Logged, TrialMadeBy, TrialNotes
+from searchkit.core.run_files import ArtifactFile, Head, TrialMadeBy, TrialNotes
+from searchkit.core.run_logs import EVENTS, SEARCH_LOG, Epoch, Logged
 from searchkit.core.serialization import JSON, freeze, thaw
+from searchkit.core.state import decode_state, encode_state, snapshot
 from searchkit.core.training import TrainState
 
 if TYPE_CHECKING:
@@ -53,7 +56,12 @@ BUILD_FAILURES = (
 
 
 class Run:
-    """One directory of artifacts with the settings that made them."""
+    """One directory of artifacts with the settings that made them.
+
+    Attributes:
+        path: The directory.
+        config: What run.json holds.
+    """
 
     def __init__(self, path: Path, config: dict[str, JSON]) -> None:
         self.path = path
@@ -63,8 +71,16 @@ class Run:
 
     @classmethod
     def create(cls, root: Path, name: str, config: Mapping[str, JSON], *, splits: Arrays | None = None) -> Run:
-        """splits: row indices by split, kept with the run. Raises BadInput where a run of this name exists or the
-        folder cannot be written.
+        """Make a new run on disk: whole, or not at all.
+
+        Args:
+            root: The folder of runs; it is made if it is not there.
+            name: Of the run, and of its folder.
+            config: What is asked for, on which data and machine.
+            splits: Row indices by split, kept with the run.
+
+        Raises:
+            BadInput: The name is no folder's, there is a run of this name, or the folder cannot be written.
         """
         file_locks()
         if not name or name != Path(name).name or name.startswith("."):
@@ -93,7 +109,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """Raises BadInput where there is no run, it cannot be read, or it is of another format."""
+        """Open a run on disk. Raises BadInput if there is none, it cannot be read, or it is of another format."""
         file = path / "run.json"
         if not path.is_dir():
             known = sorted(p.parent.name for p in path.parent.glob("*/run.json")) if path.parent.is_dir() else []
@@ -102,7 +118,7 @@ class Run:
                 + (f"the runs there are {', '.join(known)}." if known else "there are none: start one with search.")
             )
         config = read_json(file, f"the run '{path.name}'")
-        thaw(Head, config, file=named(file, path.name))
+        thaw(Head, config, file=name_in_run(file, path.name))
         if config.get("format") != FORMAT:
             raise BadInput(
                 f"The run '{path.name}' has format {config.get('format')}; this version reads format {FORMAT}. "
@@ -112,7 +128,10 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process at a time may write a run. Raises BadInput where another one does."""
+        """Hold the run for writing: one process at a time may. Raises BadInput if another one does.
+
+        The lock is the system's (`fcntl.flock`), so that it ends with its process, however that ends; POSIX only.
+        """
         with open(self.path / "lock", "a+") as handle:
             try:
                 lock(handle)
@@ -144,47 +163,55 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The run's, as it was made; the folder may have been moved since."""
         return str(self.config["name"])
 
     def splits(self) -> Arrays:
-        """Row indices by split as they were when the run began; empty where it was made without."""
+        """Row indices by split as they were when the run began; empty if it was made without."""
         file = self.path / "splits.npz"
         if not file.exists():
             return {}
-        way_out = "delete it where the data are as they were (their fingerprint is checked), or start a new run"
+        way_out = "delete it if the data are as they were (their fingerprint is checked), or start a new run"
         with readable(file, way_out), open(file, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
             return dict(stored)
 
     @property
     def bundle(self) -> Path:
+        """The folder of what is shipped; it may not be there."""
         return self.path / "bundle"
 
     def artifact_dir(self, id: str) -> Path:
+        """The folder of an artifact; it may not be there, or not be whole."""
         return self.path / "artifacts" / id
 
     def has(self, id: str) -> bool:
+        """Whether there is a whole artifact of this id."""
         return (self.artifact_dir(id) / "artifact.json").exists()
 
     def load(self, id: str) -> Artifact:
+        """The artifact of this id. Raises BadInput if it is missing or damaged."""
         file = self.artifact_dir(id) / "artifact.json"
         found = read_json(file, f"artifact {id} of the run '{self.name}'")
-        plain: Any = thaw(ArtifactFile, found, file=named(file, self.name))
+        plain: Any = thaw(ArtifactFile, found, file=name_in_run(file, self.name))
         if plain["id"] != id:
             raise BadInput(f"{file} is of the artifact '{plain['id']}', not of '{id}'; put the right file back.")
         if plain["made_by"]["stage"] == "Trial":
-            thaw(TrialMadeBy, plain["made_by"], file=named(file, self.name, "made_by"))
-            thaw(TrialNotes, plain["notes"], file=named(file, self.name, "notes"))
+            thaw(TrialMadeBy, plain["made_by"], file=name_in_run(file, self.name, "made_by"))
+            thaw(TrialNotes, plain["notes"], file=name_in_run(file, self.name, "notes"))
         # edits stay the lists that JSON gives: they are replayed, never hashed
         known = {name: plain[name] for name in ArtifactFile.__annotations__}
-        metrics = Figures(plain["metrics"], named(file, self.name))
+        metrics = Figures(plain["metrics"], name_in_run(file, self.name))
         return Artifact(**{**known, "edits": tuple(plain["edits"]), "metrics": metrics})
 
     def notes(self, artifact: Artifact, name: str) -> JSON:
         """One note of an artifact. Raises BadInput if it is missing."""
         if name not in artifact.notes:
-            file = self.artifact_dir(artifact.id) / "artifact.json"
-            raise BadInput(f"In {named(file, self.name)}, the field 'notes.{name}' is missing; restore the file.")
+            raise self._missing(artifact, f"notes.{name}")
         return artifact.notes[name]
+
+    def _missing(self, artifact: Artifact, field: str) -> BadInput:
+        file = name_in_run(self.artifact_dir(artifact.id) / "artifact.json", self.name)
+        return BadInput(f"In {file}, the field '{field}' is missing; restore the file.")
 
     def artifacts(self) -> dict[str, Artifact]:
         """All whole artifacts by id, in order of id."""
@@ -197,7 +224,7 @@ class Run:
         return sorted(found, key=lambda a: int(a.made_by["number"]))
 
     def trial(self, number: int) -> Artifact:
-        """Raises BadInput where no trial of this number finished."""
+        """The artifact of a trial. Raises BadInput if no trial of this number has finished."""
         trials = {int(a.made_by["number"]): a for a in self.trials()}
         if number not in trials:
             numbers = ", ".join(map(str, sorted(trials))) or "none"
@@ -205,10 +232,9 @@ class Run:
         return trials[number]
 
     def file(self, artifact: Artifact, role: str) -> Path:
-        """The path of a file of the artifact. Raises BadInput if it has none of this role."""
+        """The path of one of its files: "weights", "model", "scores" or "log". Raises BadInput if it has none such."""
         if role not in artifact.files:
-            file = self.artifact_dir(artifact.id) / "artifact.json"
-            raise BadInput(f"In {named(file, self.name)}, the field 'files.{role}' is missing; restore the file.")
+            raise self._missing(artifact, f"files.{role}")
         return self.artifact_dir(artifact.id) / artifact.files[role]
 
     def save(
@@ -220,7 +246,18 @@ class Run:
         scores: np.ndarray | None = None,
         log: Sequence[dict[str, JSON]] = (),
     ) -> Artifact:
-        """Write an artifact whole, or not at all. `model` is copied."""
+        """Write an artifact whole, or not at all.
+
+        Args:
+            artifact: Its `files` are filled in here.
+            weights: By name, as of `state_dict`.
+            model: An ONNX file, which is copied.
+            scores: (n,) of val.
+            log: The learning curve, a row an epoch.
+
+        Returns:
+            The artifact with its files.
+        """
         folder = self.artifact_dir(artifact.id)
         folder.mkdir(exist_ok=True)
         files: dict[str, str] = {}
@@ -228,10 +265,7 @@ class Run:
             from safetensors.torch import save_file
 
             files["weights"] = "weights.safetensors"
-            # distinct, contiguous storage: safetensors refuses views that share memory
-            save_file(
-                {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, folder / "weights.safetensors"
-            )
+            save_file(snapshot(weights), folder / "weights.safetensors")
         if model is not None:
             files["model"] = "model.onnx"
             shutil.copyfile(model, folder / "model.onnx")
@@ -241,12 +275,13 @@ class Run:
         if log:
             files["log"] = "log.jsonl"
             (folder / "log.jsonl").write_text("".join(to_json(row, indent=None) + "\n" for row in log))
+        # last: what has this file is whole
         whole = replace(artifact, files=files)
         write_atomically(folder / "artifact.json", to_json(freeze(whole)))
         return whole
 
     def weights(self, artifact: Artifact) -> dict[str, Tensor]:
-        """Raises BadInput where the file is damaged."""
+        """The weights by name, on the CPU. Raises BadInput if the file is damaged."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -255,13 +290,13 @@ class Run:
             return load_file(file)
 
     def scores(self, artifact: Artifact) -> np.ndarray:
-        """(n,) of val, one an example. Raises BadInput where the file is damaged."""
+        """(n,) float64 of val, one an example. Raises BadInput if the file is damaged."""
         file = self.file(artifact, "scores")
         with readable(file, self._way_out(artifact)):
             return np.asarray(np.load(file, allow_pickle=False))
 
     def log(self, artifact: Artifact) -> list[dict[str, JSON]]:
-        """The learning curve; empty where nothing was trained. Raises BadInput where the file is damaged."""
+        """The learning curve, a row an epoch; empty if nothing was trained. Raises BadInput if the file is damaged."""
         if "log" not in artifact.files:
             return []
         file = self.file(artifact, "log")
@@ -270,11 +305,11 @@ class Run:
             if not rows:
                 raise ValueError("it is empty")
         for number, row in enumerate(rows, 1):
-            thaw(Epoch, row, file=named(file, self.name, f"line {number}"))
+            thaw(Epoch, row, file=name_in_run(file, self.name, f"line {number}"))
         return rows
 
     def _way_out(self, artifact: Artifact) -> str:
-        return f"delete the folder {self.artifact_dir(artifact.id)} and resume the run"
+        return f"delete the folder artifacts/{artifact.id} and resume the run '{self.name}'"
 
     def line(self, artifact: Artifact) -> list[Artifact]:
         """The artifact and its ancestors, oldest first."""
@@ -286,11 +321,18 @@ class Run:
     # ── small files ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def write_json(self, name: str, value: JSON) -> None:
+        """Write a small file of the run, whole or not at all. name: such as "pace.json"."""
         write_atomically(self.path / name, to_json(freeze(value)))
 
     def read_json(self, name: str, kind: Any = dict[str, Any]) -> JSON:
-        """A JSON file of the run, checked against `kind` (see `runfiles`); None if there is no such file. Raises
-        BadInput if it cannot be read, or a field is missing, of another type or out of range.
+        """A JSON file of the run, as `write_json` wrote it; None if there is no such file.
+
+        Args:
+            name: Such as "pace.json".
+            kind: What the file is checked against; see `searchkit.core.run_files`.
+
+        Raises:
+            BadInput: It cannot be read, or a field is missing, of another type or out of range.
         """
         file = self.path / name
         if not file.exists():
@@ -299,57 +341,44 @@ class Run:
 
     def named(self, name: str, part: str = "") -> str:
         """A file of the run, for a message."""
-        return named(self.path / name, self.name, part)
+        return name_in_run(self.path / name, self.name, part)
 
     def append_line(self, name: str, row: Mapping[str, JSON]) -> None:
         """Append one JSON line and wait until it is on disk."""
-        file = self.path / name
-        with open(file, "ab+") as handle:
-            if handle.tell() and last_byte(handle) != b"\n":
-                handle.write(b"\n")  # a kill tore the last line: it stays alone on its line and is skipped
-            handle.write((to_json(freeze(row), indent=None) + "\n").encode())
-            handle.flush()
-            os.fsync(handle.fileno())
+        append_row(self.path / name, freeze(row))
 
     def lines(self, name: str) -> list[dict[str, JSON]]:
-        """The rows of a file of JSON lines; torn lines are left out."""
+        """The rows of a file of JSON lines; torn lines are left out. Raises BadInput if a row of the log is not one."""
         file = self.path / name
-        rows = []
-        for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        found = [row for row in rows if isinstance(row, dict)]
+        found = read_rows(file)
         for number, row in enumerate(found, 1):
             if "event" in row or name == SEARCH_LOG:
                 event = EVENTS.get(str(row.get("event")), Logged)
-                thaw(event, row, file=named(file, self.name, f"line {number}"))
+                thaw(event, row, file=name_in_run(file, self.name, f"line {number}"))
         return found
 
     # ── the state of a training between rungs ───────────────────────────────────────────────────────────────────────
 
     def save_state(self, key: str, state: TrainState) -> None:
-        from safetensors.torch import save
-
-        about = {"epoch": str(state.epoch), "numbers": to_json(freeze(state.numbers), indent=None)}
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.tensors.items()}
-        write_atomically(self.path / "rungs" / f"{key}.safetensors", save(tensors, metadata=about))
+        """Keep where a training stands between two rungs. key: the trial's, such as "cnn-7"."""
+        write_atomically(self._state_file(key), encode_state(state))
 
     def load_state(self, key: str) -> TrainState | None:
-        """None where there is none."""
-        from safetensors import SafetensorError, safe_open
+        """What `save_state` kept under this key; None if there is none. Raises BadInput if it is damaged."""
+        from safetensors import SafetensorError
 
-        file = self.path / "rungs" / f"{key}.safetensors"
+        file = self._state_file(key)
         if not file.exists():
             return None
-        with (
-            readable(file, "delete it: its trial starts again", SafetensorError),
-            safe_open(file, framework="pt") as opened,
-        ):
-            about = opened.metadata()
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-        return TrainState(int(about["epoch"]), tensors, json.loads(about["numbers"]))
+        with readable(file, "delete it: its trial starts again", SafetensorError):
+            data = file.read_bytes()
+            if not data:
+                raise ValueError("it is empty")
+            return decode_state(data)
 
     def drop_state(self, key: str) -> None:
-        (self.path / "rungs" / f"{key}.safetensors").unlink(missing_ok=True)
+        """Remove what `save_state` kept under this key, if anything."""
+        self._state_file(key).unlink(missing_ok=True)
+
+    def _state_file(self, key: str) -> Path:
+        return self.path / "rungs" / f"{key}.safetensors"

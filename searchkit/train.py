@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from searchkit.core.interrupt import raise_if_interrupted
 from searchkit.core.network import HasAuxLoss, HasMaskedHead
 from searchkit.core.serialization import derive_seed
+from searchkit.core.state import capture, restore_, snapshot, with_prefix
 from searchkit.core.task import SelfSupervised, Task
-from searchkit.core.training import Batch, FitPlan, Training, TrainState
+from searchkit.core.training import Batch, FitPlan, Teacher, Training, TrainState
 from searchkit.onnx.predictor import Deployed, TorchPredictor
 
 
@@ -30,27 +31,37 @@ class Diverged(Exception):
 
 
 def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> TrainState:
-    """Train `model` in place from `state` to epoch `plan.until`; return the state there.
+    """Train a network in place from a state to a later one.
 
-    The model is left in eval mode, with the averaged weights where `training.ema` > 0, and the best ones on val where
-    `training.patience` > 0. The state's numbers gain "curve": [{epoch, loss, seconds, thread_seconds, steps, val?}],
-    "pretraining", the same of what goes before the first epoch (see `pretrain_`), and "stopped_by": "patience" or
-    "time" where training ended before `until`. Raises Diverged on a non-finite loss.
+    Args:
+        model: Is left in eval mode, with the averaged weights if `training.ema` > 0, and with the best ones on val if
+            `training.patience` > 0.
+        task: Gives the batches, the loss and the metric.
+        plan: Until which epoch, on which schedule, for how long.
+        state: Where the training stands; `TrainState()` at the start.
+
+    Returns:
+        The state at epoch `plan.until`, or where patience or the time ended the training. Its numbers are "curve":
+        [{epoch, loss, seconds, thread_seconds, steps, val if it was scored}]; "pretraining", the same of what goes
+        before the first epoch; "stopped_by": "patience", "time" or None; "best" and "best_epoch".
+
+    Raises:
+        Diverged: The loss is not a finite number.
+        Interrupted: After Ctrl-C, at the start of an epoch.
     """
-    training = plan.training
+    training, deadline = plan.training, time.monotonic() + plan.seconds
     model.to(plan.device)
     if plan.channels_last:
         channels_last_(model)
-    deadline = time.monotonic() + plan.seconds
     pretraining = list(state.numbers.get("pretraining", [])) if state.epoch else pretrain_(model, task, plan, deadline)
     optimizer = make_optimizer(model, training)
-    _restore_(model, optimizer, state)
+    if state.epoch:
+        restore_(model, optimizer, state.tensors)
     average = _Average(model, training.ema, state) if training.ema > 0 else None
     curve = list(state.numbers.get("curve", []))
-    best: dict[str, Tensor] = {k[5:]: v for k, v in state.tensors.items() if k.startswith("best.")}
+    best = with_prefix(state.tensors, "best.")
     best_value: float | None = state.numbers.get("best")
-    best_epoch = int(state.numbers.get("best_epoch", 0))
-    stopped_by = state.numbers.get("stopped_by")
+    best_epoch, stopped_by = int(state.numbers.get("best_epoch", 0)), state.numbers.get("stopped_by")
     epoch = state.epoch
     while epoch < plan.until and stopped_by is None:
         row = _epoch_(model, task, plan, optimizer, epoch, average=average, deadline=deadline)
@@ -62,17 +73,18 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
                 better = math.isfinite(value) and (best_value is None or task.goal.better(value, best_value))
                 if training.patience and better:
                     best_value, best_epoch = value, epoch
-                    best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+                    best = snapshot(model.state_dict())
             if training.patience and epoch - best_epoch >= training.patience:
                 stopped_by = "patience"
         curve.append(row)
-    after = _capture(model, optimizer, epoch)
+    after = TrainState(epoch, capture(model, optimizer))
     after.numbers = {"curve": curve, "stopped_by": stopped_by, "best": best_value, "best_epoch": best_epoch}
     after.numbers |= {"pretraining": pretraining} if pretraining else {}
-    after.tensors |= {f"best.{k}": v for k, v in best.items()}
+    after.tensors |= snapshot(best, "best.")
+    # the state holds the raw weights, from which training goes on; what is left in the model is for use
     if average is not None:
         after.numbers["ema_updates"] = average.n_updates
-        after.tensors |= {f"ema.{k}": v.cpu().clone() for k, v in average.tensors.items()}
+        after.tensors |= snapshot(average.tensors, "ema.")
         model.load_state_dict(average.tensors)
     if training.patience and best:
         model.load_state_dict(best)
@@ -81,9 +93,19 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
 
 
 def pretrain_(model: nn.Module, task: Task, plan: FitPlan, deadline: float) -> list[dict[str, Any]]:
-    """`training.pretrain_epochs` of telling what was hidden of the inputs, before the first epoch (BERT: Devlin et al.
-    2019, arXiv:1810.04805); in place, on a schedule of its own, from the seed alone. What the network needs for it ends
-    with it. The learning curve; [] where none are asked for, or task or network offer nothing of the kind.
+    """Train a network in place to tell what was hidden of its inputs (BERT: Devlin et al. 2019, arXiv:1810.04805).
+
+    It takes `training.pretrain_epochs` before the first epoch, on a schedule of its own, from the seed alone. What the
+    network needs for it ends with it.
+
+    Args:
+        model: The network.
+        task: Gives the batches and the loss.
+        plan: As of `fit`.
+        deadline: On the monotonic clock.
+
+    Returns:
+        The learning curve; [] if no such epochs are asked for, or task or network offer nothing of the kind.
     """
     training = replace(plan.training, epochs=plan.training.pretrain_epochs, augment=())
     if not training.epochs or not isinstance(task, SelfSupervised) or not isinstance(model, HasMaskedHead):
@@ -121,6 +143,7 @@ def _epoch_(
         rate = training.lr * lr_factor(training, step, steps_an_epoch * training.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        # summed on the device: reading each loss would wait for a GPU at every step
         total += _step_(model, task, plan, optimizer, batch)
         n_steps += 1
         if average is not None:
@@ -135,7 +158,7 @@ def _epoch_(
 
 
 def validation(model: nn.Module, task: Task, device: str) -> float:
-    """The goal's value on val, by the same lines that score an exported file."""
+    """The goal's value on val, by the same lines that score an exported file. The model is left in eval mode."""
     model.eval()
     deployed = Deployed(task.preprocessor(), model, task.postprocessor()).to(device)
     evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=device), "val")
@@ -143,8 +166,13 @@ def validation(model: nn.Module, task: Task, device: str) -> float:
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Weight decay is for matrices and kernels only: decaying biases and norm scales helps nothing (He et al. 2018,
+    """The optimizer that a training names, over all parameters that are trained.
+
+    Weight decay is for matrices and kernels only: decaying biases and norm scales helps nothing (He et al. 2018,
     arXiv:1812.01187, section 3.1).
+
+    Raises:
+        ValueError: There is none of this name.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -166,7 +194,16 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
 
 
 def lr_factor(training: Training, step: int, n_steps: int) -> float:
-    """The share of the peak learning rate at `step`: linear warm-up, then the schedule over what is left."""
+    """The share of the peak learning rate at `step`: linear warm-up, then the schedule over what is left.
+
+    Args:
+        training: Names the schedule and the share of the steps that warms up; "constant" has no warm-up.
+        step: From 0.
+        n_steps: Of the whole training.
+
+    Raises:
+        ValueError: There is no schedule of this name.
+    """
     n_warmup = max(1, round(training.warmup * n_steps))
     if step < n_warmup and training.schedule != "constant":
         return (step + 1) / n_warmup
@@ -183,17 +220,19 @@ def lr_factor(training: Training, step: int, n_steps: int) -> float:
     raise ValueError(f"no schedule named '{training.schedule}'; they are constant, cosine, linear, step")
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """A network to learn from. temperature: of the softened logits. weight: of its part in the loss."""
-
-    network: nn.Module
-    temperature: float = 2.0
-    weight: float = 0.5
-
-
 def distillation(task: Task, teacher: Teacher, device: str) -> Callable[[nn.Module, Batch], Tensor]:
-    """(1 − weight) · the task's loss + weight · its match to the teacher (Hinton et al. 2015, arXiv:1503.02531)."""
+    """The loss of a student: (1 − weight) · the task's loss + weight · its distance to the teacher.
+
+    Hinton et al. 2015, arXiv:1503.02531.
+
+    Args:
+        task: Has both losses.
+        teacher: Is moved to the device, in eval mode.
+        device: On which the student is trained.
+
+    Returns:
+        (student, batch) to a scalar; the student runs once a batch.
+    """
     network, weight = teacher.network.to(device).eval(), teacher.weight
 
     def loss(student: nn.Module, batch: Batch) -> Tensor:
@@ -222,7 +261,7 @@ class _Once(nn.Module):
 
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-"""By the number of axes: pictures and volumes."""
+"""torch's memory formats by the number of axes: pictures and volumes."""
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -244,7 +283,7 @@ def _step_(model: nn.Module, task: Task, plan: FitPlan, optimizer: torch.optim.O
     if plan.training.l1 > 0:
         weights = [p.abs().sum() for p in model.parameters() if p.ndim > 1]
         loss = loss + plan.training.l1 * torch.stack(weights).sum()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)  # None and not zeros: a pass over memory less
     loss.backward()  # type: ignore[no-untyped-call]
     if plan.training.clip_norm > 0:
         nn.utils.clip_grad_norm_(model.parameters(), plan.training.clip_norm)
@@ -253,14 +292,16 @@ def _step_(model: nn.Module, task: Task, plan: FitPlan, optimizer: torch.optim.O
 
 
 class _Average:
-    """An exponential moving average of weights and running statistics, with the decay warmed up so that early epochs
-    are not held back by the random start: min(decay, (1 + t) / (10 + t)), as in tf.train.ExponentialMovingAverage.
+    """An exponential moving average of weights and running statistics.
+
+    The decay is warmed up so that early epochs are not held back by the random start: min(decay, (1 + t) / (10 + t)),
+    as in tf.train.ExponentialMovingAverage.
     """
 
     def __init__(self, model: nn.Module, decay: float, state: TrainState) -> None:
         self.decay = decay
         self.n_updates = int(state.numbers.get("ema_updates", 0))
-        saved = {k[4:]: v for k, v in state.tensors.items() if k.startswith("ema.")}
+        saved = with_prefix(state.tensors, "ema.")
         self.tensors = {k: saved.get(k, v).detach().to(v.device).clone() for k, v in model.state_dict().items()}
 
     @torch.no_grad()
@@ -284,27 +325,3 @@ def _averaged(model: nn.Module, average: _Average | None) -> Iterator[None]:
     model.load_state_dict(average.tensors)
     yield
     model.load_state_dict(raw)
-
-
-def _capture(model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> TrainState:
-    tensors = {f"weights.{k}": v.detach().cpu().clone() for k, v in model.state_dict().items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": v.cpu().clone() for k, v in slots.items() if isinstance(v, Tensor)}
-    return TrainState(epoch=epoch, tensors=tensors)
-
-
-def _restore_(model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
-    if state.epoch == 0:
-        return
-    model.load_state_dict({k[8:]: v for k, v in state.tensors.items() if k.startswith("weights.")})
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in state.tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            slots.setdefault(int(index), {})[key] = value.clone()
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    # The fused kernel walks memory: a moment must lie there as its parameter does, or channels_last scrambles them.
-    for parameter, loaded in optimizer.state.items():
-        for key, value in loaded.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                loaded[key] = torch.empty_like(parameter).copy_(value)

@@ -323,6 +323,6 @@ def prove(
     compression = (config or config_of(ctx.run)).compression
     asked = {"recipe": compression.recipe, "wish": compression, "command": command or ctx.run.config["command"]}
     found = evidence.collect(ctx, lineage, lineage[0], asked=asked)
-    finish_bundle(ctx.run, found)
+    finish_bundle(ctx.run, found.to_json())
     written = write(ctx.run, found, folder)
     return verdict(ctx.run, found), written

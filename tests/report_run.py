@@ -13,6 +13,7 @@ from optuna.trial import TrialState, create_trial
 from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Evaluation, Goal
 from searchkit.core.serialization import JSON, freeze
+from searchkit.evaluation.records import FORMAT, Evidence
 from searchkit.evaluation.statistics import agreement, mcnemar, metric_interval, paired_difference
 from searchkit.run import Run
 from searchkit.tasks.predictions import CLASSES, GENERATION, RECONSTRUCTION, VALUES
@@ -260,7 +261,7 @@ def add_line(run: Run, goal: Goal, **planted: str) -> list[Artifact]:
 
 def make_evidence(
     line: list[Artifact], goal: Goal, kind: str, *, labels: tuple[str, ...] = LABELS, n: int = 360
-) -> dict[str, JSON]:
+) -> Evidence:
     """What `collect` returns, from made-up answers."""
     rng = np.random.default_rng(5)
     classes = kind == "classes"
@@ -319,9 +320,9 @@ def make_evidence(
                 },
             }
         )
-    return freeze(
+    plain = freeze(
         {
-            "format": 1,
+            "format": FORMAT,
             "split": "test",
             "n": n,
             "goal": goal,
@@ -337,3 +338,4 @@ def make_evidence(
             "errors": prediction.errors(scored[line[-1].id], {}),
         }
     )
+    return Evidence.from_json(plain)

@@ -218,3 +218,12 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circle(imported) == []
     imported["searchkit.run"] = imported["searchkit.run"] | {"searchkit.context"}
     assert {"searchkit.run", "searchkit.context"} <= set(circle(imported))
+
+
+def test_packages_hold_a_docstring_and_no_imports() -> None:
+    """A name that a package hands on makes every part of it import every other one."""
+    for path in sorted((ROOT / "searchkit").rglob("__init__.py")):
+        if path.parent == ROOT / "searchkit":
+            continue  # the Python API, which imports when a name is asked for
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        assert [type(node) for node in body] == [ast.Expr], f"{path.relative_to(ROOT)} holds more than its docstring"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from searchkit.core.task import Task
-from searchkit.core.training import Batch, FitPlan, Training, TrainState
+from searchkit.core.training import Batch, FitPlan, Teacher, Training, TrainState
 from searchkit.tasks import registry
-from searchkit.train import Diverged, Teacher, distillation, fit, lr_factor, validation
+from searchkit.train import Diverged, distillation, fit, lr_factor, validation
 
 TRAINING = Training(lr=3e-3, batch_size=64, epochs=4)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.resources import files
 
 from markupsafe import Markup
 
-from searchkit.core.serialization import JSON
+from searchkit.evaluation.records import Evidence
 from searchkit.report import charts
 from searchkit.report.data import gather
 from searchkit.report.html import cells, environment, template
 from searchkit.run import Run
 
 
-def summary(run: Run, evidence: Mapping[str, JSON] | None) -> str:
+def summary(run: Run, evidence: Evidence | None) -> str:
     """HTML that fits into a page of others: its style reaches nothing outside of it.
 
     Args:
@@ -24,7 +23,7 @@ def summary(run: Run, evidence: Mapping[str, JSON] | None) -> str:
     Raises:
         BadInput: the run has no search yet.
     """
-    found = gather(run, evidence)
+    found = gather(run, evidence).to_json()
     text = files("searchkit.api").joinpath("summary.html.j2").read_text(encoding="utf-8")
     page = environment(autoescape=True).from_string(text)
     drawn = Markup(charts.front(found["front"], found["goal"]["metric"]))  # ElementTree has escaped it

@@ -1,22 +1,17 @@
-"""What `search` takes beside the data, as the configuration of a run: each value is checked here, once.
-
-`run_config` is the only function that knows how the workflow wants its configuration.
-"""
+"""What `search` takes beside the data, as the configuration of a run. The configuration itself checks each value."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
-from searchkit.config import naming
-from searchkit.config.compression import RECIPES, CompressionConfig
-from searchkit.config.limits import MANY_TRIALS, BudgetConfig
-from searchkit.config.run import RunConfig, every_option
-from searchkit.config.sources import RENAMED
-from searchkit.core import quantities
+from searchkit.config import sources
+from searchkit.config.compression import CompressionConfig
+from searchkit.config.options import options
+from searchkit.config.run import SECTIONS, RunConfig, make_section
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON
 from searchkit.core.space import Budget, Limits
@@ -25,13 +20,13 @@ from searchkit.core.space import Budget, Limits
 class Options(TypedDict, total=False):
     """Options of `search`, each with the default and the meaning of the command line's flag of the same name.
 
-    Data: modality, problem, test_files, anomaly, noise, features, steps, split_seed, encoding, tokens, vocabulary,
+    Data: problem, modality, test_files, anomaly, noise, features, steps, split_seed, encoding, tokens, vocabulary,
     window, horizon, split, time_column. Search: seed, sampler, minimize, workers, executor, address, storage, device.
-    Compression: recipe, prune_to, prune_by, importance, max_drop, max_rise.
+    Compression: recipe, prune_to, prune_by, importance, max_drop, max_rise. Output: reports.
     """
 
-    modality: str
     problem: str
+    modality: str
     test_files: str
     anomaly: str
     noise: str
@@ -59,6 +54,7 @@ class Options(TypedDict, total=False):
     importance: str
     max_drop: float
     max_rise: float
+    reports: str
 
 
 class Compression(TypedDict, total=False):
@@ -76,129 +72,97 @@ class Compression(TypedDict, total=False):
     ensemble: int
 
 
-LIMITS = {"size": ("size", "size_bytes"), "latency": ("latency", "latency_ms"), "params": ("count", "params"),
-          "macs": ("count", "macs")}  # fmt: skip
-"""What a limit is called in `limits`, the kind of its quantity, and its field of `Limits`."""
+LIMITS = {"size": "size_bytes", "latency": "latency_ms", "params": "params", "macs": "macs"}
+"""What a limit is called in `limits`, and its field of `Limits`. The option is called max_ and the same."""
+
+BUDGET = {"trials": "trials", "epochs": "epochs", "rungs": "rungs", "time": "time_budget"}
+"""What a part of a budget is called in `budget`, and the option."""
 
 
-def as_limits(limits: Limits | Mapping[str, Any] | None) -> Limits:
-    """Hard limits from a dictionary such as {"size": "100KB", "latency": "2ms", "params": "50k", "macs": "5M"}.
+def limit_options(limits: Limits | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Hard limits as options, from a dictionary such as {"size": "100KB", "latency": "2ms", "params": "50k"}.
 
     A number stands for bytes, milliseconds, or a count.
 
     Raises:
-        BadInput: a key is unknown, or a value is not such a quantity above zero.
+        BadInput: a key is unknown.
     """
-    if limits is None or isinstance(limits, Limits):
-        return limits or Limits()
-    require_known(limits, LIMITS, "limit")
-    found: dict[str, Any] = {}
-    for name, value in limits.items():
-        kind, field = LIMITS[name]
-        amount = quantities.parse(kind, str(value), f"The limit {name} '{value}'")
-        if field != "latency_ms" and amount < 1:
-            raise BadInput(f"The limit {name} {value} is below one; it is a whole number from 1 on.")
-        found[field] = amount if field == "latency_ms" else int(amount)
-    return Limits(**found)
+    if isinstance(limits, Limits):
+        return {f"max_{name}": getattr(limits, field) for name, field in LIMITS.items()}
+    require_known(limits or {}, LIMITS, "limit")
+    return {f"max_{name}": value for name, value in (limits or {}).items()}
 
 
-def as_budget(budget: Budget | Mapping[str, Any] | str | None, default: Budget) -> Budget:
-    """How much a search may spend.
+def budget_options(budget: Budget | Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """How much a search may spend, as options.
 
     Args:
         budget: a `Budget`; a dictionary with some of trials, epochs, rungs and time ("30m", or seconds); a text is the
             time alone.
-        default: the family's own, which fills in what is left out.
 
     Raises:
-        BadInput: a key is unknown, or a value is below one.
+        BadInput: a key is unknown.
     """
-    if budget is None or isinstance(budget, Budget):
-        return budget or default
-    given: dict[str, Any] = {"time": budget} if isinstance(budget, str) else dict(budget)
-    require_known(given, ("trials", "epochs", "rungs", "time"), "part of a budget")
-    time = given.pop("time", None)
-    seconds = math.inf if time is None else quantities.parse("duration", str(time), f"The time budget '{time}'")
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise BadInput(f"A budget of {value!r} {name} is not possible; give a whole number from 1 on.")
-    if "trials" not in given and time is not None:
-        given["trials"] = MANY_TRIALS
-    return replace(default, seconds=seconds, **given)
+    if isinstance(budget, Budget):
+        found = {name: getattr(budget, name) for name in ("trials", "epochs", "rungs")}
+        return {**found, "time_budget": None if math.isinf(budget.seconds) else budget.seconds}
+    given: Mapping[str, Any] = {"time": budget} if isinstance(budget, str) else budget or {}
+    require_known(given, BUDGET, "part of a budget")
+    return {BUDGET[name]: value for name, value in given.items()}
 
 
 def run_config(
     space: str,
-    data: Mapping[str, JSON],
+    source: Mapping[str, JSON],
     *,
-    limits: Limits,
-    budget: Budget,
-    fixed_epochs: bool,
-    output: Mapping[str, Any],
-    options: Mapping[str, Any],
+    limits: Limits | Mapping[str, Any] | None,
+    budget: Budget | Mapping[str, Any] | str | None,
+    given: Mapping[str, Any],
 ) -> RunConfig:
-    """The configuration of a run: the one place that knows how the workflow wants it.
+    """The configuration of a run from what `search` was given.
 
     Args:
         space: a family's name, or the path of its file.
-        data: the options that say where the data are.
-        limits: hard limits.
-        budget: how much may be spent.
-        fixed_epochs: whether the number of epochs is the user's own, which a plan must not change.
-        output: the folder of runs, and the name of the run if it has one.
-        options: as `Options`.
+        source: the options that say where the data are.
+        limits: see `limit_options`.
+        budget: see `budget_options`.
+        given: as `Options`.
 
     Raises:
         BadInput: an option is unknown, or its value is not allowed.
     """
-    require_known(options, [*Options.__annotations__, *RENAMED], "option")
-    at_most = {f"max_{name}": getattr(limits, field) for name, (_, field) in LIMITS.items()}
-    config = RunConfig.from_options(space=space, **data, **at_most, **output, **options)
-    return replace(config, budget=budget_config(budget, fixed_epochs))
-
-
-def budget_config(budget: Budget, fixed_epochs: bool) -> BudgetConfig:
-    """A budget as the configuration has it.
-
-    Args:
-        budget: all of it.
-        fixed_epochs: whether the number of epochs is the user's own, which a plan must not change.
-    """
-    numbers = asdict(budget)
-    seconds = numbers.pop("seconds")
-    return BudgetConfig(time_budget=seconds if math.isfinite(seconds) else None, fixed_epochs=fixed_epochs, **numbers)
-
-
-def compression(options: Mapping[str, Any]) -> CompressionConfig:
-    """The options of `compress` as the configuration has them. Raises BadInput."""
-    require_known(options, [*Compression.__annotations__], "option")
-    config = RunConfig.from_options(**options).compression
-    if config.recipe == "none":
-        allowed = ", ".join(name for name in RECIPES if name != "none")
-        raise BadInput(f"The recipe 'none' compresses nothing; it is one of {allowed}.")
+    config = RunConfig.from_options(
+        space=space, **{**given, **source, **limit_options(limits), **budget_options(budget)}
+    )  # fmt: skip
+    if isinstance(budget, Budget):
+        config = replace(
+            config, budget=replace(config.budget, eta=budget.eta, least_rung_steps=budget.least_rung_steps)
+        )
     return config
 
 
-def words(config: RunConfig, name: str) -> list[str]:
-    """The command line that makes the same run, word by word, as `run.json` keeps it.
-
-    Args:
-        config: the configuration with the budget filled in, see `lifecycle.resolve`.
-        name: the name of the run.
-    """
-    found = ["searchkit", "search"]
-    for section, declared, _ in every_option():
-        value = getattr(getattr(config, section), declared.name)
-        if declared.name == "name":
-            value = name
-        elif declared.name == "epochs" and not config.budget.fixed_epochs:
-            continue  # as a flag they would be the user's own
-        if value is not None and value != declared.default:
-            found += [f"--{declared.name.replace('_', '-')}", naming.plain_number(value)]
+def compression(given: Mapping[str, Any]) -> CompressionConfig:
+    """The options of `compress` as its configuration. Raises BadInput on an unknown one, or a wrong value."""
+    found: CompressionConfig = make_section(
+        CompressionConfig, sources.keywords(given, {"compression": CompressionConfig})
+    )
     return found
 
 
-def require_known(given: Mapping[str, Any], known: Any, what: str) -> None:
+def words(config: RunConfig, name: str) -> list[str]:
+    """The command line that makes the same run, word by word, as `run.json` keeps it."""
+    found = ["searchkit", "search"]
+    for section, kind in SECTIONS.items():
+        asked, usual = getattr(config, section), kind()
+        for field, _ in options(kind):
+            value = name if field.name == "name" else getattr(asked, field.name)
+            if value is not None and value != getattr(usual, field.name):
+                text = f"{value:g}s" if field.name == "time_budget" else str(value)
+                found += ["--" + field.name.replace("_", "-"), text]
+    return found
+
+
+def require_known(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
     """Raises BadInput on an unknown key, with the nearest one."""
     for name in given:
         if name not in known:

@@ -57,6 +57,8 @@ class Shipped:
 
     def predict(self, data: Any) -> np.ndarray:
         """The answers as a caller wants them. Raises BadInput."""
+        from searchkit.tasks.registry import problem_named
+
         answers = self.answers(data)
         calibration, labels = self.manifest.get("calibration"), self.manifest["labels"]
         if calibration is not None and calibration["output"] in answers:
@@ -64,7 +66,7 @@ class Shipped:
         first = next(iter(answers.values()))
         if "probabilities" not in answers or not labels or first.ndim != 2 or first.shape[1] != len(labels):
             return first
-        if self.data is not None and self.data.kind == "multilabel":
+        if self.data is not None and problem_named(self.data.kind).prediction.multiple:
             return np.asarray(first > 0.5)
         return np.asarray(restored(labels)[first.argmax(axis=1)])
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from searchkit.core.data_spec import Arrays
-    from searchkit.core.serialization import JSON
     from searchkit.core.task import Task
+    from searchkit.evaluation.records import Evidence
     from searchkit.run import Run
 
 
@@ -85,17 +85,21 @@ class Result:
         from searchkit.report.data import stage_rows
 
         evidence = self._evidence
+        if evidence is None:
+            return []
         return [
             {
-                "name": row["name"],
-                "shipped": row["is_chosen"],
-                evidence["goal"]["metric"]: row["metric"]["value"],
-                "low": row["metric"]["low"],
-                "high": row["metric"]["high"],
-                **{name: row[name] for name in ("size_bytes", "params", "macs")},
-                "latency_ms": row["latency"]["p50_ms"],
+                "name": row.name,
+                "shipped": row.is_chosen,
+                evidence.goal.metric: row.model.metric.value,
+                "low": row.model.metric.low,
+                "high": row.model.metric.high,
+                "size_bytes": row.model.size_bytes,
+                "params": row.model.params,
+                "macs": row.model.macs,
+                "latency_ms": row.model.latency.p50_ms,
             }
-            for row in (stage_rows(evidence) if evidence else [])
+            for row in stage_rows(evidence)
         ]
 
     @property
@@ -173,9 +177,11 @@ class Result:
         return self._shipped
 
     @property
-    def _evidence(self) -> JSON:
+    def _evidence(self) -> Evidence | None:
         """What was measured on test; None before compression."""
-        return self._run.read_json("evidence.json")
+        from searchkit.evaluation.records import stored
+
+        return stored(self._run)
 
     def __repr__(self) -> str:
         return f"<Result of the run '{self.name}' in {self.path}>"

@@ -13,36 +13,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from searchkit.api.options import (
-    Compression,
-    Options,
-    as_budget,
-    as_limits,
-    compression,
-    require_known,
-    run_config,
-    words,
-)
-from searchkit.api.progress import Progress, Screen, Show
+from searchkit import lifecycle, workflow
+from searchkit.api.options import Compression, Options, compression, require_known, run_config, words
+from searchkit.api.progress import Progress, Show
 from searchkit.api.result import Result, task_of
 from searchkit.api.spaces import load_space, name_of
 from searchkit.api.trials import Callback, Watched
 from searchkit.config import naming
+from searchkit.config.data import DataConfig
 from searchkit.config.limits import BudgetConfig
+from searchkit.config.run import RunConfig
+from searchkit.config.search import SearchConfig
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON
 from searchkit.core.space import Budget, Limits, Space
 from searchkit.data import memory, memory_files
 
 if TYPE_CHECKING:
-    from searchkit.config.data import DataConfig
-    from searchkit.config.run import RunConfig
     from searchkit.core.task import Task
     from searchkit.run import Run
-    from searchkit.workflow import More
-
-FLAGS_OF_MORE = {"trials": "--trials", "time": "--time-budget"}
-"""What a resumed run may be given more of, and the command line's flag for it."""
 
 GIVEN = "the given data"
 """What data in memory are called in what is said of them."""
@@ -92,22 +81,15 @@ def search(
         GateFailed: a proof failed, such as an export that disagrees with its network.
         Interrupted: Ctrl-C; `resume` goes on.
     """
-    family, root = load_space(space), Path(runs)
-    shown, found = Progress(progress), as_budget(budget, family.budget)
-    own_epochs = isinstance(budget, Budget) or (isinstance(budget, Mapping) and "epochs" in budget)
+    family, root, shown = load_space(space), Path(runs).resolve(), Progress(progress)
     with tempfile.TemporaryDirectory(prefix="searchkit-") as staged:
+        run_config(name_of(space), {"task": family.task}, limits=limits, budget=budget, given=_of_no_data(options))
         source = _source(data, target, task, test_data, family, Path(staged))
-        config = run_config(
-            name_of(space),
-            source,
-            limits=as_limits(limits),
-            budget=found,
-            fixed_epochs=own_epochs,
-            output={"runs": root, "name": name},
-            options=options,
-        )
-        loaded, run = _start(config, family, Path(staged))
-    return _carry_out(run, loaded, _watched(shown, run, callback))
+        config = run_config(name_of(space), source, limits=limits, budget=budget, given=options)
+        loaded, run = _start(config, family, root, name, Path(staged))
+    screen = _watched(shown, run, callback)
+    workflow.carry_out(run, loaded, spaces=load_space, screen=screen, reports=config.output.reports)
+    return Result(run)
 
 
 def resume(
@@ -132,9 +114,17 @@ def resume(
     Raises:
         BadInput: there is no such run, its data have changed, or the budget is below the one before.
     """
-    opened = _open(run, runs)
-    more, screen = _more(opened, budget, workers), _watched(Progress(progress), opened, callback)
-    return _carry_out(opened, task_of(opened), screen, more)
+    opened, given = _open(run, runs), budget or {}
+    require_known(given, {"trials": "trials", "time": "time_budget"}, "budget to raise")
+    with naming.written(naming.KEYWORD):
+        asked = BudgetConfig(trials=given.get("trials"), time_budget=given.get("time"))
+        SearchConfig(workers=workers)
+    flags = {"trials": "--trials", "time": "--time-budget"}
+    more = workflow.More(asked, workers, tuple(word for key in given for word in (flags[key], str(given[key]))))
+    screen = _watched(Progress(progress), opened, callback)
+    with naming.written(naming.KEYWORD):
+        workflow.carry_out(opened, task_of(opened), spaces=load_space, screen=screen, reports=None, more=more)
+    return Result(opened)
 
 
 def compress(
@@ -158,24 +148,26 @@ def compress(
         BadInput: there is no such run or trial, or an option is not allowed.
         GateFailed: a stage did not deliver what was asked of it.
     """
-    from searchkit import workflow
     from searchkit.search.results import winners
 
     asked, opened, shown = compression(options), _open(run, runs), Progress(progress)
+    if asked.recipe == "none":
+        raise BadInput("The recipe 'none' compresses nothing; give another one, such as recipe='compact'.")
     task = task_of(opened)
-    before = workflow.reopen(opened, task)
+    before = lifecycle.reopen(opened, task)
     if asked.student is not None:
         opened.trial(asked.student)
     config = replace(before, compression=asked, budget=replace(before.budget, time_budget=None))
     try:
-        with opened.locked(), workflow.resumable(opened):
+        with opened.locked(), lifecycle.resumable(opened):
             ctx = workflow.context(opened, config, task, load_space, shown.say)
             best = winners(opened) if trial is None else [opened.trial(trial)]
             if not best:
                 raise BadInput(f"The run '{opened.name}' has no trained trial; go on with it by searchkit.resume.")
             made = workflow.compress(best[0], ctx, config)
             command = _compress_words(opened.name, trial, options)
-            workflow.prove(made, ctx, workflow.report_folder(opened, None), config=config, command=command)
+            folder = lifecycle.report_folder(opened, None)
+            workflow.prove(made, ctx, folder, config=config, command=command)
     finally:
         shown.close()
     return Result(opened)
@@ -218,35 +210,32 @@ def _source(data: Any, target: Any, task: str | None, test: Any, family: Space, 
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _start(config: RunConfig, family: Space, staged: Path) -> tuple[Task, Run]:
+def _start(config: RunConfig, family: Space, root: Path, name: str | None, staged: Path) -> tuple[Task, Run]:
     """A new run on disk; what can be refused is refused before. The data in `staged` become the run's own."""
-    from searchkit import workflow
-
-    task = _load(config.data, staged)
+    task = _load(config.data.plain(), staged)
     if (refusal := family.accepts(task.spec)) is not None:
         raise BadInput(f"The space '{family.name}' is not for the task '{task.name}': {refusal}.")
-    config = workflow.resolve(config, family)
-    with naming.written(naming.KEYWORD):
-        workflow.require_startable(config)
-    root = Path(config.output.runs)
-    name = config.output.name or _free_name(root, f"{family.name}-{task.name}")
+    config = lifecycle.resolve(config, family)
+    lifecycle.require_startable(config)
+    name = name or _free_name(root, f"{family.name}-{task.name}")
     inside = (root / name / memory_files.FOLDER).resolve()
-    paths = {field: _moved(getattr(config.data, field), staged, inside) for field in ("data", "test_data")}
-    config = replace(config, data=replace(config.data, **paths))
-    run = workflow.start(config, task, root=root, name=name, command=words(config, name))
+    moved = {key: _moved(value, staged, inside) for key, value in config.data.plain().items()}
+    config = replace(config, data=DataConfig.parse(moved))
+    run = lifecycle.start(config, task, root=root, name=name, command=words(config, name))
     if any(staged.iterdir()):
         shutil.copytree(staged, inside)
     return task, run
 
 
-def _load(wanted: DataConfig, staged: Path) -> Task:
+def _load(source: Mapping[str, JSON], staged: Path) -> Task:
     """The task. Data that were given in memory are called so in what is said of them, and not by a path."""
     from searchkit.data.find import find
     from searchkit.tasks import registry
     from searchkit.tasks.prepare import make_task
 
     if not any(staged.iterdir()):
-        return registry.load(wanted.plain())
+        return registry.load(source)
+    wanted = DataConfig.parse(source)
     try:
         found = find(wanted)
     except BadInput as error:
@@ -260,32 +249,14 @@ def _moved(value: JSON, old: Path, new: Path) -> JSON:
     return str(new / Path(value).relative_to(old)) if is_inside else value
 
 
-def _watched(screen: Screen, run: Run, callback: Callback | None) -> Screen:
+def _of_no_data(options: Options) -> dict[str, Any]:
+    """The options that can be checked before there are data."""
+    return {name: value for name, value in options.items() if name not in DataConfig.__dataclass_fields__}
+
+
+def _watched(screen: Progress, run: Run, callback: Callback | None) -> workflow.Screen:
     """The screen, and the callback if there is one."""
     return screen if callback is None else Watched(screen, run, callback)
-
-
-def _carry_out(run: Run, task: Task, screen: Screen, more: More | None = None) -> Result:
-    """Do what the configuration of the run asks for and is not done yet. more: None if the run is new."""
-    from searchkit import workflow
-
-    with naming.written(naming.KEYWORD):
-        workflow.carry_out(run, task, spaces=load_space, screen=screen, reports=None, more=more)
-    return Result(run)
-
-
-def _more(run: Run, budget: Mapping[str, Any] | None, workers: int | None) -> More:
-    """What changes in a run that goes on. Raises BadInput; `workflow.carry_out` refuses a budget that is lowered."""
-    from searchkit import workflow
-
-    given = dict(budget or {})
-    require_known(given, FLAGS_OF_MORE, "budget to raise")
-    words = [word for key, value in given.items() for word in (FLAGS_OF_MORE[key], str(value))]
-    with naming.written(naming.KEYWORD):
-        raised = BudgetConfig(trials=given.get("trials"), time_budget=given.get("time"))
-        if workers is not None:
-            workers = replace(workflow.config_of(run).search, workers=workers).workers
-    return workflow.More(raised, workers, tuple(words))
 
 
 def _open(run: str | Path | Result, runs: str | Path) -> Run:
@@ -294,7 +265,7 @@ def _open(run: str | Path | Result, runs: str | Path) -> Run:
     if isinstance(run, Result):
         return Run.open(run.path)
     path = Path(run)
-    return Run.open(path if len(path.parts) > 1 else Path(runs) / path)
+    return Run.open((path if len(path.parts) > 1 else Path(runs) / path).resolve())
 
 
 def _free_name(root: Path, stem: str) -> str:

@@ -134,7 +134,8 @@ def create_model(
 
 def _middle(family: Space, spec: DataSpec) -> Any:
     """The architecture in the middle of each range that the family samples from."""
-    from searchkit.search.sampler import at, draw
+    from searchkit.search.candidates import draw
+    from searchkit.search.choices import at
 
     candidate = draw(family, spec, at(0.5), epochs=family.budget.epochs, way="middle")
     if candidate.arch is None:

@@ -35,7 +35,7 @@ def check(file: File, task: Task = None, as_json: AsJson = False) -> None:
     """
     from searchkit.core.errors import GateFailed
     from searchkit.tasks import registry
-    from searchkit.testing.families import run_checks
+    from searchkit.testing.suite import run_checks
 
     family = load_space(str(file) if os.sep in str(file) else f".{os.sep}{file}")
     results = run_checks(family, registry.load({"task": task or family.task}), path=file)

@@ -22,12 +22,12 @@ def report(run_name: RunName, *, as_json: AsJson = False, **given: Any) -> None:
     Nothing is trained or measured.
     """
     from searchkit import workflow
-    from searchkit.evaluation.evidence_file import read_evidence
+    from searchkit.evaluation.records import stored
     from searchkit.report import write as reporting
 
     output = read_section("output", given)
     run = open_run(run_name, output.runs)
-    found = read_evidence(run)
+    found = stored(run)
     written = reporting.write(run, found, workflow.report_folder(run, output.reports))
     verdict = reporting.verdict(run, found)
     plain = {"run": run.name, "verdict": verdict, "report": {kind: str(path) for kind, path in written.items()}}

@@ -1,9 +1,8 @@
-"""The artifact, which is a stored model, and the stage, which turns one artifact into another."""
+"""The artifact, which is a stored model. What turns one into another is a stage: see `searchkit.core.stage`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
 
 from searchkit.core.serialization import JSON
 
@@ -33,7 +32,7 @@ class Artifact:
     arch: dict[str, JSON]
     training: dict[str, JSON]
     edits: tuple[JSON, ...]
-    made_by: dict[str, JSON]  # {"stage": name, **config}
+    made_by: dict[str, JSON]
     parent: str | None
     metrics: dict[str, float] = field(default_factory=dict)
     notes: dict[str, JSON] = field(default_factory=dict)
@@ -41,28 +40,5 @@ class Artifact:
 
     @property
     def stage(self) -> str:
-        """Name of the stage that made this artifact."""
+        """Name of the stage that made this artifact; "Trial" if the search did."""
         return str(self.made_by["stage"])
-
-
-@runtime_checkable
-class Stage(Protocol):
-    """A frozen dataclass that turns an artifact into its child when it is called.
-
-    Its fields are its configuration: they enter the child's id, and the report shows them.
-    """
-
-    def __call__(self, artifact: Artifact, ctx: Any) -> Artifact:
-        """Make the child of an artifact; the parent stays as it is.
-
-        Args:
-            artifact: The parent.
-            ctx: What a stage may use: the run, the task, devices and the remaining time (`searchkit.context.Context`).
-
-        Returns:
-            The child, already stored in the run.
-
-        Raises:
-            Inapplicable: If the network has nothing that the stage could change.
-            GateFailed: If the result is not what the stage promises.
-        """

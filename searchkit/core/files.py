@@ -37,16 +37,17 @@ def to_json(value: JSON, indent: int | None = 1) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=True)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file that appears whole or not at all, even if the process is killed.
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` when the block ends, whole and on disk; after an error, nothing does.
 
-    The data is written to a temporary file in the same folder, flushed to disk, and renamed.
+    The data are written to a temporary file in the same folder, for a rename is atomic within one file system only,
+    flushed to disk, and renamed.
     """
-    data = content.encode() if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # before the rename: after a power cut the name must not point to empty blocks
         os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
@@ -54,6 +55,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a kill at any moment leaves the old one or the new one. Text is UTF-8."""
+    data = content.encode() if isinstance(content, str) else content
+    with replacing(path) as file:
+        file.write(data)
 
 
 def read_json(file: Path, what: str) -> Any:
@@ -79,8 +87,14 @@ def read_json(file: Path, what: str) -> Any:
     return value
 
 
-def named(file: Path, run: str, part: str = "") -> str:
-    """How errors name a file of a run, e.g. "artifacts/0123abcd/artifact.json of the run 'mine'"."""
+def name_in_run(file: Path, run: str, part: str = "") -> str:
+    """A file of a run, for a message.
+
+    Args:
+        file: Its path; of an artifact's file the last parts are shown, of another its name.
+        run: The run's name.
+        part: A field or a line of it.
+    """
     name = f"artifacts/{file.parent.name}/{file.name}" if file.parent.parent.name == "artifacts" else file.name
     return f"{part + ' of ' if part else ''}{name} of the run '{run}'"
 
@@ -132,7 +146,7 @@ def file_locks() -> Any:
 
 
 def lock(handle: IO[str], *, tries: int = 5) -> None:
-    """Lock an open file for this process.
+    """Take the system's lock of an open file, which ends with the process.
 
     Args:
         handle: The open file.
@@ -150,6 +164,27 @@ def lock(handle: IO[str], *, tries: int = 5) -> None:
             if not left:
                 raise
             time.sleep(0.02)
+
+
+def append_row(file: Path, row: JSON) -> None:
+    """Append one JSON line and wait until it is on disk."""
+    with open(file, "ab+") as handle:
+        if handle.tell() and last_byte(handle) != b"\n":
+            handle.write(b"\n")  # a kill tore the last line: it stays alone on its line and is skipped
+        handle.write((to_json(row, indent=None) + "\n").encode())
+        handle.flush()
+        os.fsync(handle.fileno())  # the log says what is paid for: a power cut must not make it be paid for twice
+
+
+def read_rows(file: Path) -> list[dict[str, JSON]]:
+    """The objects of a file of JSON lines; torn lines are left out, and a missing file has none."""
+    rows = []
+    for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def last_byte(handle: IO[bytes]) -> bytes:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from searchkit.core.data_spec import Arrays
+from searchkit.core.typed import Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Goal:
     metric: str
     direction: Literal["maximize", "minimize"]
     root: bool = False
-    span: float = 1.0
+    span: Positive = 1.0
     most: float | None = None
     unit: tuple[float, ...] = ()
 

@@ -1,14 +1,15 @@
 """What the JSON files of a run hold, field by field: the types by which they are read.
 
-Readers use plain dicts, and `types.thaw` has checked them. Only fields that some reader needs are required, so that a
-run of an older version stays readable; a field that is not named here is left as it is.
+Readers use plain dicts, and `serialization.thaw` has checked them. Only fields that some reader needs are required, so
+that a run of an older version stays readable; a field that is not named here is left as it is. The lines of logs are in
+`searchkit.core.run_logs`, and evidence.json is `searchkit.evaluation.records.Evidence`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from searchkit.core.typed import Count, Name, NotNegative, OneOf, Positive, Range, Share
+from searchkit.core.typed import Count, Name, NotNegative, OneOf, Range, Share
 
 Direction = Literal["maximize", "minimize"]
 Cost = Annotated[str, OneOf(("params", "macs", "size_bytes", "latency_ms"))]
@@ -153,82 +154,6 @@ SearchFile = dict[str, SearchFacts]
 SkippedFile = dict[str, Skipped]
 
 
-# ── lines of a log ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class CostRow(TypedDict):
-    """A line of the search log: the measured cost of a candidate."""
-
-    event: str
-    space: str
-    arch: str
-    cost: dict[str, NotNegative]
-    exported: bool
-    seconds: NotNegative
-
-
-class TrialRow(TypedDict):
-    """A trial that was handed out, lost, cut off, failed."""
-
-    event: str
-    space: str
-    trial: Count
-    rung: Count
-    at: NotRequired[NotNegative]
-    reason: NotRequired[str]
-    failure: NotRequired[str]
-
-
-class RungRow(TrialRow):
-    """A line of the search log: a trial reached a rung."""
-
-    seconds: NotNegative
-    epochs: Count
-    loss: float
-
-
-class Spendable(TypedDict):
-    """The budget of a search, as a line of its log states it."""
-
-    trials: Count
-    seconds: NotNegative | None
-
-
-class EndRow(TypedDict):
-    """The last line of a search's log."""
-
-    event: str
-    space: str
-    budget: Spendable
-
-
-class Logged(TypedDict):
-    """What every line of the search log has."""
-
-    event: str
-
-
-SEARCH_LOG = "search.jsonl"
-
-EVENTS: dict[str, Any] = {
-    "cost": CostRow, "dispatch": TrialRow, "lost": TrialRow, "cut off": TrialRow, "failed": TrialRow, "rung": RungRow,
-    "trained": RungRow, "end": EndRow,
-}  # fmt: skip
-
-
-class Epoch(TypedDict):
-    """A row of a learning curve."""
-
-    epoch: Count
-    loss: NotRequired[float]
-    seconds: NotRequired[NotNegative]
-    thread_seconds: NotRequired[NotNegative]
-    steps: NotRequired[Count]
-    val: NotRequired[float | None]
-    candidate: NotRequired[str]
-    step: NotRequired[Count]
-
-
 # ── artifact.json ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -340,83 +265,7 @@ NOTES: dict[str, Any] = {"Distill": DistillNotes, "Prune": PruneNotes, "Quantize
 """What the report reads of a stage's notes."""
 
 
-# ── evidence ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class IntervalFacts(TypedDict):
-    """A value with its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-    method: str
-    n: Annotated[int, Range(1)]
-
-
-class DifferenceFacts(IntervalFacts):
-    """A paired difference with its confidence interval."""
-
-    indistinguishable: bool
-    better: bool | None
-
-
-class McNemar(TypedDict):
-    """McNemar's test of two models."""
-
-    only_a: Count
-    only_b: Count
-    p: Share
-
-
-class LatencyFacts(TypedDict):
-    """The latency of a file, and its ratio to the first file."""
-
-    p50_ms: NotNegative
-    p95_ms: NotNegative
-    ratio: Positive
-    low: Positive
-    high: Positive
-    verdict: Literal["faster", "slower", "no difference"]
-    processes: NotRequired[Count]
-    rounds: NotRequired[Count]
-
-
-class Model(TypedDict):
-    """A file of the line on test."""
-
-    id: str
-    stage: str
-    made_by: MadeBy
-    metrics: dict[str, float]
-    val: dict[str, float]
-    metric: IntervalFacts
-    difference: DifferenceFacts
-    mcnemar: McNemar | None
-    agreement: IntervalFacts
-    params: NotNegative
-    macs: NotNegative
-    size_bytes: Annotated[int, Range(1)]
-    peak_activation_bytes: NotNegative
-    latency: LatencyFacts
-
-
-class Rival(TypedDict):
-    """A baseline without a network, with its metric."""
-
-    name: str
-    metric: IntervalFacts
-    difference: DifferenceFacts
-
-
-class GoalFacts(TypedDict):
-    """The metric that the search improves."""
-
-    metric: str
-    direction: Direction
-    root: NotRequired[bool]
-    span: NotRequired[Positive]
-    most: NotRequired[float | None]
-    unit: NotRequired[list[float]]
+# ── evidence: the file itself is `searchkit.evaluation.records.Evidence` ─────────────────────────────────────────────
 
 
 class Confusion(TypedDict):
@@ -466,28 +315,7 @@ class Pictures(TypedDict):
     rows: dict[str, str]
 
 
-class EvidenceFile(TypedDict):
-    """evidence.json: what the test split says of every exported file."""
-
-    format: int
-    split: str
-    n: Annotated[int, Range(1)]
-    goal: GoalFacts
-    kind: str
-    labels: list[str]
-    confidence: Share
-    resamples: Count
-    files: dict[str, str]
-    reference: str
-    chosen: str
-    models: list[Model]
-    errors: Confusion | ByLabel | Points | BySteps | Histogram
-    groups: NotRequired[Count | None]
-    rivals: NotRequired[list[Rival]]
-    pictures: NotRequired[Pictures | None]
-    recipe: NotRequired[str]
-    wish: NotRequired[dict[str, Any]]
-    command: NotRequired[list[str]]
+Errors = Confusion | ByLabel | Points | BySteps | Histogram
 
 
 class ScoredFile(TypedDict):

@@ -121,3 +121,18 @@ class FitPlan:
     loss: Callable[[nn.Module, Batch], Tensor] | None = None  # None: the task's own loss
     validate: bool = False  # evaluate on val after every epoch, for learning curves and early stopping
     recovers: bool = False  # fine-tuning after a stage: the network is good already, so explore little
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network to learn from.
+
+    Attributes:
+        network: Gives the answers that the student is to match.
+        temperature: Of the softened logits; above 0, higher is softer.
+        weight: Of its part in the loss, 0 to 1.
+    """
+
+    network: nn.Module
+    temperature: float = 2.0
+    weight: float = 0.5

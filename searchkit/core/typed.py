@@ -62,6 +62,13 @@ class FileName:
     """In `Annotated`: a text that names one file or folder, without a path."""
 
 
+@dataclass(frozen=True, slots=True)
+class As:
+    """In `Annotated`: plain JSON that is checked against another annotation, and stays as it is."""
+
+    hint: Any
+
+
 Count = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, open=True)]
 NotNegative = Annotated[float, Range(0)]
@@ -90,6 +97,9 @@ def conform(value: Any, hint: Any, path: str = "", *, whole: bool = False) -> An
     if hint is Any or isinstance(hint, str):
         return value
     if origin is Annotated:
+        for extra in arguments[1:]:
+            if isinstance(extra, As):
+                conform(value, extra.hint, path, whole=whole)
         return _in_range(conform(value, arguments[0], path, whole=whole), arguments[1:], path, arguments[0])
     if origin in (Required, NotRequired):
         return conform(value, arguments[0], path, whole=whole)

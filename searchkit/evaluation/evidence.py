@@ -1,6 +1,6 @@
 """What the test split says of the exported files: every metric with its interval, every comparison in pairs.
 
-`intervals` has the statistics; this reads the test split, once for each file, and keeps what was found. Not to be
+`statistics` has the statistics; this reads the test split, once for each file, and keeps what was found. Not to be
 confused with the val metrics of an artifact, which chose it and so flatter it.
 """
 
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,12 @@ from searchkit.context import Context
 from searchkit.core import batching
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import DAMAGED_ARRAYS
+from searchkit.core.files import replacing
 from searchkit.core.goal import Evaluation, Goal
 from searchkit.core.run_files import ScoredFile
 from searchkit.core.serialization import JSON, derive_seed, freeze
 from searchkit.core.task import Grouped, HasBaselines, HasModelMetrics, Task
-from searchkit.evaluation.evidence_file import FILE, FORMAT, read_evidence
+from searchkit.evaluation.records import FILE, FORMAT, BaselineEvidence, Evidence, ModelEvidence, stored
 from searchkit.evaluation.statistics import (
     CONFIDENCE,
     RESAMPLES,
@@ -38,92 +38,119 @@ from searchkit.tasks.modalities.image import channel_order as picture_layout
 from searchkit.tasks.predictions import Prediction
 from searchkit.tasks.registry import problem_named
 
-PICTURED = 12  # examples that are shown where the answers are pictures
+PICTURED = 12  # examples that are shown if the answers are pictures
 PICTURE_SIDE = 64  # pixels, at most
 
 
 def collect(
     ctx: Context, line: Sequence[Artifact], fp32: Artifact, *, asked: Mapping[str, JSON] | None = None
-) -> dict[str, JSON]:
-    """Score every exported file of `line` on test, each once for all time, and compare each with `fp32` in pairs.
+) -> Evidence:
+    """Score every exported file of a lineage on test, each once for all time, and compare each with `fp32` in pairs.
 
-    `line` is oldest first and its last file is the one chosen; artifacts without a file are left out. The result is
-    plain data, kept in the run's evidence.json with the answers to single examples in its folder evidence/; a second
-    call for the same files reads them. Latencies are measured anew when the set of files changes, all in one
+    What is found is kept in the run's evidence.json, and the answers to single examples in its folder evidence/; a
+    second call for the same files reads them. Latencies are measured anew when the set of files changes, all in one
     interleaved session: a ratio between two sessions means nothing.
 
-    asked: "recipe", "wish" and "command" of this line, for the report; the run's own question where it is None.
+    Args:
+        ctx: Gives the run and the task.
+        line: The lineage, oldest first; its last file is the one chosen, and artifacts without a file are left out.
+        fp32: The reference.
+        asked: "recipe", "wish" and "command" of this lineage, for the report; the run's own if it is None.
     """
-    from searchkit.onnx import measure  # torch: the statistics above do without it
-
-    run, goal, asked = ctx.run, ctx.task.goal, dict(freeze(asked or {}))
+    run = ctx.run
     models = [artifact for artifact in line if "model" in artifact.files]
     if fp32.id not in {artifact.id for artifact in models}:
         models.insert(0, fp32)
     hashes = {artifact.id: _sha256(ctx.model_path(artifact)) for artifact in models}
-    kept = read_evidence(run) or {}
-    if kept and kept["files"] == hashes and kept["reference"] == fp32.id:
-        if any(kept.get(name) != value for name, value in asked.items()):  # the same files by another way
-            kept = {**kept, **asked}
-            run.write_json(FILE, kept)
-        return dict(kept)
+    kept = stored(run)
+    if kept is not None and kept.files == hashes and kept.reference == fp32.id:
+        found = _as_asked(kept, asked) if asked is not None else kept  # the same files by another way
+        if found == kept:
+            return kept
+    else:
+        found = _as_asked(_measured(ctx, models, fp32, hashes), asked or {})
+    run.write_json(FILE, found.to_json())
+    return Evidence.from_json(found.to_json())
+
+
+def _as_asked(found: Evidence, asked: Mapping[str, JSON]) -> Evidence:
+    plain = freeze(asked)
+    command = plain.get("command")
+    return replace(
+        found,
+        recipe=plain.get("recipe"),
+        wish=plain.get("wish"),
+        command=None if command is None else tuple(command),
+    )
+
+
+def _measured(ctx: Context, models: Sequence[Artifact], fp32: Artifact, hashes: dict[str, str]) -> Evidence:
+    """The last of `models` is the one chosen. hashes: of their files, by id."""
+    task, goal, chosen = ctx.task, ctx.task.goal, models[-1].id
     scored = {artifact.id: _score(ctx, artifact, hashes[artifact.id]) for artifact in models}
+    prediction = problem_named(task.problem).prediction
+    groups = task.groups("test") if isinstance(task, Grouped) else None
+    rivals = task.baselines() if isinstance(task, HasBaselines) else {}
+    beside = {name: task.evaluate(rival, "test") for name, rival in rivals.items()}
+    return Evidence(
+        format=FORMAT,
+        split="test",
+        n=task.n_examples("test"),
+        groups=None if groups is None else len(np.unique(groups)),
+        goal=goal,
+        kind=prediction.name,
+        prediction=prediction.words(),
+        labels=tuple(task.labels),
+        confidence=CONFIDENCE,
+        resamples=RESAMPLES,
+        files=hashes,
+        reference=fp32.id,
+        chosen=chosen,
+        models=_models(ctx, models, scored, fp32.id, prediction, groups),
+        rivals=tuple(
+            _baseline(goal, name, own, scored[chosen], derive_seed(ctx.seed, name), groups)
+            for name, own in beside.items()
+        ),
+        errors=prediction.errors(scored[chosen], beside),
+        pictures=pictures(task, scored[fp32.id], scored[chosen]),
+    )
+
+
+def _models(
+    ctx: Context,
+    models: Sequence[Artifact],
+    scored: Mapping[str, Evaluation],
+    reference: str,
+    prediction: Prediction,
+    groups: np.ndarray | None,
+) -> tuple[ModelEvidence, ...]:
+    """One row a file, in the order of `models`. reference: the id of the one that all are compared with."""
+    from searchkit.onnx import measure
+
     example = batching.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
-    order = [fp32.id, *(artifact.id for artifact in models if artifact.id != fp32.id)]
     paths = {artifact.id: ctx.model_path(artifact) for artifact in models}
+    order = [reference, *(id for id in paths if id != reference)]  # a ratio is to the first
     latency = measure.latency({id: paths[id] for id in order}, example)
-    prediction = problem_named(ctx.task.problem).prediction
-    groups = ctx.task.groups("test") if isinstance(ctx.task, Grouped) else None
     rows = []
     for artifact in models:
-        network, own = ctx.source(artifact), {}
+        id, network, own = artifact.id, ctx.source(artifact), {}
         if "weights" in artifact.files and isinstance(ctx.task, HasModelMetrics):
             own = ctx.task.inspect(ctx.network(artifact), "test")
-        rows.append(
-            {
-                "id": artifact.id,
-                "stage": artifact.stage,
-                "made_by": artifact.made_by,
-                "metrics": scored[artifact.id].metrics | own,
-                "val": artifact.metrics,
-                **_compare(
-                    goal, prediction, scored[artifact.id], scored[fp32.id], derive_seed(ctx.seed, artifact.id), groups
-                ),
-                "params": network.metrics["params"],
-                "macs": network.metrics["macs"],
-                "size_bytes": measure.size_bytes(paths[artifact.id]),
-                "peak_activation_bytes": measure.peak_activation_bytes(paths[artifact.id], example),
-                "latency": latency[artifact.id],
-            }
+        row = ModelEvidence(
+            id=id,
+            stage=artifact.stage,
+            made_by=artifact.made_by,
+            metrics=scored[id].metrics | own,
+            val=artifact.metrics,
+            **_compare(ctx.task.goal, prediction, scored[id], scored[reference], derive_seed(ctx.seed, id), groups),
+            params=network.metrics["params"],
+            macs=network.metrics["macs"],
+            size_bytes=measure.size_bytes(paths[id]),
+            peak_activation_bytes=measure.peak_activation_bytes(paths[id], example),
+            latency=latency[id],
         )
-    chosen = models[-1]
-    rivals = ctx.task.baselines() if isinstance(ctx.task, HasBaselines) else {}
-    beside = {name: ctx.task.evaluate(rival, "test") for name, rival in rivals.items()}
-    found = {
-        "format": FORMAT,
-        **asked,
-        "split": "test",
-        "n": ctx.task.n_examples("test"),
-        "groups": None if groups is None else len(np.unique(groups)),
-        "goal": goal,
-        "kind": prediction.name,
-        "prediction": prediction.words(),
-        "labels": ctx.task.labels,
-        "confidence": CONFIDENCE,
-        "resamples": RESAMPLES,
-        "files": hashes,
-        "reference": fp32.id,
-        "chosen": chosen.id,
-        "models": rows,
-        "rivals": [
-            {"name": name, **_rival(goal, own, scored[chosen.id], derive_seed(ctx.seed, name), groups)}
-            for name, own in beside.items()
-        ],
-        "errors": prediction.errors(scored[chosen.id], beside),
-        "pictures": pictures(ctx.task, scored[fp32.id], scored[chosen.id]),
-    }
-    run.write_json(FILE, found)
-    return dict(freeze(found))
+        rows.append(row)
+    return tuple(rows)
 
 
 def _compare(
@@ -138,18 +165,28 @@ def _compare(
     }
 
 
-def _rival(goal: Goal, own: Evaluation, chosen: Evaluation, seed: int, groups: np.ndarray | None) -> dict[str, JSON]:
-    """difference: of the chosen file to what needs no network."""
-    return {
-        "metrics": own.metrics,
-        "metric": metric_interval(goal, own.scores, seed=seed, groups=groups),
-        "difference": paired_difference(goal, chosen.scores, own.scores, seed=seed, groups=groups),
-    }
+def _baseline(
+    goal: Goal, name: str, own: Evaluation, chosen: Evaluation, seed: int, groups: np.ndarray | None
+) -> BaselineEvidence:
+    return BaselineEvidence(
+        name=name,
+        metrics=own.metrics,
+        metric=metric_interval(goal, own.scores, seed=seed, groups=groups),
+        difference=paired_difference(goal, chosen.scores, own.scores, seed=seed, groups=groups),
+    )
 
 
 def pictures(task: Task, fp32: Evaluation, shipped: Evaluation) -> JSON:
-    """What a reader sees where the answers are pictures, as plain data: "shape" (n, height, width, channels) and by
-    name of the row its bytes in base64, evenly chosen from test. None where the answers are something else.
+    """Examples of test, evenly chosen, for a reader to see if the answers are pictures.
+
+    Args:
+        task: Says what the answers are.
+        fp32: What the reference answered.
+        shipped: What the chosen file answered.
+
+    Returns:
+        "shape" (n, height, width, channels) and "rows", by name the bytes of n pictures in base64; None if the answers
+        are something else.
     """
     main = task.inputs[0]
     if main.name != "image" and task.answers[0].name != "image" or fp32.decisions.ndim < 3:
@@ -184,8 +221,9 @@ def _as_bytes(values: np.ndarray, least: float, most: float) -> np.ndarray:
 
 
 def _score(ctx: Context, artifact: Artifact, sha256: str) -> Evaluation:
-    """The artifact's file on test; from the run's folder evidence/ where this very file has been scored before and the
-    answers are whole.
+    """The artifact's file on test.
+
+    It is read from the run's folder evidence/ if this very file has been scored before and the answers are whole.
     """
     from searchkit.onnx.predictor import OnnxPredictor
 
@@ -202,7 +240,9 @@ def _keep(run: Run, id: str, sha256: str, evaluation: Evaluation) -> None:
     folder = run.path / "evidence"
     folder.mkdir(exist_ok=True)
     for name in ("scores", "decisions", "targets"):
-        _save(folder / f"{id}.{name}.npy", np.asarray(getattr(evaluation, name)))
+        with replacing(folder / f"{id}.{name}.npy") as file:
+            np.save(file, np.asarray(getattr(evaluation, name)), allow_pickle=False)
+    # last: it says that the three are whole
     run.write_json(f"evidence/{id}.json", {"sha256": sha256, "metrics": evaluation.metrics})
 
 
@@ -218,17 +258,6 @@ def _kept(run: Run, id: str, sha256: str) -> Evaluation | None:
     except DAMAGED_ARRAYS:  # missing or cut short: the file is scored again
         return None
     return Evaluation(dict(about["metrics"]), scores, decisions, targets)
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _sha256(path: Path) -> str:

@@ -3,7 +3,7 @@
 The one idea: two files that answered the same examples are compared example by example, never through two separate
 intervals, and a difference whose interval holds zero is called indistinguishable. Intervals: Wilson (1927) for shares;
 the bias-corrected and accelerated bootstrap (Efron 1987) for means and root means; Bonett and Price (2012) for the
-difference of two shares that differ on few examples. Where examples hang together (`types.Grouped`), whole groups are
+difference of two shares that differ on few examples. If examples belong together (`task.Grouped`), whole groups are
 resampled (Davison and Hinkley 1997, section 3.8), and an interval is as wide as their number makes it. Tests: McNemar's
 (1947), in its exact form.
 """
@@ -11,11 +11,11 @@ resampled (Davison and Hinkley 1997, section 3.8), and an interval is as wide as
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
+from searchkit.core.estimates import Difference, Interval, McNemar
 from searchkit.core.goal import Goal
 from searchkit.tasks.predictions import Prediction
 
@@ -31,37 +31,17 @@ _CHUNK = 4_000_000  # resampled scores held at once: 32 MB
 # ── Intervals ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate and its 95 % interval, over n examples. method: wilson, bca, percentile or bonett-price; "of groups"
-    is added where whole groups of examples were resampled.
-    """
-
-    value: float
-    low: float
-    high: float
-    method: str
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """`a` less `b` on the same examples. indistinguishable: the interval holds 0. better: whether `a` is the
-    better in the goal's direction; None where the interval does not say.
-    """
-
-    value: float
-    low: float
-    high: float
-    method: str
-    n: int
-    indistinguishable: bool
-    better: bool | None
-
-
 def metric_interval(goal: Goal, scores: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None) -> Interval:
-    """The goal's value over `scores` (n,) and its interval: Wilson for a mean of zeros and ones, else BCa. groups: (n,)
-    whole numbers, examples with the same one are resampled together.
+    """The goal's value and its interval: Wilson's for a mean of zeros and ones, else the BCa bootstrap's.
+
+    Args:
+        goal: Says how scores become a value.
+        scores: (n,), one an example.
+        seed: Of the bootstrap.
+        groups: (n,) whole numbers: examples with the same one are resampled together. None: each is by itself.
+
+    Raises:
+        ValueError: The scores are not (n,) with n > 0.
     """
     scores = _checked(scores)
     value = goal.value(scores)
@@ -77,7 +57,15 @@ def metric_interval(goal: Goal, scores: np.ndarray, *, seed: int = 0, groups: np
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The score interval of a share: unlike Wald's it holds near 0 and 1, where good models are."""
+    """The score interval of a share (Wilson 1927): unlike Wald's it holds near 0 and 1, where good models are.
+
+    Args:
+        successes: Of n.
+        n: At least 1.
+
+    Returns:
+        Its lower and its upper end.
+    """
     share, z2 = successes / n, _Z * _Z
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
@@ -87,8 +75,17 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 def paired_difference(
     goal: Goal, a: np.ndarray, b: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None
 ) -> Difference:
-    """goal.value(a) − goal.value(b), where a[i] and b[i], (n,) each, are the scores of two models on example i. groups:
-    as in `metric_interval`.
+    """goal.value(a) − goal.value(b) of two models on the same examples, with its interval.
+
+    Args:
+        goal: Says how scores become a value.
+        a: (n,): a[i] is the score of the one model on example i.
+        b: (n,): the same of the other.
+        seed: Of the bootstrap.
+        groups: As in `metric_interval`.
+
+    Raises:
+        ValueError: The two have not one shape, (n,) with n > 0.
     """
     a, b = _checked(a), _checked(b)
     if a.shape != b.shape:
@@ -117,6 +114,7 @@ def _checked(scores: np.ndarray) -> np.ndarray:
 
 
 def is_binary(scores: np.ndarray) -> bool:
+    """Whether all scores are 0 or 1."""
     return bool(np.all((scores == 0.0) | (scores == 1.0)))
 
 
@@ -140,8 +138,9 @@ def _totals(scores: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _bootstrap_means(scores: np.ndarray, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
-    """Means of RESAMPLES resamples with replacement, of whole groups where there are any. (n,) gives (RESAMPLES,);
-    (n, k) resamples rows: (RESAMPLES, k).
+    """Means of RESAMPLES resamples with replacement, of whole groups if there are any.
+
+    (n,) gives (RESAMPLES,); (n, k) resamples rows: (RESAMPLES, k).
     """
     rng, n = np.random.default_rng(seed), len(scores)
     if groups is not None:
@@ -193,15 +192,6 @@ def _bca(scores: np.ndarray, seed: int, groups: np.ndarray | None = None) -> tup
 
 
 # ── Comparisons ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class McNemar:
-    """only_a, only_b: examples that only the one got right. p: two-sided, exact; 1 where they never differ."""
-
-    only_a: int
-    only_b: int
-    p: float
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:

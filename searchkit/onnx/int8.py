@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from searchkit.core.data_spec import Arrays
 from searchkit.core.scratch import redirected, scratch_folder
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx import minify, passes
-from searchkit.onnx.measure import trace
+from searchkit.onnx.editing import feeding, keep_initializers_, makers, readers
 from searchkit.onnx.weight_only import weight_only
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
@@ -85,7 +84,7 @@ def static(source: Path, target: Path, batches: Iterable[Arrays]) -> int:
     # are removed before the remaining vectors are joined.
     _float_biases(raw, but_of=_float_tail(raw))
     _drop_zero_points(raw)
-    _drop_unused(raw)
+    keep_initializers_(raw.graph, readers(raw.graph))
     passes.join_vectors(raw, exact=minify.PREPROCESSOR)
     return onnx_io.save(minify.shrink(raw), target)
 
@@ -328,99 +327,23 @@ def _float_tail(model: onnx.ModelProto) -> set[str]:
 
     With 8 bits for the range of a regression target, the resolution would be the error of the answer.
     """
-    makers = {name: node for node in model.graph.node for name in node.output}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    made, read_by = makers(model.graph), readers(model.graph)
     ports = {value.name for value in model.graph.output}
-    feeds_work = _feeds_work(model)
+    feeds_work = feeding(model.graph, lambda node: node.op_type in WEIGHTED)
     found = set()
     for quantize in [node for node in model.graph.node if node.op_type == "QuantizeLinear"]:
-        source = makers.get(quantize.input[0])
+        source = made.get(quantize.input[0])
         if source is None or source.op_type not in ("Gemm", "MatMul"):
             continue
-        (dequantize,) = readers[quantize.output[0]]
+        (dequantize,) = read_by[quantize.output[0]]
         end = dequantize.output[0]
-        if end in feeds_work or len(readers[quantize.input[0]]) > 1:
+        if end in feeds_work or len(read_by[quantize.input[0]]) > 1:
             continue
         model.graph.node.remove(quantize)
         model.graph.node.remove(dequantize)
         if end in ports:
             source.output[0] = end
-        for reader in readers.get(end, []):
+        for reader in read_by.get(end, []):
             reader.input[:] = [source.output[0] if name == end else name for name in reader.input]
         found.add(source.output[0])
     return found
-
-
-def _feeds_work(model: onnx.ModelProto) -> set[str]:
-    """Names of the values that a weighted operator depends on."""
-    found: set[str] = set()
-    for node in reversed(model.graph.node):
-        if node.op_type in WEIGHTED or found.intersection(node.output):
-            found.update(node.input)
-    return found
-
-
-def _drop_unused(model: onnx.ModelProto) -> None:
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-
-
-# ── What runs in int8 ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Arithmetic:
-    """How the multiply-accumulates of a file run after ONNX Runtime's optimizations.
-
-    Attributes:
-        int8_share: Share of the multiply-accumulates in int8, 0 to 1.
-        fp32: Number of weighted operators that stay in fp32, by type.
-    """
-
-    int8_share: float
-    fp32: dict[str, int]
-
-
-def arithmetic(path: Path, example: Arrays) -> Arithmetic:
-    """Measure how much of a file runs in int8.
-
-    Args:
-        path: The file.
-        example: One example, by input name.
-    """
-    # In the graph that ONNX Runtime runs: a QDQ file says nothing of which operators have an int8 kernel.
-    model, shapes = trace(path, example)
-    in_int8 = total = 0
-    stayed: dict[str, int] = {}
-    for node in model.graph.node:
-        kind = next((name for name in WEIGHTED if name in node.op_type or node.op_type == "FusedGemm"), None)
-        if node.op_type not in INT8 and kind is None:
-            continue
-        count = _macs(node, shapes)
-        total += count
-        if node.op_type in INT8:
-            in_int8 += count
-        else:
-            stayed[node.op_type] = stayed.get(node.op_type, 0) + 1
-    return Arithmetic(in_int8 / total if total else 0.0, stayed)
-
-
-def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Multiply-accumulates of a weighted operator, int8 or not, from the shapes of its inputs and outputs."""
-    inputs = [shapes.get(name, ()) for name in node.input]
-    out = shapes.get(node.output[0], ())
-    size = int(np.prod(out))
-    if any(kind in node.op_type for kind in ("LSTM", "GRU", "RNN")):
-        return inputs[0][0] * int(np.prod(inputs[1]) + np.prod(inputs[2]))  # steps × (W and R)
-    # The quantized operators put scale and zero point of the input before the weight.
-    weight = inputs[3] if node.op_type in ("QLinearConv", "QLinearMatMul", "QGemm") else inputs[1]
-    if "ConvTranspose" in node.op_type:
-        return int(np.prod(inputs[0])) * int(np.prod(weight[1:]))
-    if "Conv" in node.op_type:
-        return size * int(np.prod(weight[1:]))
-    return size * inputs[0][-1]  # a matrix product: each output is a sum over the last axis of the first

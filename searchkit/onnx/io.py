@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -26,9 +24,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from searchkit.core import batching
 from searchkit.core.data_spec import Arrays, TensorSpec
 from searchkit.core.errors import BadInput
+from searchkit.core.files import write_atomically
 from searchkit.core.network import HasKVCache
 from searchkit.onnx import passes
-from searchkit.onnx.minify import MARK, graphs, shrink, tensors
+from searchkit.onnx.editing import graphs
+from searchkit.onnx.minify import MARK, shrink, tensors
 
 if TYPE_CHECKING:
     import torch
@@ -199,15 +199,7 @@ def save(model: onnx.ModelProto, path: Path) -> int:
     """
     onnx.checker.check_model(model, full_check=True)  # with shape inference
     data = model.SerializeToString(deterministic=True)  # the order of maps is otherwise not fixed
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_atomically(path, data)
     return len(data)
 
 

@@ -26,6 +26,7 @@ import onnxruntime as ort
 from searchkit.core import batching
 from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import BadInput
+from searchkit.core.estimates import Latency, Verdict
 from searchkit.core.scratch import scratch_folder
 from searchkit.onnx.io import feed, is_weight_only, load, ports, session, session_options
 from searchkit.onnx.random_inputs import draw_inputs
@@ -156,32 +157,7 @@ def _first(opened: ort.InferenceSession, examples: Arrays) -> Arrays:
 # ── Timing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Latency of one file compared with the first.
-
-    Attributes:
-        p50_ms: Median milliseconds per call, at batch size 1 on one thread.
-        p95_ms: 95th percentile of the same.
-        ratio: Median over rounds of this file's block median divided by the first file's. Below 1 is faster.
-        low: Lower bound of the 95 % interval of the ratio.
-        high: Upper bound.
-        processes: Number of fresh processes; 0 for the current one.
-        rounds: Rounds per process.
-        verdict: "faster", "slower" or "no difference".
-    """
-
-    p50_ms: float
-    p95_ms: float
-    ratio: float
-    low: float
-    high: float
-    processes: int
-    rounds: int
-    verdict: str
-
-
-def verdict(ratio: float, low: float, high: float) -> str:
+def verdict(ratio: float, low: float, high: float) -> Verdict:
     """Return "faster" or "slower" if the interval excludes 1 and the ratio exceeds `TIE`, else "no difference"."""
     if high < 1 and ratio < 1 / (1 + TIE):
         return "faster"

@@ -18,6 +18,7 @@ import onnx.inliner
 from onnx import numpy_helper
 
 from searchkit.onnx import passes
+from searchkit.onnx.editing import graphs, prepend_nodes_, set_initializers_
 
 MARK = "searchkit.qdq"
 """Metadata key of our files; the value "weight-only" asks for sessions with `session.disable_quant_qdq`."""
@@ -56,17 +57,6 @@ def shrink(model: onnx.ModelProto) -> onnx.ModelProto:
     del small.opset_import[:]
     small.opset_import.extend(imports)
     return small
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Iterate over a graph and all its subgraphs."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from graphs(inner)
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -112,8 +102,7 @@ def _merge_twins(graph: onnx.GraphProto) -> None:
             kept.append(tensor)
         else:
             twins[tensor.name] = first[key]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    set_initializers_(graph, kept)
     for part in graphs(graph):
         for node in part.node:
             for position, name in enumerate(node.input):
@@ -140,11 +129,8 @@ def _merge_transposed(graph: onnx.GraphProto) -> None:
             first[(tensor.data_type, tuple(tensor.dims), tensor.raw_data)] = tensor.name
             kept.append(tensor)
     if nodes:
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
-        nodes += graph.node
-        del graph.node[:]
-        graph.node.extend(nodes)
+        set_initializers_(graph, kept)
+        prepend_nodes_(graph, nodes)
 
 
 def _shorten_names(model: onnx.ModelProto) -> None:

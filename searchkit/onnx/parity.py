@@ -9,7 +9,9 @@ import numpy as np
 
 from searchkit.core import batching
 from searchkit.core.data_spec import Arrays, TensorSpec
+from searchkit.core.errors import GateFailed
 from searchkit.core.goal import Predict
+from searchkit.core.task import Task
 from searchkit.onnx.io import MEMORY, PAST, feed, session
 
 
@@ -68,6 +70,27 @@ def parity(
         whole = found if whole is None else _joined(whole, found)
     assert whole is not None, "there are no examples"
     return whole
+
+
+def require_parity(a: Predict, b: Predict, task: Task, *, otherwise: str) -> Parity:
+    """Compare two predictors on every example of val, and refuse what disagrees.
+
+    Args:
+        a: The file, or the network, that is to be used.
+        b: What it must answer like.
+        task: Gives val and how its examples lie.
+        otherwise: A sentence: what follows from a disagreement.
+
+    Raises:
+        GateFailed: They disagree.
+    """
+    proof = parity(a, b, task.raw("val"), ports=task.inputs)
+    if not proof.agrees:
+        raise GateFailed(
+            f"The exported file disagrees with the network: the answers differ by up to {proof.max_abs:.3g} (example "
+            f"{proof.worst} of {proof.n} of val). {otherwise}"
+        )
+    return proof
 
 
 def _joined(a: Parity, b: Parity) -> Parity:

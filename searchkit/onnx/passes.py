@@ -8,11 +8,11 @@ the export decide which rewrite a file gets.
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import onnx
 from onnx import numpy_helper
+
+from searchkit.onnx.editing import feeding, keep_initializers_, makers, prepend_nodes_, readers, times_read
 
 # ── After a concatenation ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -39,15 +39,16 @@ def before_joins(model: onnx.ModelProto) -> None:
 
 def _join(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
     """A Concat of channels whose inputs are convolutions read by nothing else, and its only reader."""
-    makers, read = _makers(graph), _times_read(graph)
-    readers = {name: node for node in graph.node for name in node.input}
+    made, read, by_name = makers(graph), times_read(graph), readers(graph)
     values = {tensor.name for tensor in graph.initializer}
     for join in graph.node:
         if join.op_type != "Concat" or _number(join, "axis") != 1 or read[join.output[0]] != 1:
             continue
-        convs = [makers[name] for name in join.input if name in makers and read[name] == 1]
-        reader = readers.get(join.output[0])
-        if reader is None or len(convs) < len(join.input) or {conv.op_type for conv in convs} != {"Conv"}:
+        convs = [made[name] for name in join.input if name in made and read[name] == 1]
+        if join.output[0] not in by_name:  # an answer of the graph reads it
+            continue
+        reader = by_name[join.output[0]][0]
+        if len(convs) < len(join.input) or {conv.op_type for conv in convs} != {"Conv"}:
             continue
         if reader.op_type in ALONE:
             return join, reader
@@ -58,7 +59,7 @@ def _join(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, onnx.NodeProto] | Non
 
 
 def _fold(graph: onnx.GraphProto, join: onnx.NodeProto, norm: onnx.NodeProto) -> None:
-    makers = _makers(graph)
+    made = makers(graph)
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     scale, shift, mean, variance = (values[name].astype(np.float64) for name in norm.input[1:])
     epsilon = next((attribute.f for attribute in norm.attribute if attribute.name == "epsilon"), 1e-5)
@@ -66,7 +67,7 @@ def _fold(graph: onnx.GraphProto, join: onnx.NodeProto, norm: onnx.NodeProto) ->
     factor = scale / np.sqrt(variance + epsilon)
     first = 0
     for name in join.input:
-        conv = makers[name]
+        conv = made[name]
         weight = values[conv.input[1]]
         its = slice(first, first := first + len(weight))
         bias = values[conv.input[2]] if len(conv.input) > 2 else np.zeros(len(weight))
@@ -78,8 +79,8 @@ def _fold(graph: onnx.GraphProto, join: onnx.NodeProto, norm: onnx.NodeProto) ->
             graph.initializer.append(numpy_helper.from_array(array.astype(weight.dtype), f"{name}:{kind}"))
     join.output[0] = norm.output[0]
     graph.node.remove(norm)
-    read = _times_read(graph)
-    _keep_initializers(graph, {tensor.name for tensor in graph.initializer if read[tensor.name]})
+    read = times_read(graph)
+    keep_initializers_(graph, {tensor.name for tensor in graph.initializer if read[tensor.name]})
 
 
 def _repeat(graph: onnx.GraphProto, join: onnx.NodeProto, activation: onnx.NodeProto) -> None:
@@ -162,10 +163,8 @@ def count_up(graph: onnx.GraphProto) -> None:
             graph.initializer.append(numpy_helper.from_array(np.asarray(value, row.dtype), name))
         made.append(onnx.helper.make_node("Range", names, [tensor.name]))
         gone.add(tensor.name)
-    _keep_initializers(graph, {tensor.name for tensor in graph.initializer} - gone)
-    nodes = [*made, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    keep_initializers_(graph, {tensor.name for tensor in graph.initializer} - gone)
+    prepend_nodes_(graph, made)
 
 
 # ── Short vectors in half precision ──────────────────────────────────────────────────────────────────────────────────
@@ -222,10 +221,8 @@ def join_vectors(model: onnx.ModelProto, *, exact: str) -> None:
         graph.initializer.append(numpy_helper.from_array(np.concatenate(list(found.values())), packed))
         made.append(onnx.helper.make_node("Cast", [packed], [whole], to=onnx.TensorProto.FLOAT))
         made.append(onnx.helper.make_node("Split", [whole], list(found), num_outputs=len(found)))
-    _keep_initializers(graph, {tensor.name for tensor in graph.initializer} - gone)
-    nodes = [*made, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    keep_initializers_(graph, {tensor.name for tensor in graph.initializer} - gone)
+    prepend_nodes_(graph, made)
 
 
 def held_by_half(scales: np.ndarray) -> np.ndarray:
@@ -264,11 +261,7 @@ def _inner_vectors(graph: onnx.GraphProto) -> dict[str, bool]:
 
 def feeding_work(graph: onnx.GraphProto) -> set[str]:
     """Return the names of the values that an operator with weights depends on."""
-    found: set[str] = set()
-    for node in reversed(graph.node):
-        if any(kind in node.op_type for kind in _WORK) or found.intersection(node.output):
-            found.update(node.input)
-    return found
+    return feeding(graph, lambda node: any(kind in node.op_type for kind in _WORK))
 
 
 _WORK = ("Conv", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
@@ -278,20 +271,5 @@ def _opset(model: onnx.ModelProto) -> int:
     return next((entry.version for entry in model.opset_import if not entry.domain), 0)
 
 
-def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    return {name: node for node in graph.node for name in node.output}
-
-
-def _times_read(graph: onnx.GraphProto) -> Counter[str]:
-    """How often each value is read, by name; being an output of the graph counts once."""
-    return Counter([*(name for node in graph.node for name in node.input), *(value.name for value in graph.output)])
-
-
 def _number(node: onnx.NodeProto, name: str) -> int | None:
     return next((attribute.i for attribute in node.attribute if attribute.name == name), None)
-
-
-def _keep_initializers(graph: onnx.GraphProto, names: set[str]) -> None:
-    kept = [tensor for tensor in graph.initializer if tensor.name in names]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

@@ -1,7 +1,7 @@
-"""The report's figures: each a pure function from the plain data of report.json to SVG, or "" where there is nothing.
+"""The report's figures: each a pure function from the plain data of report.json to SVG, or "" if there is nothing.
 
 Every figure says in its description what it shows, for who cannot see it, and repeats no number that a table near it
-gives. Colours follow Okabe and Ito (2008), so that none is told from another by hue alone where vision differs; shapes,
+gives. Colours follow Okabe and Ito (2008), so that none is told from another by hue alone if vision differs; shapes,
 dashes and words tell them apart too.
 """
 
@@ -11,12 +11,15 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 
-from searchkit.core.serialization import JSON
 from searchkit.report import formatting
 from searchkit.report.png import data_uri
+from searchkit.report.rows import CurveRow, FileRow, FrontRows, HistoryRows, LayerRow, PictureRows, PointRow
 from searchkit.report.svg import WIDTH, Figure, Scale, shortened, spanning, wants_log
 
 LEFT, RIGHT, TOP = 58.0, WIDTH - 12, 34.0
+
+Mark = tuple[str, formatting.Estimate, str]
+"""A name, its estimate with the interval, and the CSS class of its colour."""
 
 
 def _value_ticks(scale: Scale, metric: str) -> list[tuple[float, str]]:
@@ -31,7 +34,7 @@ def _axis_name(metric: str) -> str:
     return formatting.metric_name(metric) + (", %" if metric in formatting.SHARES else "")
 
 
-def front(found: Mapping[str, JSON], metric: str) -> str:
+def front(found: FrontRows, metric: str) -> str:
     """Metric against cost, both on val: the trials, the front's line, and the way of the stages to what is shipped."""
     points = found["points"]
     if not points:
@@ -60,8 +63,9 @@ def front(found: Mapping[str, JSON], metric: str) -> str:
     for p in ordered:
         figure.dot(x(p["cost"]), y(p["value"]), "dot c1", r=4, tip=_trial_tip(p, metric, name))
     figure.line([(x(p["cost"]), y(p["value"])) for p in line], "line c2 dashed")
-    for p in line[1:]:
-        figure.dot(x(p["cost"]), y(p["value"]), "dot c2", r=4, tip=f"{p['stage']}: {formatting.cost(name, p['cost'])}")
+    for step in line[1:]:
+        tip = f"{step['stage']}: {formatting.cost(name, step['cost'])}"
+        figure.dot(x(step["cost"]), y(step["value"]), "dot c2", r=4, tip=tip)
     for p in points:
         if p["chosen"]:
             figure.dot(x(p["cost"]), y(p["value"]), "ring c1", r=8)
@@ -86,23 +90,18 @@ def _cost_tick(name: str, value: float) -> str:
     return formatting.short(value)
 
 
-def _trial_tip(point: Mapping[str, JSON], metric: str, name: str) -> str:
+def _trial_tip(point: PointRow, metric: str, name: str) -> str:
     return (
         f"trial {point['number']}: {formatting.metric(metric, point['value'])}, {formatting.cost(name, point['cost'])}"
     )
 
 
-def differences(rows: Sequence[Mapping[str, JSON]], metric: str) -> str:
+def differences(rows: Sequence[FileRow], metric: str) -> str:
     """Each stage's difference to the fp32 winner with its interval, around the line of no difference."""
     scale = 100 if metric in formatting.SHARES else 1
-    marks = [
-        (
-            row["name"],
-            row["difference"],
-            "c3" if row["difference"]["indistinguishable"] else _good(row["difference"]["better"]),
-        )
-        for row in rows
-        if not row["is_reference"]
+    compared = [(row["name"], row["difference"]) for row in rows if not row["is_reference"]]
+    marks: list[Mark] = [
+        (name, found, "c3" if found["indistinguishable"] else _good(bool(found["better"]))) for name, found in compared
     ]
     unit = "points" if metric in formatting.SHARES else f"in {formatting.metric_name(metric)}"
     told = "; ".join(f"{name} {formatting.difference(metric, found)}" for name, found, _ in marks)
@@ -112,14 +111,14 @@ def differences(rows: Sequence[Mapping[str, JSON]], metric: str) -> str:
     return _forest(figure, marks, 0.0, f"difference to the fp32 winner, {unit}", scale=scale)
 
 
-def ratios(rows: Sequence[Mapping[str, JSON]]) -> str:
+def ratios(rows: Sequence[FileRow]) -> str:
     """Each stage's latency as a ratio to the fp32 winner's, around 1."""
-    marks = [
-        (row["name"], row["latency"] | {"value": row["latency"]["ratio"]}, _speed(row["latency"]["verdict"]))
-        for row in rows
-        if not row["is_reference"]
+    timed = [(row["name"], row["latency"]) for row in rows if not row["is_reference"]]
+    marks: list[Mark] = [
+        (name, {"value": found["ratio"], "low": found["low"], "high": found["high"]}, _speed(found["verdict"]))
+        for name, found in timed
     ]
-    told = "; ".join(f"{name}: {formatting.latency(found)}" for name, found, _ in marks)
+    told = "; ".join(f"{name}: {formatting.latency(found)}" for name, found in timed)
     figure = Figure("ratios", "Latency as a ratio to the fp32 winner", told, height=TOP + 46 + 34.0 * len(marks))
     return _forest(figure, marks, 1.0, "latency, ratio to the fp32 winner; left is faster")
 
@@ -132,10 +131,8 @@ def _speed(verdict: str) -> str:
     return "c3" if verdict == "no difference" else _good(verdict == "faster")
 
 
-def _forest(
-    figure: Figure, marks: Sequence[tuple[str, Mapping[str, JSON], str]], zero: float, unit: str, *, scale: float = 1
-) -> str:
-    """Points with their intervals, one line each, around the dashed line at `zero`. marks: (name, interval, colour)."""
+def _forest(figure: Figure, marks: Sequence[Mark], zero: float, unit: str, *, scale: float = 1) -> str:
+    """Points with their intervals, one line each, around the dashed line at `zero`."""
     if not marks:
         return ""
     bottom = figure.height - 46
@@ -155,17 +152,17 @@ def _forest(
     return figure.markup()
 
 
-def history(found: Mapping[str, JSON], metric: str) -> str:
+def history(found: HistoryRows, metric: str) -> str:
     """Trials in order, the best so far, and what the same trials in random order would have had by then."""
     trials = found["trials"]
-    scored = [t for t in trials if t["value"] is not None]
+    scored = [value for t in trials if (value := t["value"]) is not None]
     if not scored:
         return ""
     height = 310.0
     numbers = [t["number"] for t in trials]
     x = Scale(min(numbers) - 0.5, max(numbers) + 0.5, LEFT, RIGHT)
     steps = found["best_so_far"]
-    y = spanning(_main_body([t["value"] for t in scored], [v for _, v in steps]), height - 72, TOP)
+    y = spanning(_main_body(scored, [v for _, v in steps]), height - 72, TOP)
     figure = Figure(
         "history", "Search history",
         f"Validation {formatting.metric_name(metric)} of {len(scored)} scored trials in order, with the best so far "
@@ -201,45 +198,44 @@ def history(found: Mapping[str, JSON], metric: str) -> str:
 
 
 def linear_numbers(numbers: Sequence[int]) -> list[int]:
+    """At most nine round whole numbers that span these: trials on an axis."""
     span = max(numbers) - min(numbers)
     step = max(1, next(m * 10**d for d in range(9) for m in (1, 2, 5) if span / (m * 10**d) <= 8))
     return [n for n in range(0, max(numbers) + 1, step) if n >= min(numbers)]
 
 
-def curves(lines: Sequence[Mapping[str, JSON]], name: str, *, key: str, unit: str, log: bool = False) -> str:
+def curves(rows: Sequence[CurveRow], name: str, *, key: str, unit: str, log: bool = False) -> str:
     """`key` (loss or val) by epoch; those marked `named` have a colour and a name, the others are faint."""
-    lines = [
-        {**row, "points": [(p["epoch"], p[key]) for p in row["points"] if p.get(key) is not None]} for row in lines
-    ]
-    lines = [row for row in lines if row["points"]]
-    if not lines:
+    drawn = [(row, [(p["epoch"], p[key]) for p in row["points"] if p.get(key) is not None]) for row in rows]
+    drawn = [(row, points) for row, points in drawn if points]
+    if not drawn:
         return ""
     height = 280.0
-    values = [v for row in lines for _, v in row["points"]]
+    values = [v for _, points in drawn for _, v in points]
     log = log and wants_log(values)
-    last = max(e for row in lines for e, _ in row["points"])
+    last = max(e for _, points in drawn for e, _ in points)
     x = Scale(0, max(last, 1), LEFT, RIGHT)
     y = spanning(
-        values if log else _main_body(values, [row["points"][-1][1] for row in lines]), height - 88, TOP, log=log
+        values if log else _main_body(values, [points[-1][1] for _, points in drawn]), height - 88, TOP, log=log
     )
     figure = Figure(
         name,
         f"{unit} by epoch",
-        f"{unit} by epoch of " + ", ".join(str(row["name"]) for row in lines) + ".",
+        f"{unit} by epoch of " + ", ".join(row["name"] for row, _ in drawn) + ".",
         height=height,
     )
-    y_ticks = [(t, formatting.short(t)) for t in y.ticks()] if key == "loss" else _value_ticks(y, lines[0]["metric"])
+    y_ticks = [(t, formatting.short(t)) for t in y.ticks()] if key == "loss" else _value_ticks(y, drawn[0][0]["metric"])
     figure.axes(x, y, x_ticks=[(t, f"{t:g}") for t in linear_numbers([0, int(last)])], y_ticks=y_ticks)
     figure.titles(x, y, "epoch", unit + (", logarithmic" if log else ""))
     looks = ["c1", "c2", "c3 dashed", "c4", "c5 dashed"]
     named: list[tuple[str, str]] = []
-    for row in lines:
+    for row, points in drawn:
         look = f"line {looks[len(named)]}" if row["named"] and len(named) < len(looks) else "line faint"
-        figure.line([(x(e), y(v)) for e, v in row["points"]], look)
-        if len(row["points"]) == 1:
-            figure.dot(x(row["points"][0][0]), y(row["points"][0][1]), look.replace("line", "dot"), r=3)
+        figure.line([(x(e), y(v)) for e, v in points], look)
+        if len(points) == 1:
+            figure.dot(x(points[0][0]), y(points[0][1]), look.replace("line", "dot"), r=3)
         if look != "line faint":
-            named.append((look, shortened(str(row["name"]), 24)))
+            named.append((look, shortened(row["name"], 24)))
     figure.legend(height - 23, named)
     return figure.markup()
 
@@ -261,7 +257,7 @@ def bars(rows: Sequence[tuple[str, float]], name: str, title: str, unit: str) ->
 
 
 def confusion(table: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
-    """Rows are the truth, columns the answer. Shade is the share of the row; cells have their count where it fits."""
+    """Rows are the truth, columns the answer. Shade is the share of the row; cells have their count if it fits."""
     n = len(table)
     cell = min(44.0, (WIDTH - 96) / n)
     left, top = 92.0, 52.0
@@ -343,6 +339,7 @@ def by_step(lines: Mapping[str, Sequence[float]], unit: str) -> str:
 
 
 def histogram(counts: Sequence[int], edges: Sequence[float], unit: str) -> str:
+    """How many test examples have a score between two edges. unit: what the scores are."""
     height = 260.0
     x, y = Scale(edges[0], edges[-1], LEFT, RIGHT), Scale(0, max(counts) * 1.05, height - 50, TOP)
     figure = Figure(
@@ -358,7 +355,7 @@ def histogram(counts: Sequence[int], edges: Sequence[float], unit: str) -> str:
     return figure.markup()
 
 
-def pictures(found: Mapping[str, JSON]) -> str:
+def pictures(found: PictureRows) -> str:
     """found: `evidence.pictures`: a row of pictures for each of its rows, under its name."""
     n, high, wide, channels = found["shape"]
     gap = 2.0
@@ -375,7 +372,7 @@ def pictures(found: Mapping[str, JSON]) -> str:
     return figure.markup()
 
 
-def layers(rows: Sequence[Mapping[str, JSON]]) -> str:
+def layers(rows: Sequence[LayerRow]) -> str:
     """Parameters of each layer before (outline) and after (filled) pruning."""
     if not rows:
         return ""

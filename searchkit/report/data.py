@@ -1,4 +1,4 @@
-"""From a run on disk to the plain dict that is report.json; the pages draw this dict and nothing else.
+"""From a run on disk to the values that are report.json; the pages draw them and nothing else.
 
 A pure function of the run: it trains nothing, measures nothing and guesses nothing. What a run does not have (no
 stages, no pruning) is None here and one line on the page.
@@ -7,77 +7,119 @@ stages, no pruning) is None here and one line on the page.
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 
-from searchkit.config import stored
+from searchkit.config import stored as stored_config
 from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Goal
 from searchkit.core.run_files import NOTES, BundleFacts, SkippedFile
-from searchkit.core.serialization import JSON, freeze, thaw
+from searchkit.core.serialization import JSON, thaw
+from searchkit.evaluation.records import Evidence
 from searchkit.report import formatting
+from searchkit.report.records import (
+    SCHEMA_VERSION,
+    Curve,
+    Curves,
+    EvidenceHeader,
+    FailureRow,
+    Front,
+    FrontPoint,
+    FrontStep,
+    Report,
+    RunHeader,
+    SearchRows,
+    StageRow,
+    TrialRow,
+    redacted,
+)
 from searchkit.run import Run
-from searchkit.search.results import history, importances, random_so_far, searches
+from searchkit.search.results import HistoryRow, history, importances, random_so_far, searches
 from searchkit.stages import recipes
 from searchkit.stages.export import DIGEST
 from searchkit.stages.pipeline import SKIPPED
 from searchkit.tasks.predictions import words_of
 
-SCHEMA_VERSION = 1
 
+def gather(run: Run, evidence: Evidence | None) -> Report:
+    """Everything that the report says.
 
-def gather(run: Run, evidence: Mapping[str, JSON] | None) -> dict[str, JSON]:
-    """Everything that the report says. evidence: what `evidence.collect` returned, None before any stage."""
-    evidence = freeze(evidence) if evidence else None
+    Args:
+        run: Is read, and nothing else.
+        evidence: What `searchkit.evaluation.evidence.collect` returned; None before any stage.
+
+    Raises:
+        BadInput: The run has no search, or a file of it is damaged.
+    """
     artifacts = run.artifacts()
     line = _line(artifacts, evidence)
     about = next(iter(searches(run).values()))
-    goal = _goal(about, evidence)
-    rows = stage_rows(evidence) if evidence else []
+    goal = evidence.goal if evidence else Goal(about["goal"], about["direction"])
     trials = history(run)
     stages = {artifact.stage: artifact for artifact in line}
-    asked = {"command": run.config["command"], **(evidence or {})}  # of the line that is shown; before any, the run's
-    config = stored.parse(run.config, run.named("run.json"))
-    question = {**stored.as_question(config), **{k: asked[k] for k in ("recipe", "wish") if k in asked}}
-    found: dict[str, JSON] = {
-        "schema_version": SCHEMA_VERSION,
-        "run": {
-            "name": run.name,
-            "started": run.config.get("started"),
-            "space": question["space"],
-            "task": run.config["task"]["name"],
-            "recipe": question["recipe"],
-            "seed": question["seed"],
-        },
-        "goal": asdict(goal),
-        "question": question,
-        "command": reproducing([redacted(word) for word in asked["command"]]),
-        "evidence": evidence
-        and {k: evidence.get(k) for k in ("split", "n", "confidence", "resamples", "kind", "groups")}
-        | {"prediction": evidence.get("prediction") or words_of(evidence["kind"])},
-        "labels": evidence["labels"] if evidence else [],
-        "stages": rows,
-        "rivals": evidence.get("rivals", []) if evidence else [],
-        "front": pareto(trials, line, goal, about["cost"]),
-        "search": search_so_far(trials, goal),
-        "importances": importances(run),
-        "curves": training_curves(run, trials, line, artifacts, goal),
-        "distillation": _notes(run, stages, "Distill"),
-        "pruning": _notes(run, stages, "Prune"),
-        "quantization": _notes(run, stages, "Quantize"),
-        "left_out": left_out(run, line, question["recipe"]),
-        "errors": evidence["errors"] if evidence else None,
-        "pictures": evidence.get("pictures") if evidence else None,
-        "failures": failed(trials),
-        "data": run.config["task"]["summary"],
-        "environment": {"versions": run.config["versions"], "hardware": run.config["hardware"]},
-        "chosen": _described(line[-1]) if line else None,
-        "bundle_digest": bundle_digest(run, line),
-    }
-    found["verdict"] = verdict_of(found)
-    return {name: redacted(plain_numbers(value)) for name, value in found.items()}
+    question, command = _asked(run, evidence)
+    found = Report(
+        schema_version=SCHEMA_VERSION,
+        run=_header(run, question),
+        goal=goal,
+        question=question,
+        command=command,
+        evidence=_evidence_header(evidence) if evidence else None,
+        labels=evidence.labels if evidence else (),
+        stages=stage_rows(evidence) if evidence else (),
+        rivals=evidence.rivals if evidence else (),
+        front=pareto(trials, line, goal, about["cost"]),
+        search=search_so_far(trials, goal),
+        importances=importances(run),
+        curves=training_curves(run, trials, line, artifacts, goal),
+        distillation=_notes(run, stages, "Distill"),
+        pruning=_notes(run, stages, "Prune"),
+        quantization=_notes(run, stages, "Quantize"),
+        left_out=left_out(run, line, question["recipe"]),
+        errors=evidence.errors if evidence else None,
+        pictures=evidence.pictures if evidence else None,
+        failures=failed(trials),
+        data=run.config["task"]["summary"],
+        environment={"versions": run.config["versions"], "hardware": run.config["hardware"]},
+        chosen=_described(line[-1]) if line else None,
+        bundle_digest=bundle_digest(run, line),
+    )
+    return replace(found, verdict=verdict_of(found))
+
+
+def _asked(run: Run, evidence: Evidence | None) -> tuple[dict[str, JSON], str]:
+    """What was asked, and the command: of the lineage that is shown; before any, the run's own."""
+    config = stored_config.parse(run.config, run.named("run.json"))
+    question, command = stored_config.as_question(config), run.config["command"]
+    if evidence is not None:
+        own = {"recipe": evidence.recipe, "wish": evidence.wish}
+        question |= {name: value for name, value in own.items() if value is not None}
+        command = evidence.command or command
+    return question, reproducing([redacted(word) for word in command])
+
+
+def _header(run: Run, question: Mapping[str, JSON]) -> RunHeader:
+    return RunHeader(
+        name=run.name,
+        started=run.config.get("started"),
+        space=question["space"],
+        task=run.config["task"]["name"],
+        recipe=question["recipe"],
+        seed=question["seed"],
+    )
+
+
+def _evidence_header(evidence: Evidence) -> EvidenceHeader:
+    return EvidenceHeader(
+        split=evidence.split,
+        n=evidence.n,
+        confidence=evidence.confidence,
+        resamples=evidence.resamples,
+        kind=evidence.kind,
+        groups=evidence.groups,
+        prediction=evidence.prediction or words_of(evidence.kind),
+    )
 
 
 def bundle_digest(run: Run, line: Sequence[Artifact]) -> str | None:
@@ -87,24 +129,11 @@ def bundle_digest(run: Run, line: Sequence[Artifact]) -> str | None:
 
 
 def left_out(run: Run, line: Sequence[Artifact], recipe: str) -> dict[str, str]:
-    """Stage to the reason why this line goes without it, though its recipe has it. The latest reason counts."""
+    """Stage to the reason why this lineage goes without it, though its recipe has it. The latest reason counts."""
     ids, made = {artifact.id for artifact in line}, {artifact.stage for artifact in line}
-    wanted = set(recipes.STAGES.get(recipe, ())) - made
+    wanted = set(recipes.stage_names(recipe)) - made
     said = (run.read_json(SKIPPED, SkippedFile) or {}).values()
     return {row["stage"]: row["reason"] for row in said if row["stage"] in wanted and row["parent"] in ids}
-
-
-def redacted(value: JSON) -> JSON:
-    """Without the passwords of URLs: a report is passed on. What follows a user's name up to the last @ is taken for
-    one, and what is called a password.
-    """
-    if isinstance(value, Mapping):
-        return {k: redacted(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redacted(v) for v in value]
-    if not isinstance(value, str) or "://" not in value:
-        return value
-    return re.sub(r"((?:password|passwd|pwd)=)[^&\s]+", r"\1***", re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", value))
 
 
 def reproducing(command: Sequence[str]) -> str:
@@ -114,30 +143,17 @@ def reproducing(command: Sequence[str]) -> str:
     return shlex.join(["python", *command] if str(command[0]).endswith(".py") else command)
 
 
-def plain_numbers(value: JSON) -> JSON:
-    """Without NaN and infinities, which JSON does not have: they become null."""
-    if isinstance(value, Mapping):
-        return {k: plain_numbers(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_numbers(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 # ── the line ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _line(artifacts: Mapping[str, Artifact], evidence: Mapping[str, JSON] | None) -> list[Artifact]:
+def _line(artifacts: Mapping[str, Artifact], evidence: Evidence | None) -> list[Artifact]:
     """The chosen artifact and its ancestors, oldest first; the trial that all began with is the first."""
-    at = evidence["chosen"] if evidence else None
+    at = evidence.chosen if evidence else None
     line: list[Artifact] = []
     while at is not None and at in artifacts:
         line.insert(0, artifacts[at])
         at = artifacts[at].parent
     return line
-
-
-def _goal(about: Mapping[str, JSON], evidence: Mapping[str, JSON] | None) -> Goal:
-    return thaw(Goal, evidence["goal"]) if evidence else Goal(about["goal"], about["direction"])
 
 
 def _described(artifact: Artifact) -> dict[str, JSON]:
@@ -161,77 +177,84 @@ NAMES = {
 }
 
 
-def stage_rows(evidence: Mapping[str, JSON]) -> list[dict[str, JSON]]:
+def stage_rows(evidence: Evidence) -> tuple[StageRow, ...]:
     """One row a file, in order; stages that passed the very same file on share a row."""
-    rows: list[dict[str, JSON]] = []
-    by_file: dict[str, dict[str, JSON]] = {}
-    for model in evidence["models"]:
-        sha256, name = evidence["files"][model["id"]], NAMES.get(model["stage"], model["stage"])
-        chosen = model["id"] == evidence["chosen"]
-        if sha256 in by_file:
-            same = by_file[sha256]
-            same["is_chosen"] |= chosen
-            same["ids"].append(model["id"])
-            if model["stage"] != "Export":  # an export that ships the file as it is needs no word of its own
-                same["name"] += f", {name}"
+    by_file: dict[str, StageRow] = {}
+    for model in evidence.models:
+        sha256, name = evidence.files[model.id], NAMES.get(model.stage, model.stage)
+        chosen, same = model.id == evidence.chosen, by_file.get(sha256)
+        if same is None:
+            reference = model.id == evidence.reference
+            by_file[sha256] = StageRow(model, name, (model.id,), sha256, chosen, reference)
             continue
-        row = {**model, "name": name, "ids": [model["id"]], "sha256": sha256, "is_chosen": chosen}
-        row["is_reference"] = model["id"] == evidence["reference"]
-        by_file[sha256] = row
-        rows.append(row)
-    return rows
+        # an export that ships the file as it is needs no word of its own
+        both = same.name if model.stage == "Export" else f"{same.name}, {name}"
+        by_file[sha256] = replace(same, name=both, ids=(*same.ids, model.id), is_chosen=same.is_chosen or chosen)
+    return tuple(by_file.values())
 
 
 # ── the search ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def pareto(
-    trials: Sequence[Mapping[str, JSON]], line: Sequence[Artifact], goal: Goal, minimized: str | None
-) -> dict[str, JSON]:
-    """The scored trials in the plane of metric and cost, and the way of the line through it. Both on val."""
+def pareto(trials: Sequence[HistoryRow], line: Sequence[Artifact], goal: Goal, minimized: str | None) -> Front:
+    """The scored trials in the plane of metric and cost, and the way of the lineage through it. Both on val."""
     cost = minimized or "params"
-    whole = [t for t in trials if t["value"] is not None and t["cost"].get(cost) is not None]
+    whole = [(t["number"], value, t["cost"][cost]) for t, value in _scored(trials) if t["cost"].get(cost) is not None]
     first = line[0].made_by.get("number") if line else None
     points = []
-    for t in whole:
+    for number, value, its_cost in whole:
         beaten = any(
-            goal.loss(o["value"]) <= goal.loss(t["value"])
-            and o["cost"][cost] <= t["cost"][cost]
-            and (o["value"], o["cost"][cost]) != (t["value"], t["cost"][cost])
-            for o in whole
+            goal.loss(other) <= goal.loss(value) and paid <= its_cost and (other, paid) != (value, its_cost)
+            for _, other, paid in whole
         )
-        points.append(
-            {"number": t["number"], "value": t["value"], "cost": t["cost"][cost], "on_front": not beaten,
-             "chosen": t["number"] == first}
-        )  # fmt: skip
+        points.append(FrontPoint(number, value, its_cost, not beaten, number == first))
     way = [a for a in line if cost in a.metrics and goal.metric in a.metrics]
-    steps = [{"stage": a.stage, "value": a.metrics[goal.metric], "cost": a.metrics[cost]} for a in way]
-    return {"cost": cost, "points": points, "line": steps if len(steps) > 1 else [], "minimized": minimized}
+    steps = tuple(FrontStep(a.stage, a.metrics[goal.metric], a.metrics[cost]) for a in way)
+    return Front(cost, tuple(points), steps if len(steps) > 1 else (), minimized)
 
 
-def search_so_far(trials: Sequence[Mapping[str, JSON]], goal: Goal) -> dict[str, JSON]:
+def search_so_far(trials: Sequence[HistoryRow], goal: Goal) -> SearchRows:
     """The trials in order with the best so far, and the same of random orders of the same trials."""
-    scored = [t for t in trials if t["value"] is not None]
-    best: list[list[float]] = []
-    for t in scored:
-        if not best or goal.better(t["value"], best[-1][1]):
-            best.append([t["number"], t["value"]])
-    expected = random_so_far([t["value"] for t in scored], goal.direction)
-    longest = max((t["epochs"] or 0 for t in scored), default=0)
-    kept = ("space", "number", "status", "way", "value", "cost", "epochs", "seconds", "params")
-    return {
-        "trials": [{k: t[k] for k in kept} | {"whole": (t["epochs"] or 0) >= longest} for t in trials],
-        "longest": longest,
-        "seconds": sum(t["seconds"] or 0.0 for t in trials),
-        "best_so_far": best,
-        "random_so_far": [[t["number"], v] for t, v in zip(scored, expected, strict=True)],
-        "n_trained": len(scored),
-        "n_rejected": sum(t["status"] == "rejected" for t in trials),
-        "n_failed": sum(t["status"] == "failed" for t in trials),
-    }
+    scored = _scored(trials)
+    best: list[tuple[int, float]] = []
+    for t, value in scored:
+        if not best or goal.better(value, best[-1][1]):
+            best.append((t["number"], value))
+    expected = random_so_far([value for _, value in scored], goal.direction)
+    longest = max((t["epochs"] or 0 for t, _ in scored), default=0)
+    return SearchRows(
+        trials=tuple(_trial_row(t, longest) for t in trials),
+        longest=longest,
+        seconds=sum(t["seconds"] or 0.0 for t in trials),
+        best_so_far=tuple(best),
+        random_so_far=tuple((t["number"], v) for (t, _), v in zip(scored, expected, strict=True)),
+        n_trained=len(scored),
+        n_rejected=sum(t["status"] == "rejected" for t in trials),
+        n_failed=sum(t["status"] == "failed" for t in trials),
+    )
 
 
-def failed(trials: Sequence[Mapping[str, JSON]]) -> list[dict[str, JSON]]:
+def _scored(trials: Sequence[HistoryRow]) -> list[tuple[HistoryRow, float]]:
+    """The trials that have a value, with it."""
+    return [(t, value) for t in trials if (value := t["value"]) is not None]
+
+
+def _trial_row(t: HistoryRow, longest: int) -> TrialRow:
+    return TrialRow(
+        space=t["space"],
+        number=t["number"],
+        status=t["status"],
+        way=t["way"],
+        value=t["value"],
+        cost=t["cost"],
+        epochs=t["epochs"],
+        seconds=t["seconds"],
+        params=t["params"],
+        whole=(t["epochs"] or 0) >= longest,
+    )
+
+
+def failed(trials: Sequence[HistoryRow]) -> tuple[FailureRow, ...]:
     """Trials rejected before training, by how much, and those that could not finish, with the reason."""
     rows = []
     for t in trials:
@@ -243,31 +266,28 @@ def failed(trials: Sequence[Mapping[str, JSON]]) -> list[dict[str, JSON]]:
             + (f" ({formatting.cost(k, t['cost'][k])})" if k in t["cost"] else "")
             for k, v in breaches.items()
         )
-        rows.append(
-            {"number": t["number"], "status": t["status"], "kind": t["failure"] or "over the limit", "reason": reason}
-        )
-    return rows
+        rows.append(FailureRow(t["number"], t["status"], t["failure"] or "over the limit", reason))
+    return tuple(rows)
 
 
 def training_curves(
     run: Run,
-    trials: Sequence[Mapping[str, JSON]],
+    trials: Sequence[HistoryRow],
     line: Sequence[Artifact],
     artifacts: Mapping[str, Artifact],
     goal: Goal,
     *,
     most: int = 24,
-) -> dict[str, JSON]:
+) -> Curves:
     """Curves of the winner and the trials (the best `most` of them), and of every stage that trained."""
-    scored = [t for t in trials if t["value"] is not None and t["artifact"] in artifacts]
-    ranked = sorted(scored, key=lambda t: (goal.loss(t["value"]), t["number"]))
-    winner = line[0].id if line else (ranked[0]["artifact"] if ranked else None)
+    ranked = sorted(_scored(trials), key=lambda row: (goal.loss(row[1]), row[0]["number"]))
+    known = [(t["number"], artifacts[id]) for t, _ in ranked if (id := t["artifact"]) is not None and id in artifacts]
+    winner = line[0].id if line else (known[0][1].id if known else None)
     searched = []
-    for t in ranked[:most]:
-        name = f"trial {t['number']}" + (", the winner" if t["artifact"] == winner else "")
-        points = _thinned(run.log(artifacts[t["artifact"]]))
-        searched.append({"name": name, "named": t["artifact"] == winner, "points": points, "metric": goal.metric})
-    searched.sort(key=lambda row: row["named"])  # the winner is drawn last, over the others
+    for number, artifact in known[:most]:
+        name = f"trial {number}" + (", the winner" if artifact.id == winner else "")
+        searched.append(Curve(name, artifact.id == winner, _thinned(run.log(artifact)), goal.metric))
+    searched.sort(key=lambda curve: curve.named)  # the winner is drawn last, over the others
     staged = []
     for artifact in line:
         rows = run.log(artifact) if artifact.stage in ("Distill", "Prune") else []
@@ -276,50 +296,51 @@ def training_curves(
             word = {"Distill": part, "Prune": f"pruned, step {int(part) + 1}" if part.isdigit() else "pruned"}[
                 artifact.stage
             ]
-            staged.append({"name": word, "named": True, "points": _thinned(own), "metric": goal.metric})
-    return {"trials": searched, "stages": staged}
+            staged.append(Curve(word, True, _thinned(own), goal.metric))
+    return Curves(tuple(searched), tuple(staged))
 
 
-def _thinned(log: Sequence[Mapping[str, JSON]], most: int = 120) -> list[dict[str, JSON]]:
+def _thinned(log: Sequence[Mapping[str, JSON]], most: int = 120) -> tuple[dict[str, float], ...]:
     """At most `most` points of a curve, the last one always."""
     step = max(1, math.ceil(len(log) / most))
     rows = [row for index, row in enumerate(log) if index % step == 0 or index == len(log) - 1]
-    return [{k: row[k] for k in ("epoch", "loss", "val") if row.get(k) is not None} for row in rows]
+    return tuple({k: row[k] for k in ("epoch", "loss", "val") if row.get(k) is not None} for row in rows)
 
 
 # ── the verdict ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def verdict_of(found: Mapping[str, JSON]) -> str:
+def verdict_of(found: Report) -> str:
     """One sentence: what is shipped, how good it is, and what it cost against the fp32 winner."""
-    name, metric = found["run"]["name"], found["goal"]["metric"]
-    if not found["stages"]:
+    if found.evidence is None:
         return _search_verdict(found)
-    chosen = next(row for row in found["stages"] if row["is_chosen"])
-    reference = next(row for row in found["stages"] if row["is_reference"])
-    n, size = found["evidence"]["n"], formatting.size(chosen["size_bytes"])
-    kind = "int8" if chosen["stage"] == "Quantize" or "quantized" in chosen["name"] else "fp32"
-    space = found["chosen"]["space"] if found["chosen"] else found["run"]["space"]
+    metric, n = found.goal.metric, found.evidence.n
+    row = next(row for row in found.stages if row.is_chosen)
+    reference = next(row for row in found.stages if row.is_reference)
+    chosen = row.to_json()
+    kind = "int8" if row.model.stage == "Quantize" or "quantized" in row.name else "fp32"
+    space = found.chosen["space"] if found.chosen else found.run.space
     scored = f"{formatting.interval(metric, chosen['metric'])} of the {n:,} test examples right"
-    if metric != "accuracy" or found["evidence"]["kind"] != "classes":
+    if metric != "accuracy" or found.evidence.kind != "classes":
         scored = f"test {formatting.metric_name(metric)} {formatting.interval(metric, chosen['metric'])} (n = {n:,})"
-    sentence = f"{name}: {size} {kind} {space} network, {scored}"
-    if chosen is reference:
+    sentence = f"{found.run.name}: {formatting.size(row.model.size_bytes)} {kind} {space} network, {scored}"
+    if row is reference:
         return sentence + "; it is the fp32 winner as the search found it."
     return (
         f"{sentence}, {formatting.comparison(chosen['difference'])} the fp32 winner "
         f"({formatting.difference(metric, chosen['difference'])}), "
-        f"{formatting.smaller(reference['size_bytes'], chosen['size_bytes'])}, {formatting.latency(chosen['latency'])}."
+        f"{formatting.smaller(reference.model.size_bytes, row.model.size_bytes)}, "
+        f"{formatting.latency(chosen['latency'])}."
     )
 
 
-def _search_verdict(found: Mapping[str, JSON]) -> str:
-    name, metric, search = found["run"]["name"], found["goal"]["metric"], found["search"]
-    if not search["best_so_far"]:
+def _search_verdict(found: Report) -> str:
+    name, metric, search = found.run.name, found.goal.metric, found.search
+    if not search.best_so_far:
         return f"{name}: no trial has finished, so there is nothing to judge yet."
-    number, value = search["best_so_far"][-1]
+    number, value = search.best_so_far[-1]
     return (
-        f"{name}: search only, {formatting.plural(search['n_trained'], 'trial')}; the best, trial {number}, has a "
+        f"{name}: search only, {formatting.plural(search.n_trained, 'trial')}; the best, trial {number}, has a "
         f"validation {formatting.metric_name(metric)} of {formatting.metric(metric, value)}, which flatters it: "
         "nothing was scored on test."
     )

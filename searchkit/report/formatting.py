@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from typing import TypedDict
 
 from searchkit.core.quantities import show_count, show_size
-from searchkit.core.serialization import JSON
 
 SHARES = (
     "accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "false_alarm_rate", "subset_accuracy",
@@ -41,8 +40,32 @@ COSTS = {
 }
 
 
+class Estimate(TypedDict):
+    """An `Interval` of the statistics, or a `Difference`, as report.json has it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Comparison(Estimate):
+    """A `Difference` of the statistics as report.json has it."""
+
+    indistinguishable: bool
+    better: bool | None
+
+
+class Timing(TypedDict):
+    """A `Latency` as report.json has it."""
+
+    ratio: float
+    low: float
+    high: float
+    verdict: str
+
+
 def number(value: float, digits: int = 3) -> str:
-    """`digits` significant ones, thousands parted, a true minus."""
+    """A number with so many significant digits, its thousands parted, and a true minus sign."""
     if not math.isfinite(value):
         return "not finite"
     if value == 0:
@@ -54,11 +77,12 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def count(value: float) -> str:
+    """A whole number, its thousands parted."""
     return f"{round(value):,}"
 
 
 def size(n_bytes: float) -> str:
-    """Decimal kilobytes and megabytes, as limits are given."""
+    """Bytes as decimal kilobytes or megabytes, as limits are given."""
     return show_size(n_bytes)
 
 
@@ -68,16 +92,19 @@ def short(value: float) -> str:
 
 
 def cost(name: str, value: float) -> str:
+    """A cost by its name among an artifact's metrics, with its unit."""
     if name == "size_bytes":
         return size(value)
     return f"{number(value)} ms" if name == "latency_ms" else short(value)
 
 
 def metric_name(name: str) -> str:
+    """A metric's name as people write it: macro-F1, RMSE."""
     return NAMES.get(name, name.replace("_", " "))
 
 
 def metric(name: str, value: float) -> str:
+    """A metric's value: shares of 1 in per cent."""
     return f"{100 * value:.1f} %" if name in SHARES else number(value, 4)
 
 
@@ -96,39 +123,44 @@ def signed(name: str, value: float) -> str:
     return ("+" if value > 0 else "") + number(value)
 
 
-def interval(name: str, found: Mapping[str, JSON]) -> str:
+def interval(name: str, found: Estimate) -> str:
+    """A metric's value with its interval: 97.1 % [95.1, 98.5]."""
     return f"{metric(name, found['value'])} {bounds(name, found['low'], found['high'])}"
 
 
-def ends(name: str, found: Mapping[str, JSON]) -> str:
+def ends(name: str, found: Estimate) -> str:
     """The interval of a difference, which needs fewer digits than its minuend."""
     if name in SHARES:
         return bounds(name, found["low"], found["high"])
     return f"[{number(found['low'])}, {number(found['high'])}]"
 
 
-def difference(name: str, found: Mapping[str, JSON]) -> str:
+def difference(name: str, found: Estimate) -> str:
+    """A difference of a metric with its interval: +0.3 points [−0.1, 0.7]."""
     return f"{signed(name, found['value'])} {ends(name, found)}"
 
 
-def comparison(found: Mapping[str, JSON]) -> str:
+def comparison(found: Comparison) -> str:
+    """What a paired difference says, in words."""
     if found["indistinguishable"]:
         return "not distinguishable from"
     return "better than" if found["better"] else "worse than"
 
 
 def p_value(p: float) -> str:
+    """A p value with two digits; below .001 no more than that."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
 def smaller(before: float, after: float) -> str:
+    """How many times smaller or larger a file became."""
     if before == after:
         return "the same size"
     return f"{before / after:.1f}{TIMES} smaller" if after < before else f"{after / before:.1f}{TIMES} larger"
 
 
-def latency(found: Mapping[str, JSON]) -> str:
-    """The ratio to fp32 with its interval, in words; no difference is said where there is none."""
+def latency(found: Timing) -> str:
+    """The ratio to fp32 with its interval, in words; if there is no measurable difference, that."""
     ratio, low, high = found["ratio"], found["low"], found["high"]
     if found["verdict"] == "no difference":
         return f"no measurable difference in latency ({ratio:.2f}{TIMES} [{low:.2f}, {high:.2f}])"
@@ -138,10 +170,12 @@ def latency(found: Mapping[str, JSON]) -> str:
 
 
 def seconds(value: float) -> str:
+    """A duration in seconds, minutes or hours."""
     if value < 120:
         return f"{value:.0f} s"
     return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
 def plural(n: int, noun: str) -> str:
+    """A number with its noun: 1 trial, 12 trials."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

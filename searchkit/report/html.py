@@ -34,11 +34,12 @@ def environment(*, autoescape: bool) -> Environment:
 
 
 def template(name: str) -> str:
+    """The text of a file of this package."""
     return files("searchkit.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def render(found: Mapping[str, JSON]) -> str:
-    """found: report.json."""
+    """The page. found: report.json."""
     style = template("style.css")
     hashed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = environment(autoescape=True).from_string(template("template.html.j2"))
@@ -48,7 +49,12 @@ def render(found: Mapping[str, JSON]) -> str:
 
 
 def policy(style_hash: str, *, pictures: bool) -> str:
-    """pictures: those inside the page, which are loaded from nowhere, are let through."""
+    """The page's content security policy, under which it loads and runs nothing.
+
+    Args:
+        style_hash: The SHA-256 of its style, base64.
+        pictures: Whether it holds pictures, as data URIs.
+    """
     allowed = " img-src data:;" if pictures else ""
     return f"default-src 'none'; style-src 'sha256-{style_hash}';{allowed} base-uri 'none'; form-action 'none'"
 
@@ -64,7 +70,7 @@ def cells(found: Mapping[str, JSON]) -> dict[str, JSON]:
 
 
 def figures(found: Mapping[str, JSON]) -> dict[str, str]:
-    """Every figure by name; "" where there is nothing to draw."""
+    """Every figure by name; "" if there is nothing to draw."""
     metric, errors = found["goal"]["metric"], found["errors"] or {}
     shown = formatting.metric_name(metric) + (", %" if metric in formatting.SHARES else "")
     drawn = {

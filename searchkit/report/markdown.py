@@ -13,7 +13,7 @@ from searchkit.report.html import cells, environment, template
 
 
 def render(found: Mapping[str, JSON]) -> str:
-    """found: report.json."""
+    """The page. found: report.json."""
     made = environment(autoescape=False)
     made.finalize = _finalize
     text = made.from_string(template("template.md.j2")).render(r=found, **cells(found))

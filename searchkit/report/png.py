@@ -8,7 +8,17 @@ import zlib
 
 
 def png(pixels: bytes, width: int, height: int, channels: int) -> bytes:
-    """pixels: rows from the top, each value a byte; channels: 1 or 3."""
+    """The bytes of a PNG file.
+
+    Args:
+        pixels: Rows from the top, each value a byte.
+        width: In pixels.
+        height: In pixels.
+        channels: 1 (grey) or 3 (RGB).
+
+    Raises:
+        ValueError: There are not as many bytes as that.
+    """
     step = width * channels
     if channels not in (1, 3) or len(pixels) != step * height:
         raise ValueError(f"{len(pixels)} bytes are no {width}x{height} picture of {channels} channels")
@@ -23,4 +33,5 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def data_uri(pixels: bytes, width: int, height: int, channels: int) -> str:
+    """The same as a URI, for a page that loads nothing."""
     return "data:image/png;base64," + base64.b64encode(png(pixels, width, height, channels)).decode()

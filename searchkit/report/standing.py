@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from searchkit import workflow
-from searchkit.config import stored
+from searchkit.config import stored as stored_config
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput
 from searchkit.core.quantities import show_cost, show_seconds
-from searchkit.core.run_files import SEARCH_LOG, SearchFile, SkippedFile
 from searchkit.core.run_files import Clock as ClockFile
-from searchkit.core.serialization import JSON
-from searchkit.evaluation.evidence_file import read_evidence
+from searchkit.core.run_files import SearchFile, SkippedFile
+from searchkit.core.run_logs import SEARCH_LOG
+from searchkit.core.serialization import JSON, freeze
+from searchkit.evaluation.records import Evidence, stored
 from searchkit.run import Run
 from searchkit.stages import recipes
 from searchkit.stages.pipeline import SKIPPED
@@ -72,21 +73,24 @@ def trial_states(run: Run, log: Sequence[Mapping[str, JSON]]) -> dict[str, int]:
 
 
 def full_standing(run: Run) -> dict[str, JSON]:
-    """All that `status RUN` tells: beside the row of the list the goal, the data, the question, the trials by state,
-    the best of them, the line of stages with their figures, the score on test, the time, and what to do next.
+    """All that `status RUN` tells.
+
+    Returns:
+        Beside the row of the list the goal, the data, the question, the trials by state, the best of them, the line of
+        stages with their figures, the score on test, and the time.
     """
-    question, row = stored.as_question(workflow.config_of(run)), brief_standing(run)
+    question, row = stored_config.as_question(workflow.config_of(run)), brief_standing(run)
     facts, log = run.config["task"]["summary"], run.lines(SEARCH_LOG)
     about = next(iter((run.read_json("search.json", SearchFile) or {}).values()), None)
     metric, direction = (about["goal"], about["direction"]) if about else (facts["goal"], None)
     trials = run.trials()
     sign = -1 if direction == "maximize" else 1
     best = min(trials, key=lambda a: (sign * a.metrics[metric], a.metrics["params"]), default=None)
-    evidence = read_evidence(run)
+    evidence = stored(run)
     chain = _chain(run, evidence)
     skipped = (run.read_json(SKIPPED, SkippedFile) or {}).values()
     ids, made = {artifact.id for artifact in chain}, {artifact.stage for artifact in chain}
-    chosen = next((m for m in evidence["models"] if m["id"] == evidence["chosen"]), None) if evidence else None
+    chosen = next((m for m in evidence.models if m.id == evidence.chosen), None) if evidence else None
     states, process = trial_states(run, log), run.writer()
     states["in training" if process else "interrupted"] = states.pop("unheard of")
     states["over a limit"] = _rejected(run, about)
@@ -101,7 +105,7 @@ def full_standing(run: Run) -> dict[str, JSON]:
         "best": best and {"trial": best.made_by["number"], "metrics": best.metrics},
         "line": [{"stage": a.stage, "metrics": a.metrics} for a in chain if a.stage != "Trial"],
         "left_out": {s["stage"]: s["reason"] for s in skipped if s["parent"] in ids and s["stage"] not in made},
-        "test": chosen and chosen["metric"],
+        "test": freeze(chosen.metric) if chosen else None,
         "started": run.config["started"],
         "seconds": (run.read_json(workflow.CLOCK, ClockFile) or {"seconds": 0.0})["seconds"],
     }  # fmt: skip
@@ -116,11 +120,11 @@ def _rejected(run: Run, about: Mapping[str, JSON] | None) -> int:
     return sum(row["status"] == "rejected" for row in history(run))
 
 
-def _chain(run: Run, evidence: Mapping[str, JSON] | None) -> list[Artifact]:
+def _chain(run: Run, evidence: Evidence | None) -> list[Artifact]:
     """The line that was shipped, or else the longest, oldest first; empty before any stage."""
     artifacts = run.artifacts()
-    if evidence and evidence["chosen"] in artifacts:
-        return run.line(artifacts[evidence["chosen"]])
+    if evidence and evidence.chosen in artifacts:
+        return run.line(artifacts[evidence.chosen])
     lines = [run.line(a) for a in artifacts.values() if a.stage != "Trial"]
     return max(lines, key=len, default=[])
 

@@ -20,7 +20,7 @@ CHARACTER = 6.6  # mean width of a character at the figures' font size, in units
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """From data in [low, high] to units in [start, end]; logarithmic where `log`. What is outside goes on the edge."""
+    """From data in [low, high] to units in [start, end]; logarithmic if `log`. What is outside goes on the edge."""
 
     low: float
     high: float
@@ -29,6 +29,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
+        """The place of a value, in units."""
         low, high, at = self.low, self.high, value
         if self.log:
             low, high, at = math.log10(low), math.log10(high), math.log10(max(value, 1e-300))
@@ -36,6 +37,7 @@ class Scale:
         return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
 
     def ticks(self, n: int = 5) -> list[float]:
+        """About n round numbers inside the range."""
         if not self.log:
             return [t for t in linear_ticks(self.low, self.high, n) if self.low - 1e-12 <= t <= self.high + 1e-12]
         for marks in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
@@ -109,17 +111,21 @@ class Figure:
             node.text = printable(text)
 
     def line(self, points: Sequence[tuple[float, float]], look: str) -> None:
+        """A line through points."""
         self.add("polyline", look, points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points))
 
     def rule(self, start: tuple[float, float], end: tuple[float, float], look: str) -> None:
+        """A straight line between two points."""
         self.add("line", look, x1=float(start[0]), y1=float(start[1]), x2=float(end[0]), y2=float(end[1]))
 
     def dot(self, x: float, y: float, look: str, *, r: float = 3.5, tip: str = "") -> None:
+        """A disc of radius r; `tip` is shown on hover."""
         self.add("circle", look, tip=tip, cx=float(x), cy=float(y), r=float(r))
 
     def box(
         self, corner: tuple[float, float], size: tuple[float, float], look: str, *, tip: str = "", opacity: float = 1.0
     ) -> None:
+        """A filled rectangle. size: its width and height; corner: its upper left one."""
         wide, high = max(float(size[0]), 0.0), max(float(size[1]), 0.0)
         place = {"x": float(corner[0]), "y": float(corner[1]), "width": wide, "height": high}
         self.add("rect", look, tip=tip, text="", fill_opacity=opacity, **place)
@@ -130,6 +136,7 @@ class Figure:
         self.add("image", "picture", href=uri, preserveAspectRatio="none", x=x, y=y, width=width, height=height)
 
     def text(self, x: float, y: float, text: str, *, look: str = "label", anchor: str = "start") -> None:
+        """A text; x, y is where its baseline starts, has its middle, or ends, as `anchor` says."""
         self.add("text", look, text=text, x=float(x), y=float(y), text_anchor=anchor)
 
     def axes(
@@ -165,6 +172,7 @@ class Figure:
             at += 22 + CHARACTER * len(words) + 16
 
     def markup(self) -> str:
+        """The figure as SVG."""
         return ElementTree.tostring(self.root, encoding="unicode")
 
 
@@ -174,4 +182,5 @@ def printable(text: str) -> str:
 
 
 def shortened(text: str, n: int) -> str:
+    """At most n characters; an ellipsis stands for the rest."""
     return text if len(text) <= n else text[: n - 1] + "…"

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from searchkit.core.errors import BadInput
-from searchkit.core.serialization import JSON
+from searchkit.core.files import write_atomically
+from searchkit.evaluation.records import Evidence
 from searchkit.report import html, markdown
 from searchkit.report.data import gather
 from searchkit.run import Run
 
 
-def write(run: Run, evidence: Mapping[str, JSON] | None, folder: Path) -> dict[str, Path]:
-    """report.html, report.md and report.json in `folder`, by kind. Raises BadInput where it cannot be written."""
-    found = gather(run, evidence)
+def write(run: Run, evidence: Evidence | None, folder: Path) -> dict[str, Path]:
+    """Write report.html, report.md and report.json.
+
+    Args:
+        run: Is read, and nothing else.
+        evidence: Of the run's files on test; None before any stage.
+        folder: Is made if it is not there.
+
+    Returns:
+        The three paths, by "html", "md" and "json".
+
+    Raises:
+        BadInput: The folder cannot be written, or the run cannot be read.
+    """
+    found = gather(run, evidence).to_json()
     texts = {
         "html": html.render(found),
         "md": markdown.render(found),
+        # no NaN: readers in other languages refuse it
         "json": json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
     }
     paths = {kind: folder / f"report.{kind}" for kind in texts}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for kind, text in texts.items():
-            _write(paths[kind], text)
+            # a file name that is not text has lone surrogates, which UTF-8 does not: a question mark stands for each
+            write_atomically(paths[kind], text.encode(errors="replace"))
     except OSError as error:
         raise BadInput(
             f"Cannot write the report to {folder}: {error.strerror}; give a --reports folder that can be."
@@ -35,18 +47,6 @@ def write(run: Run, evidence: Mapping[str, JSON] | None, folder: Path) -> dict[s
     return paths
 
 
-def verdict(run: Run, evidence: Mapping[str, JSON] | None) -> str:
+def verdict(run: Run, evidence: Evidence | None) -> str:
     """What the report says in its first sentence."""
-    return str(gather(run, evidence)["verdict"])
-
-
-def _write(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    return gather(run, evidence).verdict

@@ -1,8 +1,8 @@
 """What a candidate would cost, known before it is trained.
 
 Parameters and multiply-accumulates are counted on the untrained network. Size and latency are those of the file that it
-exports to, made only where a limit or the objective asks for them (1–4 s each). Kept by architecture in the run, so
-that a check is paid for once.
+exports to, made only if a limit or the objective asks for them (1–4 s each). Kept by architecture in the run, so that a
+check is paid for once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from searchkit.core.errors import Infeasible
 from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import digest, freeze
 from searchkit.core.space import Limits, Space
-from searchkit.search.sampler import Candidate
+from searchkit.search.candidates import Candidate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,14 +24,17 @@ LOG = "search.jsonl"
 
 
 class CostModel:
-    """Costs by architecture. seconds: spent on checks so far; n_checks: architectures that were exported for one."""
+    """Costs by architecture.
+
+    Attributes:
+        wanted: The costs that a limit or the objective asks for.
+        seconds: Spent on checks so far, by earlier processes too.
+        n_checks: Architectures that were exported for a check.
+    """
 
     def __init__(self, space: Space, ctx: Context, *, cost: str | None, ship_int8: bool) -> None:
         self.space, self.ctx, self.ship_int8 = space, ctx, ship_int8
-        wanted = {name for name, limit in freeze(ctx.limits).items() if limit is not None} | {cost}
-        self.wants_file = bool(wanted & {"size_bytes", "latency_ms"})
-        self.wants_latency = "latency_ms" in wanted
-        self.limited = ctx.limits != Limits()
+        self.wanted = {name for name, limit in freeze(ctx.limits).items() if limit is not None} | {cost}
         rows = [row for row in ctx.run.lines(LOG) if row.get("event") == "cost" and row.get("space") == space.name]
         self.known: dict[str, dict[str, float]] = {row["arch"]: row["cost"] for row in rows}
         self.seconds = sum(row["seconds"] for row in rows)
@@ -39,10 +42,16 @@ class CostModel:
         self._weights: dict[str, tuple[float, bool] | None] = {}
 
     def cost(self, candidate: Candidate) -> dict[str, float]:
-        """params, macs, and where wanted size_bytes and latency_ms. Raises Infeasible where the space cannot build it.
+        """What a candidate costs.
 
         A candidate that breaks a limit on parameters or MACs, or whose weights alone are larger than the limit on size,
         is not exported: its size is then the lower bound that breaks the limit.
+
+        Returns:
+            "params", "macs", and if wanted "size_bytes" and "latency_ms" (milliseconds at batch 1 on one thread).
+
+        Raises:
+            Infeasible: The space cannot build it.
         """
         if candidate.arch is None:
             raise Infeasible(candidate.reason)
@@ -51,7 +60,7 @@ class CostModel:
             started = time.monotonic()
             net = self.build(candidate)
             found, exported = self._counts(net), False
-            if self.wants_file and not self.ctx.limits.breaches(found):
+            if self.wanted & {"size_bytes", "latency_ms"} and not self.ctx.limits.breaches(found):
                 found |= self._file_costs(net)
                 exported = True
             seconds = time.monotonic() - started
@@ -63,7 +72,10 @@ class CostModel:
         return dict(self.known[key])
 
     def weigh(self, candidate: Candidate) -> tuple[float, bool] | None:
-        """The number of parameters, and whether the candidate may fit the limits, as far as is told without export."""
+        """The number of parameters, and whether the candidate may fit the limits, as far as is told without export.
+
+        None if it cannot be built.
+        """
         key = candidate.key
         if key not in self._weights:
             try:
@@ -76,10 +88,17 @@ class CostModel:
         return self._weights[key]
 
     @property
+    def limited(self) -> bool:
+        """Whether there are hard limits at all."""
+        return self.ctx.limits != Limits()
+
+    @property
     def bytes_a_weight(self) -> int:
+        """In the file that is shipped."""
         return 1 if self.ship_int8 else 4
 
     def build(self, candidate: Candidate) -> nn.Module:
+        """The candidate's untrained network. Raises Infeasible if there is none."""
         if candidate.arch is None:
             raise Infeasible(candidate.reason)
         return self.space.build(candidate.arch, self.ctx.task.spec)
@@ -111,15 +130,16 @@ class CostModel:
                 weight_only(path, shipped)
                 path = shipped
             found: dict[str, float] = {"size_bytes": float(measure.size_bytes(path))}
-            if self.wants_latency:
+            if "latency_ms" in self.wanted:
                 timed: Any = measure.latency({"candidate": path}, self.ctx.example(), processes=0)
                 found["latency_ms"] = float(timed["candidate"].p50_ms)
         return found
 
 
 def _make_unlike_(net: nn.Module) -> None:
-    """Give every weight a value of its own: a file shares equal tensors, and fresh biases are all zero, so an untrained
-    network would look smaller than it will be.
+    """Give every weight a value of its own.
+
+    A file shares equal tensors, and fresh biases are all zero: an untrained network would look smaller than it will be.
     """
     import torch
 

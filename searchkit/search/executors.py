@@ -1,4 +1,4 @@
-"""Where jobs run: in this process, or in local worker processes. (On Ray: see `executors_ray`.)
+"""Where jobs run: in this process, or in local worker processes. On Ray, see `searchkit.search.executors_ray`.
 
 A worker process is a fresh Python on one thread that talks over one socket: the task once, then jobs in and outcomes
 out. It writes nothing to disk and dies with its parent. A dead worker is replaced, and its job is reported as lost.
@@ -17,51 +17,71 @@ from typing import Protocol
 from searchkit.core.errors import SearchkitError
 from searchkit.core.space import Space
 from searchkit.core.task import Task
-from searchkit.search.jobs import Job, Outcome, TaskPack, run_job, settle_threads, worker_environment
+from searchkit.core.threads import torch_threads
+from searchkit.search.jobs import Job, Outcome, TaskPack, run_job, worker_environment
 
 
 class Executor(Protocol):
-    """capacity: jobs that may run at once; the coordinator never submits more."""
+    """Runs jobs.
+
+    Attributes:
+        capacity: Jobs that may run at once; the coordinator never submits more.
+    """
 
     capacity: int
 
-    def submit(self, job: Job) -> None: ...
+    def submit(self, job: Job) -> None:
+        """Start the job, at once or when it is waited for."""
 
     def wait(self, seconds: float) -> list[Outcome]:
         """The outcomes that have come in; waits for one, but no longer than `seconds`."""
 
     def cancel(self, key: str) -> None:
-        """Kill the job; it will be reported as timed out."""
+        """Kill the job of this key; it will be reported as timed out."""
 
     def close(self) -> None:
         """Kill what runs; idempotent."""
 
 
 class InProcess:
-    """Runs a job when it is waited for."""
+    """Runs a job in this process when it is waited for."""
 
     capacity = 1
 
     def __init__(self, task: Task, space: Space) -> None:
         self.task, self.space = task, space
         self.jobs: deque[Job] = deque()
-        settle_threads(1)
 
     def submit(self, job: Job) -> None:
+        """Keep the job until it is waited for."""
         self.jobs.append(job)
 
     def wait(self, seconds: float) -> list[Outcome]:
-        return [run_job(self.jobs.popleft(), self.task, self.space)] if self.jobs else []
+        """Run the oldest job, however long it takes."""
+        if not self.jobs:
+            return []
+        with torch_threads(1):  # as a worker process has: the last bits of a sum depend on it
+            return [run_job(self.jobs.popleft(), self.task, self.space)]
 
     def cancel(self, key: str) -> None:
         """A job in this process ends by its own deadline only."""
 
     def close(self) -> None:
+        """Forget the jobs that were not run."""
         self.jobs.clear()
 
 
 class Processes:
-    """`capacity` workers; each gets the packed task once, before its first job."""
+    """Worker processes, each of which gets the packed task once, before its first job.
+
+    Attributes:
+        capacity: Workers.
+        pack: What `Task.pack` gives.
+        workers: Those that were started and not ended; one is started when a job finds none idle.
+        cancelled: The keys of jobs whose workers are being killed.
+        unreported: Outcomes of workers that died.
+        n_silent: Workers in a row that died before any of them finished a job.
+    """
 
     def __init__(self, pack: TaskPack, *, workers: int) -> None:
         self.capacity = workers
@@ -69,18 +89,21 @@ class Processes:
         self.workers: list[_Worker] = []
         self.cancelled: set[str] = set()
         self.unreported: list[Outcome] = []
-        self.n_silent = 0  # workers in a row that died before any of them finished a job
+        self.n_silent = 0
 
     def submit(self, job: Job) -> None:
+        """Hand the job to an idle worker, or to a new one."""
         worker = next((w for w in self.workers if w.job is None and w.process.poll() is None), None)
         if worker is None:
             self.workers = [w for w in self.workers if w.job is not None or w.process.poll() is None]
             worker = _Worker(self.pack)
             self.workers.append(worker)
+        # a worker may die between the check above and this: its job is then told as lost, as any other
         if not worker.take(job):
             self._bury(worker)
 
     def wait(self, seconds: float) -> list[Outcome]:
+        """See `Executor.wait`. Raises SearchkitError if worker after worker dies before it finishes a job."""
         done, self.unreported = self.unreported, []
         busy = {w.connection: w for w in self.workers if w.job is not None}
         for connection in wait(list(busy), timeout=0 if done else seconds) if busy else []:
@@ -99,12 +122,14 @@ class Processes:
         return done
 
     def cancel(self, key: str) -> None:
+        """Kill the job's worker."""
         for worker in self.workers:
             if worker.job is not None and worker.job.key == key:
                 self.cancelled.add(key)
                 worker.process.kill()
 
     def close(self) -> None:
+        """Kill all workers."""
         for worker in self.workers:
             worker.end()
         self.workers.clear()
@@ -135,18 +160,19 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
+                # -P: nothing in the current folder is imported in place of a module
                 [sys.executable, "-P", "-m", "searchkit.search.worker", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 env=worker_environment(sys.path),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # the command's own, which may write JSON there
             )
         self.connection = Connection(ours.detach())
         self.pack: TaskPack | None = pack
         self.job: Job | None = None
 
     def take(self, job: Job) -> bool:
-        """False where the worker is dead."""
+        """Send the job to the worker; False if the worker is dead."""
         self.job = job
         try:
             if self.pack is not None:
@@ -158,6 +184,7 @@ class _Worker:
         return True
 
     def end(self) -> None:
+        """Kill the process, if it has not ended, and wait until it has."""
         self.process.kill()
         self.process.wait()
         self.connection.close()

@@ -20,8 +20,16 @@ from searchkit.search.jobs import WORKER_ENV, Job, Outcome, TaskPack, run_job, s
 
 
 class Ray:
-    """capacity: jobs at once; on a cluster, Ray's own scheduler places them. Raises BadInput where Ray is not installed
-    or the address may not be used.
+    """Jobs as Ray tasks; on a cluster, Ray's own scheduler places them.
+
+    Attributes:
+        capacity: Jobs at once.
+        pack: The packed task in Ray's object store.
+        jobs: What runs, by Ray's reference.
+        cancelled: The keys of jobs that are being killed.
+
+    Raises:
+        BadInput: Ray is not installed, or the address may not be used.
     """
 
     def __init__(self, pack: TaskPack, *, workers: int, address: str | None = None, device: str = "cpu") -> None:
@@ -69,9 +77,11 @@ class Ray:
                     os.environ[name] = value
 
     def submit(self, job: Job) -> None:
+        """Hand the job to Ray."""
         self.jobs[self.task.remote(self.pack, job)] = job
 
     def wait(self, seconds: float) -> list[Outcome]:
+        """See `Executor.wait`."""
         if not self.jobs:
             return []
         ready, _ = self.ray.wait(list(self.jobs), num_returns=1, timeout=min(seconds, 3600.0))
@@ -95,12 +105,14 @@ class Ray:
             return Outcome(job.key, "crashed", str(error).strip().splitlines()[-1], str(error))
 
     def cancel(self, key: str) -> None:
+        """Kill the job's worker."""
         for reference, job in self.jobs.items():
             if job.key == key:
                 self.cancelled.add(key)
                 self.ray.cancel(reference, force=True)
 
     def close(self) -> None:
+        """Kill what runs; a cluster that was started here is stopped."""
         for reference in self.jobs:
             self.ray.cancel(reference, force=True)
         self.jobs.clear()
@@ -131,15 +143,20 @@ def run_on_ray(pack: TaskPack, job: Job) -> Outcome:
 
 
 def require_ray(address: str | None) -> None:
-    """Raises BadInput where Ray is not installed or `address` may not be used."""
+    """Check that Ray is installed and that `address` may be used. Raises BadInput."""
     if importlib.util.find_spec("ray") is None:
         raise BadInput("The executor ray needs Ray: pip install 'searchkit[ray]'.")
     require_token(address)
 
 
 def require_token(address: str | None) -> None:
-    """Raises BadInput where `address` is another machine's and Ray's token authentication is off: an open Ray port runs
-    anybody's code.
+    """Check that a cluster on another machine has Ray's token authentication on: an open port runs anybody's code.
+
+    Args:
+        address: Of the cluster; None for one that is started here.
+
+    Raises:
+        BadInput: It has it off.
     """
     if address is None or _is_loopback(address) or os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
         return
@@ -150,7 +167,10 @@ def require_token(address: str | None) -> None:
 
 
 def _is_loopback(address: str) -> bool:
-    """ "auto" may name a cluster anywhere (RAY_ADDRESS, a file in /tmp), so it does not count; "local" starts one."""
+    """Whether the address is this machine's.
+
+    "auto" may name a cluster anywhere (RAY_ADDRESS, a file in /tmp), so it is not; "local" starts one here.
+    """
     host = address.partition("://")[2] or address
     host = host.rsplit(":", 1)[0].strip("[]") if ":" in host else host
     if host in ("localhost", "local"):

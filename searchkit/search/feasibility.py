@@ -10,17 +10,28 @@ from searchkit.context import Context
 from searchkit.core.errors import BadInput, NothingFeasible
 from searchkit.core.serialization import JSON, derive_seed
 from searchkit.core.space import Space
+from searchkit.search.candidates import Candidate, draw
+from searchkit.search.choices import at, at_random, grid_values, like
 from searchkit.search.cost_model import CostModel
-from searchkit.search.sampler import Candidate, at, at_random, draw, grid_values, like
 
 Weigh = Callable[[Candidate], float]
 
 
 def profile_space(space: Space, ctx: Context, book: CostModel, *, epochs: int) -> list[dict[str, JSON]]:
-    """The smallest, middle and largest candidate that 24 draws and a descent find, with their costs and breaches.
+    """The smallest, middle and largest candidate that 24 draws and a descent find.
 
-    Raises NothingFeasible where for some limit even the candidate that is smallest by it breaks it, and BadInput where
-    no draw can be built at all.
+    Args:
+        space: The family.
+        ctx: Gives the task and the limits.
+        book: What a candidate would cost.
+        epochs: Of a trial that reaches the last rung.
+
+    Returns:
+        A row each: "which", "cost" by name, "breaches" (by how much it breaks each limit), "arch", "training".
+
+    Raises:
+        NothingFeasible: Even the candidate that is smallest by some limit breaks it.
+        BadInput: No draw can be built at all.
     """
     drawn = some_candidates(space, ctx, epochs)
     weighed = sorted(
@@ -43,7 +54,11 @@ def profile_space(space: Space, ctx: Context, book: CostModel, *, epochs: int) -
 
 
 def require_the_right_answer(space: Space, ctx: Context, candidate: Candidate) -> None:
-    """Raises BadInput where the network does not take this data's examples, or does not give what its task wants."""
+    """Check that the network takes this data's examples and gives outputs of the shapes that the task wants.
+
+    Raises:
+        BadInput: It does not; the sentence names the shapes.
+    """
     import torch
 
     wanted = tuple(p.shape for p in ctx.task.spec.outputs)

@@ -1,13 +1,12 @@
 """A rung as a job: plain data in, plain data out, on any machine.
 
 A job starts from the state that the rung before left and returns its own, so a killed worker costs one rung and no
-database or run folder is needed where it trains. Whatever goes wrong inside comes back as a labelled result: this
-module has the engine's one broad boundary.
+database or run folder is needed on the machine that trains. Whatever goes wrong inside comes back as a labelled result:
+the search's one broad boundary is here.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import traceback
@@ -19,9 +18,10 @@ import numpy as np
 
 from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import Infeasible
-from searchkit.core.serialization import JSON, freeze, thaw
+from searchkit.core.serialization import JSON, thaw
+from searchkit.core.state import decode_state, encode_state, snapshot
 from searchkit.core.task import Task
-from searchkit.core.training import FitPlan, Training, TrainState
+from searchkit.core.training import FitPlan, Training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,14 +31,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One rung of one trial. state: `encode_state`, or b"" at the start. ends_at: stop at the first step after this
-    moment, in seconds of the wall clock: a worker may take a while to start.
+    """One rung of one trial.
+
+    Attributes:
+        number: The trial's.
+        rung: Counted from 0.
+        until: The epoch at which the rung ends.
+        space: What `space_file.source_of` gives of the family.
+        arch: As JSON.
+        training: As JSON.
+        seed: Of the network's first weights and of the training.
+        state: What `encode_state` gives of the state that the rung before left; b"" at the start.
+        device: "cpu" or "cuda".
+        precision: "fp32" or "bf16".
+        channels_last: See `FitPlan`.
+        ends_at: Training stops at the first step after this moment, in seconds of the wall clock: a worker may take a
+            while to start.
     """
 
     number: int
     rung: int
-    until: int  # epochs
-    space: dict[str, JSON]  # spacefile.source_of
+    until: int
+    space: dict[str, JSON]
     arch: dict[str, JSON]
     training: dict[str, JSON]
     seed: int
@@ -50,13 +64,25 @@ class Job:
 
     @property
     def key(self) -> str:
+        """The same for the same rung of the same trial."""
         return f"{self.number}-{self.rung}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job. failure: "" or infeasible, diverged, out-of-memory, crashed, timed-out, lost (the worker
-    died: try again). state and weights: safetensors; scores: (n,) of val.
+    """What became of a job.
+
+    Attributes:
+        key: The job's.
+        failure: "" if there was none; else infeasible, diverged, out-of-memory, crashed, timed-out, or lost (the worker
+            died: the job can be tried again).
+        reason: Of the failure, in a sentence.
+        details: Of the failure: the traceback.
+        state: Where the training stands, by `encode_state`.
+        weights: Of the network as it is evaluated, as safetensors.
+        metrics: On val, by name.
+        scores: (n,) float64 of val.
+        seconds: That the job took.
     """
 
     key: str
@@ -74,7 +100,10 @@ TaskPack = tuple[dict[str, JSON], Arrays]
 
 
 def run_job(job: Job, task: Task, space: Space) -> Outcome:
-    """Train and evaluate one rung. Never raises, KeyboardInterrupt and SystemExit aside."""
+    """Train and evaluate one rung.
+
+    Whatever goes wrong is told in the outcome; KeyboardInterrupt and SystemExit alone are raised.
+    """
     from searchkit.train import Diverged
 
     started = time.monotonic()
@@ -99,7 +128,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
 
     from searchkit.onnx.predictor import Deployed, TorchPredictor
 
-    torch.manual_seed(job.seed)
+    torch.manual_seed(job.seed)  # the first weights; what training draws is seeded by each epoch
     net: nn.Module = space.build(thaw(space.arch, job.arch), task.spec)
     plan = FitPlan(
         training=thaw(Training, job.training),
@@ -108,17 +137,16 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
         device=job.device,
         precision=job.precision,
         channels_last=job.channels_last,
-        seconds=max(0.0, job.ends_at - time.time()),
+        seconds=max(0.0, job.ends_at - time.time()),  # wall clock: monotonic clocks of two processes do not compare
         validate=True,
     )
     state = task.fit(net, plan, decode_state(job.state))
     deployed = Deployed(task.preprocessor(), net, task.postprocessor()).to(job.device).eval()
     evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=job.device), "val")
-    weights = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
     return Outcome(
         job.key,
         state=encode_state(state),
-        weights=save(weights),
+        weights=save(snapshot(net.state_dict())),
         metrics={name: float(value) for name, value in evaluation.metrics.items()},
         scores=np.asarray(evaluation.scores, dtype=np.float64),
     )
@@ -129,25 +157,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     return "outofmemory" in text or "out of memory" in text or "can't allocate memory" in text
 
 
-def encode_state(state: TrainState) -> bytes:
-    """One safetensors buffer, its numbers in the header."""
-    from safetensors.torch import save
-
-    about = {"epoch": str(state.epoch), "numbers": json.dumps(freeze(state.numbers))}
-    return save({k: v.detach().cpu().contiguous().clone() for k, v in state.tensors.items()}, metadata=about)
-
-
-def decode_state(data: bytes) -> TrainState:
-    """The inverse of `encode_state`; b"" is the state before training."""
-    if not data:
-        return TrainState()
-    from safetensors.torch import load
-
-    length = int.from_bytes(data[:8], "little")  # the format: header length, JSON header, tensors
-    about = json.loads(data[8 : 8 + length])["__metadata__"]
-    return TrainState(int(about["epoch"]), load(data), json.loads(about["numbers"]))
-
-
 def settle_threads(threads: int) -> None:
     """One thread a worker: two one-thread processes equal one of two threads when quiet, and far better when not."""
     import torch
@@ -156,12 +165,15 @@ def settle_threads(threads: int) -> None:
 
 
 WORKER_ENV = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-"""Spinning OpenMP threads turned a 28 ms step into 128 ms where another process ran."""
+"""Spinning OpenMP threads turned a 28 ms step into 128 ms while another process ran (measured)."""
 
 
 def worker_environment(path: list[str]) -> dict[str, str]:
-    """The environment of a worker process: this one's without the database's password, one thread, and the same import
-    path, the engine's own folder on it and not the folder where the user stands: files there must shadow nothing.
+    """The environment of a worker process: this one's on one thread, without the database's password.
+
+    Args:
+        path: This process's import path. The worker gets it with the engine's own folder on it, and without the current
+            folder: a file there must shadow no module.
     """
     root = str(Path(__file__).resolve().parents[2])
     here = [p for p in path if p and (p == root or Path(p).resolve() != Path.cwd())]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypedDict
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -26,8 +26,27 @@ FILE = "search.json"
 """What was searched for: by family, its goal, cost, study, profile and numeric setting."""
 
 
+class HistoryRow(TypedDict):
+    """A trial, as `history` tells it."""
+
+    space: str
+    number: int
+    status: str  # trained, rejected, failed, cut off, running
+    way: str  # how it was chosen
+    value: float | None  # the goal on val; None unless trained
+    cost: dict[str, float]
+    rung: int | None  # the last that it finished, from 0
+    epochs: int | None
+    seconds: float | None  # of training
+    artifact: str | None  # its id
+    rejected: dict[str, float] | None  # by how much it breaks each limit
+    failure: str | None
+    reason: str | None
+    params: dict[str, JSON]
+
+
 def searches(run: Run) -> dict[str, dict[str, JSON]]:
-    """The searches of a run by family, as `FILE` has them. Raises BadInput where there is none."""
+    """The searches of a run by family, as `FILE` has them. Raises BadInput if there is none."""
     found = run.read_json(FILE, SearchFile)
     if not found:
         raise BadInput(f"The run '{run.name}' has no search in it yet; start or resume it with search.")
@@ -35,8 +54,14 @@ def searches(run: Run) -> dict[str, dict[str, JSON]]:
 
 
 def winners(run: Run) -> list[Artifact]:
-    """The trials that no other beats in both the goal and the cost, over every family of the run; best goal first, the
-    cheaper of equals first. With no cost to minimize, the best alone. Empty where no trial finished.
+    """The Pareto front: the trials that no other beats in both the goal and the cost, over every family of the run.
+
+    Returns:
+        Best goal first, the cheaper of equals first; with no cost to minimize, the best alone. Empty if no trial has
+        finished.
+
+    Raises:
+        BadInput: The run has no search.
     """
     about = next(iter(searches(run).values()))
     sign = -1.0 if about["direction"] == "maximize" else 1.0
@@ -53,11 +78,13 @@ def winners(run: Run) -> list[Artifact]:
     return ordered if about["cost"] else ordered[:1]
 
 
-def history(run: Run) -> list[dict[str, JSON]]:
-    """Every trial in order: family, number, status (trained, rejected, failed, cut off, running), way, value, cost,
-    rung, epochs, seconds, breaches or reason, params.
+def history(run: Run) -> list[HistoryRow]:
+    """Every trial of a run, in order.
+
+    Raises:
+        BadInput: The run has no search, or its study is gone.
     """
-    rows = []
+    rows: list[HistoryRow] = []
     for family, about in searches(run).items():
         for trial in _trials(run, about):
             facts = trial.user_attrs
@@ -83,18 +110,22 @@ def history(run: Run) -> list[dict[str, JSON]]:
     return rows
 
 
-def failures(run: Run) -> list[dict[str, JSON]]:
+def failures(run: Run) -> list[HistoryRow]:
     """The rows of `history` that were rejected before training or failed in it."""
     return [row for row in history(run) if row["status"] in (REJECTED, FAILED)]
 
 
 def importances(run: Run) -> dict[str, float]:
-    """The share of the goal's variance that each parameter explains (fANOVA: Hutter et al. 2014), largest first; empty
-    where there are fewer than 6 trained trials. Of parameters that every trial has, as fANOVA needs.
+    """The share of the goal's variance that each parameter explains, by fANOVA (Hutter et al. 2014).
+
+    Returns:
+        Parameter to share, 0 to 1, largest first: of the parameters that every trial has, as fANOVA needs. Empty if
+        fewer than 6 trials were trained.
     """
     found: dict[str, float] = {}
     for family, about in searches(run).items():
         trials = feasible(_trials(run, about))
+        # fewer give shares that are noise; with one value there is no variance to share out
         if len(trials) < 6 or len({t.values[0] for t in trials}) < 2:
             continue
         copy = optuna.create_study(directions=about["directions"])
@@ -112,8 +143,14 @@ def importances(run: Run) -> dict[str, float]:
 
 
 def random_so_far(values: Sequence[float], direction: Literal["maximize", "minimize"]) -> list[float]:
-    """The expected best of k draws without replacement from `values`, for k = 1 … n: what trials in random order would
-    have had so far, to hold the search's own best-so-far against.
+    """What trials in random order would have had so far, to hold the search's own best so far against.
+
+    Args:
+        values: Of n trials.
+        direction: Which way is better.
+
+    Returns:
+        The expected best of k draws without replacement, for k = 1 … n.
     """
     ordered = sorted(values, reverse=direction == "maximize")
     n = len(ordered)

@@ -1,11 +1,13 @@
-"""What is found out once about a search and kept with the run: what it is for, and the profile of its space. A resumed
-search reads it back, so that it decides as the first did.
+"""What is found out once about a search and kept with the run: what it is for, and the profile of its space.
+
+A resumed search reads it back, so that it decides as the first did.
 """
 
 from __future__ import annotations
 
 import math
 import uuid
+from dataclasses import fields
 
 from searchkit.context import Context
 from searchkit.core.quantities import show_cost
@@ -21,7 +23,12 @@ from searchkit.search.storage import without_password
 
 
 class SearchRecord:
-    """This search's entry in search.json, written when it first starts."""
+    """This search's entry in search.json, written when it first starts.
+
+    Attributes:
+        directions: Of the objectives, the goal's first.
+        about: The entry.
+    """
 
     def __init__(self, space: Space, ctx: Context, settings: SearchSettings) -> None:
         self.space, self.ctx, self.settings = space, ctx, settings
@@ -37,16 +44,17 @@ class SearchRecord:
                 study=f"{ctx.run.path.name}:{space.name}",
                 url=without_password(settings.storage) if settings.storage else None,
                 owner=uuid.uuid4().hex[:12] if settings.storage else "",
-                settings={**freeze(settings), "budget": _without_inf(freeze(settings.budget)), "storage": None},
+                settings=_plain(settings),
             )
 
     @property
     def owner(self) -> str:
-        """ "" where this coordinator is alone, else who it is among those that share the study."""
+        """Who this coordinator is among those that share the study; empty if it is alone."""
         return str(self.about["owner"])
 
     @property
     def study(self) -> str:
+        """The study's name in its database."""
         return str(self.about["study"])
 
     @property
@@ -74,6 +82,10 @@ class SearchRecord:
         self.ctx.run.write_json(FILE, everything)
 
 
-def _without_inf(plain: dict[str, JSON]) -> dict[str, JSON]:
-    """Endless is null in JSON."""
-    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in plain.items()}
+def _plain(settings: SearchSettings) -> dict[str, JSON]:
+    """The settings as JSON: a sampler by its name, an endless budget as null, and no URL, which may hold a password."""
+    found: dict[str, JSON] = {
+        f.name: freeze(getattr(settings, f.name)) for f in fields(settings) if f.name != "sampler"
+    }
+    budget = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in found["budget"].items()}
+    return {**found, "sampler": settings.sampler_name, "budget": budget, "storage": None}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from searchkit.config.limits import BudgetConfig
 from searchkit.config.search import COSTS, SearchConfig
 from searchkit.core.errors import BadInput, SearchkitError
 from searchkit.core.space import Budget
+
+if TYPE_CHECKING:
+    from searchkit.search.sampler import Sampler
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -25,14 +28,27 @@ class StopSearch(Exception):
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How to search. minimize: None searches for the metric alone. ship_int8: limits on size and latency are meant for
-    a file whose weights are int8. storage: the URL of a study that several coordinators share; None keeps it in the
-    run. precision: "auto" times what trains quickest here. plans_epochs: whether few rows may lengthen the
-    trainings, and a time budget change their length. hang_seconds: a rung that takes longer is killed.
+    """How to search.
+
+    Attributes:
+        budget: Trials, epochs, rungs and time.
+        sampler: A name of `SAMPLERS`, or one of your own: see `searchkit.search.sampler.Sampler`.
+        minimize: A name of `COSTS`; None searches for the metric alone.
+        workers: Trainings side by side.
+        executor: "inline" (this process), "processes" or "ray".
+        address: Of a Ray cluster; None starts one here.
+        storage: The URL of a study that several coordinators share; None keeps it in the run.
+        ship_int8: Whether limits on size and latency are meant for a file whose weights are int8.
+        precision: "fp32", "bf16", or "auto", which times what trains quickest here.
+        plans_epochs: Whether few rows may lengthen the trainings, and a time budget change their length.
+        hang_seconds: A rung may take so long at least before it is killed.
+
+    Raises:
+        BadInput: A value is not allowed, or two do not go together.
     """
 
     budget: Budget = field(default_factory=Budget)
-    sampler: str = "tpe"
+    sampler: str | Sampler = "tpe"
     minimize: str | None = None
     workers: int = 1
     executor: str = "inline"
@@ -46,7 +62,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         # the configuration's own checks, so that a search made in code is refused by the same sentences
         SearchConfig(
-            sampler=self.sampler,
+            sampler=self.sampler if isinstance(self.sampler, str) else "tpe",  # one of your own has no name to check
             minimize=self.minimize or "none",
             workers=self.workers,
             executor=self.executor,
@@ -58,6 +74,11 @@ class SearchSettings:
             raise BadInput(f"No precision named '{self.precision}'; choose {', '.join(PRECISIONS)}.")
 
     @property
+    def sampler_name(self) -> str:
+        """What the run's record calls the sampler."""
+        return self.sampler if isinstance(self.sampler, str) else self.sampler.name
+
+    @property
     def cost(self) -> str | None:
         """The metric that is minimized beside the goal."""
         return COSTS[self.minimize] if self.minimize else None
@@ -65,8 +86,18 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a search stands. best: the goal's value on val of the best trial so far. seconds_left: of the time budget.
-    seconds_to_go: at the pace of the trials so far; None before the first. note: one line worth a look.
+    """Where a search stands.
+
+    Attributes:
+        done: Trials that were trained or failed.
+        trials: Of the budget.
+        running: Rungs that are being trained.
+        rejected: Candidates refused before training.
+        failed: Trials that could not be trained.
+        best: The goal's value on val of the best trial so far; None before the first.
+        seconds_left: Of the time budget.
+        seconds_to_go: At the pace of the trials so far; None before the first.
+        note: One line worth a look, or empty.
     """
 
     done: int

@@ -1,4 +1,4 @@
-"""Where a study is kept: a database, opened by its URL; the password in that URL is written nowhere.
+"""The database of a study, opened by its URL; the password in that URL is written nowhere.
 
 A run and its report hold the URL without the password. At use it comes from the environment: SEARCHKIT_STORAGE is the
 whole URL, and PostgreSQL's own library reads PGPASSWORD.
@@ -29,13 +29,13 @@ def without_password(text: str) -> str:
 
 
 def whole_url(url: str) -> str:
-    """The URL as SEARCHKIT_STORAGE has it, where that is the same database."""
+    """The URL with its password, as SEARCHKIT_STORAGE has it, if that is the same database; else as it is."""
     known = os.environ.get(VARIABLE, "")
     return known if known and without_password(known) == without_password(url) else url
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Raises BadInput where the database cannot be opened."""
+    """Open the database of a study. Raises BadInput if it cannot be opened."""
     optuna.logging.set_verbosity(logging.WARNING)
     patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     whole = whole_url(url)

@@ -16,14 +16,23 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON
-from searchkit.search.sampler import Candidate, Directions
+from searchkit.search.candidates import Candidate
+from searchkit.search.sampler import Directions
 from searchkit.search.storage import open_storage, without_password
 
 REJECTED, FAILED, TRAINED, UNTOLD, CUT_OFF = "rejected", "failed", "trained", "running", "cut off"
 
 
 class TrialStore:
-    """The trials of one search. owner: "" where this coordinator is alone, else who it is among several."""
+    """The trials of one search, in a database.
+
+    Attributes:
+        owner: Who this coordinator is among several; empty if it is alone.
+        study: Optuna's.
+
+    Raises:
+        BadInput: The database cannot be opened or read, or its study is of another task, objective or budget.
+    """
 
     def __init__(self, url: str, name: str, directions: Directions, *, owner: str = "", facts: str = "") -> None:
         self.storage = open_storage(url)
@@ -43,10 +52,12 @@ class TrialStore:
                 f"The study '{name}' at {without_password(url)} was made for another task, objective or budget; "
                 "resume with the same settings, or give the run another name."
             )
+        # after the check: another coordinator's study is not given this one's facts
         if "facts" not in self.study.user_attrs:
             self.study.set_user_attr("facts", facts)
 
     def trials(self) -> list[FrozenTrial]:
+        """All trials in order of their numbers, other coordinators' too. Not to be changed."""
         return self.study.get_trials(deepcopy=False)
 
     def unfinished(self) -> list[FrozenTrial]:
@@ -69,9 +80,17 @@ class TrialStore:
         self._close(trial, {**facts, "status": TRAINED}, TrialState.COMPLETE, values)
 
     def fail(self, trial: FrozenTrial, kind: str, reason: str) -> None:
-        """Tell a trial that training could not finish: infeasible by one whole unit, for a bare FAIL carries no signal
-        and the sampler would propose the same again (optuna#2864).
+        """Close a trial whose training could not finish.
+
+        It is told as infeasible by one whole unit: a bare FAIL carries no signal, and the sampler would propose the
+        same again (optuna#2864).
+
+        Args:
+            trial: As `start` gave it.
+            kind: As in `Outcome.failure`.
+            reason: In a sentence.
         """
+        # Optuna keeps constraints under private system attributes; a trial made for it says which, and what they hold
         told = create_trial(
             state=TrialState.COMPLETE, values=[0.0] * len(self.study.directions), constraints={kind: 1.0}
         )
@@ -81,9 +100,7 @@ class TrialStore:
         self._close(trial, facts, TrialState.COMPLETE, self._worst(trial.user_attrs))
 
     def abandon(self, trial: FrozenTrial, reason: str) -> None:
-        """Close a trial that the end of the time cut off. Its candidate is not to blame: it breaks no constraint, and
-        the trial does not count.
-        """
+        """Close a trial that does not count, as the time ended: its candidate is not to blame and breaks no limit."""
         self._close(trial, {"reason": reason, "status": CUT_OFF}, TrialState.FAIL, None)
 
     def _add(
@@ -104,6 +121,7 @@ class TrialStore:
             system_attrs=dict(candidate.system_attrs),
             constraints=dict(constraints) if constraints else None,
         )
+        # the storage, not `study.ask`: asking stores a trial parameter by parameter, and a kill would leave it in parts
         try:
             trial_id = self.storage.create_new_trial(self.study._study_id, trial)
         except ValueError as error:  # e.g. one name with two sets of choices
@@ -113,13 +131,15 @@ class TrialStore:
     def _close(
         self, trial: FrozenTrial, facts: Mapping[str, JSON], state: TrialState, values: Sequence[float] | None
     ) -> None:
+        # the state last: Optuna refuses changes to a finished trial, and what a kill leaves before it is written again
         for key, value in facts.items():
             self.storage.set_trial_user_attr(trial._trial_id, key, value)
         self.storage.set_trial_state_values(trial._trial_id, state, values)
 
     def _worst(self, facts: Mapping[str, JSON]) -> list[float]:
-        """The goal at its worst and the cost as it is, for a trial whose constraints are broken: no sampler orders
-        infeasible trials by value, but all of them want one.
+        """The goal at its worst and the cost as it is, for a trial whose constraints are broken.
+
+        No sampler orders infeasible trials by value, but all of them want one.
         """
         signs = [1.0 if d == StudyDirection.MINIMIZE else -1.0 for d in self.study.directions]
         cost = facts.get("cost", {}).get(facts.get("minimized"))

@@ -1,7 +1,7 @@
 """What the machine and the time budget allow, found out before the first trial and kept with the run.
 
 A middle candidate is trained for a few steps, kept by no one: in the quickest numeric setting, how long does an epoch
-take? Where time is limited, that gives the epochs of a whole training, how many trials the time holds, and the longest
+take? If time is limited, that gives the epochs of a whole training, how many trials the time holds, and the longest
 that one candidate's training may take: a search whose first candidate eats the night has found nothing. MACs are only
 a first sieve for that, for they say little of time: a depthwise convolution trains 5 to 10 times as slowly on a CPU as
 a dense one of the same MACs (measured). So a few steps of each candidate are timed before it is handed out.
@@ -12,18 +12,24 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from searchkit.context import Context
 from searchkit.core.errors import Infeasible
 from searchkit.core.quantities import show_seconds
 from searchkit.core.serialization import freeze, thaw
 from searchkit.core.space import Space
-from searchkit.core.training import FitPlan, TrainState
+from searchkit.core.threads import torch_threads
+from searchkit.core.training import Batch, FitPlan, TrainState
 from searchkit.core.typed import OneOf, Range
+from searchkit.search.candidates import Candidate, draw
+from searchkit.search.choices import at
 from searchkit.search.feasibility import require_the_right_answer, some_candidates
-from searchkit.search.sampler import Candidate, at, draw
 from searchkit.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
 
 FILE = "pace.json"
 
@@ -35,7 +41,7 @@ TRAININGS = 4
 LEAST_EPOCHS = 3
 
 LONGER = 2
-"""Times the family's own epochs, where the time holds so long a training."""
+"""Times the family's own epochs, if the time holds so long a training."""
 
 LEAST_STEPS = 300
 """Updates of a whole training. A family's epochs are those of its default task; on the 229 training series of
@@ -55,11 +61,26 @@ SIEVE = 4.0
 """Times the MACs that a network like the middle candidate could have, above which one is refused without timing it."""
 
 
+FEWEST = 5
+"""Trials. Fewer compare too little to be a search: candidates are then chosen that are cheaper than the middle one."""
+
+
 @dataclass(frozen=True)
 class TimePlan:
-    """epochs: of a trial that reaches the last rung. Where time is a limit, most_macs and most_seconds: of a candidate
-    and its whole training; trials: about how many the time holds; own_work: seconds of an example that the task's own
-    training takes beside a step of the loss, for a critic or an environment, whatever the candidate.
+    """How a search trains, and what one candidate may take of its time.
+
+    Attributes:
+        precision: "fp32" or "bf16".
+        channels_last: Whether pictures and volumes lie in memory with their channels last.
+        epochs: Of a trial that reaches the last rung.
+        most_macs: Multiply-accumulates above which a candidate is refused untimed; None if time is no limit.
+        most_seconds: Of a candidate's whole training; None if time is no limit.
+        trials: About how many the time holds; None if time is no limit.
+        own_work: Seconds of an example that the task's own training takes beside a step of the loss, for a critic or an
+            environment, whatever the candidate.
+        middle_trials: How many trials of the middle candidate the time holds, if those are fewer than `FEWEST` and
+            fewer than the budget asks for; else None.
+        enough_seconds: What the search would need for `FEWEST` of them; None beside a `middle_trials` of None.
     """
 
     precision: Annotated[str, OneOf(("fp32", "bf16"))]
@@ -69,22 +90,74 @@ class TimePlan:
     most_seconds: Annotated[float | None, Range(0, open=True)] = None
     trials: Annotated[int | None, Range(1)] = None
     own_work: Annotated[float, Range(0)] = 0.0
+    middle_trials: Annotated[int | None, Range(0)] = None
+    enough_seconds: Annotated[float | None, Range(0, open=True)] = None
 
 
 def make_time_plan(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
-    """Read from the run, or measured now. ctx.deadline is the search's own."""
+    """The plan as the run has it, or measured now, kept with the run and told.
+
+    Args:
+        space: The family.
+        ctx: Its deadline is the search's own.
+        settings: The budget, and what of it the time may change.
+
+    Raises:
+        BadInput: The family's networks do not fit the data.
+    """
     known = ctx.run.read_json(FILE) or {}
     if space.name in known:
         return thaw(TimePlan, known[space.name], file=ctx.run.named(FILE, space.name), whole=True)
-    pace = _measure(space, ctx, settings)
-    ctx.run.write_json(FILE, {**known, space.name: freeze(pace)})
-    ctx.echo(describe_setting(pace.precision, pace.channels_last, timed=settings.precision == "auto"))
-    if pace.most_seconds is not None:
-        ctx.echo(
-            f"the time budget holds about {pace.trials} trials of up to {pace.epochs} epochs, and no training of more "
-            f"than {show_seconds(pace.most_seconds)}"
+    plan = _measure(space, ctx, settings)
+    ctx.run.write_json(FILE, {**known, space.name: freeze(plan)})
+    for line in _told(plan, ctx.deadline.left(), settings):
+        ctx.echo(line)
+    return plan
+
+
+def _told(plan: TimePlan, left: float, settings: SearchSettings) -> list[str]:
+    """What the user is told of a plan before the first trial."""
+    budget = settings.budget
+    lines = [describe_setting(plan.precision, plan.channels_last, timed=settings.precision == "auto")]
+    if plan.most_seconds is not None:
+        lines.append(
+            f"the time budget holds about {plan.trials} trials of up to {plan.epochs} epochs, and no training of more "
+            f"than {show_seconds(plan.most_seconds)}"
         )
-    return pace
+    if plan.enough_seconds is not None:
+        # the search has a share of the time budget: both grow alike
+        whole = plan.enough_seconds * (budget.seconds / left if math.isfinite(budget.seconds) and left > 0 else 1.0)
+        lines.append(
+            f"that is short: of middle-sized candidates it holds {plan.middle_trials}, so cheaper ones are chosen; a "
+            f"--time-budget of about {show_seconds(whole)}, more --workers or fewer rows would hold {FEWEST}"
+        )
+    return lines
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """What was timed of the middle candidate.
+
+    Attributes:
+        whole: Seconds of its whole training.
+        of_loss: The part of those that grows with a candidate.
+        macs: Its multiply-accumulates.
+        share: See `share_of_a_trial`.
+    """
+
+    whole: float
+    of_loss: float
+    macs: int
+    share: float
+
+    def trials(self, left: float, workers: int, seconds: float | None = None) -> int:
+        """How many trials `left` seconds hold whose whole trainings take `seconds`; None is the middle one's."""
+        found = workers * left / (self.share * (self.whole if seconds is None else seconds))
+        return int(found + 1e-9)  # five times a fifth of the time is five
+
+    def macs_of(self, seconds: float) -> float:
+        """Those of a network like the middle candidate whose whole training takes `seconds`."""
+        return self.macs * (seconds - self.whole + self.of_loss) / self.of_loss
 
 
 def describe_setting(precision: str, channels_last: bool, *, timed: bool) -> str:
@@ -112,26 +185,86 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
         choices = ((settings.precision, False),)
     if len(choices) == 1 and math.isinf(left):
         return TimePlan(*choices[0], epochs)
-    (precision, channels_last), seconds = quickest(space, ctx, middle, choices)
+    setting, seconds = quickest(space, ctx, middle, choices)
     if math.isinf(left):
-        return TimePlan(precision, channels_last, epochs)
-    more = own_work(space, ctx, middle, (precision, channels_last), seconds)
+        return TimePlan(*setting, epochs)
+    more = own_work(space, ctx, middle, setting, seconds)
     epoch_seconds = OVERHEAD * (seconds + more) * ctx.task.n_examples("train")
     if settings.plans_epochs:
         epochs = max(LEAST_EPOCHS, min(LONGER * epochs, int(left / TRAININGS / max(epoch_seconds, 1e-9))))
-    whole = max(epochs * epoch_seconds, 1e-9)  # training of the middle candidate
+    whole = max(epochs * epoch_seconds, 1e-9)
+    budget = replace(settings.budget, epochs=epochs)
+    pace = _Pace(
+        whole=whole,
+        of_loss=whole * seconds / (seconds + more),
+        macs=ctx.macs(space.build(middle.arch, ctx.task.spec).eval()),
+        share=share_of_a_trial(budget.rung_epochs(steps), budget.eta),
+    )
+    plan = TimePlan(*setting, epochs, own_work=more)
+    if pace.trials(left, settings.workers) >= min(FEWEST, budget.trials):
+        return _within(plan, pace, left, settings)
+    return _cheaper(plan, pace, left, settings, _cheapest_seconds(space, ctx, plan))
+
+
+def _within(plan: TimePlan, pace: _Pace, left: float, settings: SearchSettings) -> TimePlan:
+    """The plan with the limits of a time that holds enough trials of the middle candidate."""
     # half of the time, for the longest: the other half is for what it is compared with
-    most_seconds = max(whole, left / 2)
-    macs = ctx.macs(space.build(middle.arch, ctx.task.spec).eval())
-    of_loss = whole * seconds / (seconds + more)  # what grows with the candidate
-    most_macs = min(math.ceil(SIEVE * macs * (most_seconds - whole + of_loss) / of_loss), 2**53)
-    share = share_of_a_trial(replace(settings.budget, epochs=epochs).rung_epochs(steps), settings.budget.eta)
-    trials = max(1, min(settings.budget.trials, int(settings.workers * left / (share * whole))))
-    return TimePlan(precision, channels_last, epochs, most_macs, most_seconds, trials, more)
+    most_seconds = max(pace.whole, left / 2)
+    return replace(
+        plan,
+        most_macs=min(math.ceil(SIEVE * pace.macs_of(most_seconds)), 2**53),
+        most_seconds=most_seconds,
+        trials=max(1, min(settings.budget.trials, pace.trials(left, settings.workers))),
+    )
+
+
+def _cheaper(plan: TimePlan, pace: _Pace, left: float, settings: SearchSettings, cheapest: float) -> TimePlan:
+    """The plan with limits under which the time holds enough trials, or as many as the cheapest candidate leaves.
+
+    Args:
+        plan: Without its limits.
+        pace: Of the middle candidate, of which the time holds too few.
+        left: Seconds.
+        settings: The budget and the workers.
+        cheapest: Seconds of the whole training of the cheapest candidate known.
+    """
+    wanted, workers = min(FEWEST, settings.budget.trials), settings.workers
+    # each within half of the time, however many workers train side by side
+    fair = min(workers * left / (pace.share * wanted), left / 2)
+    most_seconds = min(max(fair, CHEAPEST * cheapest), max(pace.whole, left / 2))
+    return replace(
+        plan,
+        # the sampler begins with the largest that this allows, so it is what the time allows and no multiple of it
+        most_macs=min(math.ceil(max(pace.macs_of(most_seconds), 0.01 * pace.macs)), 2**53),
+        most_seconds=most_seconds,
+        trials=max(1, min(settings.budget.trials, pace.trials(left, workers, most_seconds))),
+        middle_trials=pace.trials(left, workers),
+        enough_seconds=FEWEST * pace.share * pace.whole / workers,
+    )
+
+
+CHEAPEST = 1.25
+"""Times the seconds of the cheapest candidate that a training may take at least: a limit that only that one meets would
+leave nothing to search."""
+
+
+def _cheapest_seconds(space: Space, ctx: Context, plan: TimePlan) -> float:
+    """The seconds of the whole training of the candidate with the fewest MACs among some; 0 if none can be built."""
+    built = []
+    for number, candidate in enumerate(some_candidates(space, ctx, plan.epochs)):
+        try:
+            if candidate.arch is not None:
+                built.append((ctx.macs(space.build(candidate.arch, ctx.task.spec).eval()), number, candidate))
+        except Infeasible:
+            continue
+    if not built:
+        return 0.0
+    timed = replace(ctx, precision=plan.precision, channels_last=plan.channels_last)
+    return training_seconds(space, timed, min(built, key=lambda row: row[:2])[2], plan.own_work)
 
 
 def share_of_a_trial(rung_epochs: tuple[int, ...], eta: int) -> float:
-    """Of a whole training, what a trial costs on average where 1 in `eta` goes on at each rung."""
+    """What a trial costs on average, as a share of a whole training, if 1 in `eta` goes on at each rung."""
     total, since = 0.0, 0
     for rung, until in enumerate(rung_epochs):
         total += (until - since) / eta**rung
@@ -140,30 +273,37 @@ def share_of_a_trial(rung_epochs: tuple[int, ...], eta: int) -> float:
 
 
 def own_work(space: Space, ctx: Context, candidate: Candidate, setting: tuple[str, bool], seconds: float) -> float:
-    """See `Pace`. seconds: an example's in a step of the loss, from `quickest`. 0 where there is nothing notable."""
+    """See `TimePlan.own_work`; 0 if there is nothing notable. seconds: of an example, in a step of the loss."""
     import torch
 
     from searchkit.train import Diverged
 
     task, (precision, channels_last) = ctx.task, setting
     training = replace(candidate.training, pretrain_epochs=0)
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # whatever was drawn before, the same is measured
     plan = FitPlan(training, 0, 1, ctx.device, precision, channels_last, seconds=FIT_SECONDS)
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        row = task.fit(space.build(candidate.arch, task.spec), plan, TrainState()).numbers["curve"][0]
+        with torch_threads(1):
+            row = task.fit(space.build(candidate.arch, task.spec), plan, TrainState()).numbers["curve"][0]
     except Diverged:
         return 0.0
-    finally:
-        torch.set_num_threads(n_threads)
     examples = min(row["steps"] * training.batch_size, task.n_examples("train"))
     found = float(row["seconds" if ctx.device == "cuda" else "thread_seconds"] / examples)
     return found - seconds if found > NOTABLE * seconds else 0.0
 
 
 def training_seconds(space: Space, ctx: Context, candidate: Candidate, own_work: float) -> float:
-    """How long the whole training of `candidate` takes one worker, from a few of its steps. Raises Infeasible."""
+    """The seconds that the whole training of `candidate` takes one worker, from a few of its steps.
+
+    Args:
+        space: The family.
+        ctx: Gives the task, the device and the numeric setting.
+        candidate: Is trained for its own epochs, those of its pre-training included.
+        own_work: See `TimePlan.own_work`.
+
+    Raises:
+        Infeasible: It cannot be built.
+    """
     _, seconds = quickest(space, ctx, candidate, ((ctx.precision, ctx.channels_last),), rounds=3)
     epochs = candidate.training.epochs + candidate.training.pretrain_epochs
     return OVERHEAD * (seconds + own_work) * ctx.task.n_examples("train") * epochs
@@ -172,17 +312,28 @@ def training_seconds(space: Space, ctx: Context, candidate: Candidate, own_work:
 def quickest(
     space: Space, ctx: Context, candidate: Candidate, settings: tuple[tuple[str, bool], ...], *, rounds: int = 5
 ) -> tuple[tuple[str, bool], float]:
-    """The (precision, channels_last) in which a training step of `candidate` is quickest here, by the median of
-    interleaved steps, and its seconds an example: of this thread's own time on a CPU, for workers may share the cores.
+    """Find the numeric setting in which a training step of `candidate` is quickest here.
 
-    The first setting is left only for a gain of 15 %. bf16 is 2 times as fast with AMX and several times slower
-    without.
+    Args:
+        space: The family.
+        ctx: Gives the task and the device.
+        candidate: What is trained, for a few steps, and kept by no one.
+        settings: (precision, channels_last) to compare. The first is left only for a gain of 15 %: bf16 is 2 times as
+            fast with AMX and several times slower without.
+        rounds: Steps of each, interleaved, of which the median counts.
+
+    Returns:
+        The setting and its seconds an example: of this thread's own time on a CPU, for workers may share the cores.
+
+    Raises:
+        Infeasible: The candidate cannot be built.
     """
     import torch
 
     from searchkit.train import CHANNELS_LAST, channels_last_, make_optimizer
 
     task, training = ctx.task, candidate.training
+    # one batch for all: the order of the data and their augmentation are not what is timed
     batch = next(iter(task.batches("train", training, seed=0, device=ctx.device)))
     has_channels = any(x.ndim in CHANNELS_LAST for x in batch.inputs)
     usable = [s for s in settings if has_channels or not s[1]] or list(settings[:1])
@@ -194,8 +345,19 @@ def quickest(
             channels_last_(net)
         nets.append((net, make_optimizer(net, training)))
     times: list[list[float]] = [[] for _ in usable]
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as a worker has
+    with torch_threads(1):  # as a worker has
+        for _ in range(rounds + 1):
+            for (precision, _), (net, optimizer), spent in zip(usable, nets, times, strict=True):
+                spent.append(_step_seconds(ctx, net, optimizer, batch, precision))
+    medians = [sorted(spent[1:])[rounds // 2] for spent in times]  # the first step warms up
+    best = min(range(len(usable)), key=medians.__getitem__)
+    best = best if medians[best] < 0.85 * medians[0] else 0
+    return usable[best], medians[best] / len(batch.target)
+
+
+def _step_seconds(ctx: Context, net: nn.Module, optimizer: Optimizer, batch: Batch, precision: str) -> float:
+    """The seconds of one training step: of this thread's own time on a CPU, for workers may share the cores."""
+    import torch
 
     def settle() -> None:
         """A GPU's work goes on after the call that began it."""
@@ -203,26 +365,19 @@ def quickest(
             torch.cuda.synchronize()
 
     clock = time.perf_counter if ctx.device == "cuda" else time.thread_time
-    for _ in range(rounds + 1):
-        for (precision, _), (net, optimizer), spent in zip(usable, nets, times, strict=True):
-            settle()
-            started = clock()
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(ctx.device, torch.bfloat16, enabled=precision == "bf16"):
-                loss = task.loss(net, batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            settle()
-            spent.append(clock() - started)
-    torch.set_num_threads(n_threads)
-    medians = [sorted(spent[1:])[rounds // 2] for spent in times]  # the first step warms up
-    best = min(range(len(usable)), key=medians.__getitem__)
-    best = best if medians[best] < 0.85 * medians[0] else 0
-    return usable[best], medians[best] / len(batch.target)
+    settle()
+    started = clock()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(ctx.device, torch.bfloat16, enabled=precision == "bf16"):
+        loss = ctx.task.loss(net, batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    settle()
+    return clock() - started
 
 
 def middle_candidate(space: Space, ctx: Context, *, epochs: int) -> Candidate | None:
-    """A candidate of middling size that can be built; None where no draw can."""
+    """A candidate of middling size that can be built; None if no draw can."""
     first = draw(space, ctx.task.spec, at(0.5), epochs=epochs, way="profile")
     for candidate in [first, *some_candidates(space, ctx, epochs)]:
         try:

@@ -16,6 +16,12 @@ from searchkit.search.jobs import Job, run_job, settle_threads
 
 
 def main(fd: int, parent: int) -> None:
+    """Run jobs until the parent hangs up.
+
+    Args:
+        fd: The number of this end of the socket.
+        parent: The parent's process id.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the coordinator decides
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     from searchkit.core.space_file import materialize

@@ -2,7 +2,7 @@
 
 The student is the parent's own network trained on, or a smaller trial of the run. The teacher is the mean of the parent
 and those of the run's best trials that make the mean better on val (greedy selection, Caruana et al. 2004, Ensemble
-selection from libraries of models): where halving has stopped the others early, they only blur it.
+selection from libraries of models): if halving has stopped the others early, they only blur it.
 Not to be confused with the recovery inside Prune, which has the parent alone as its teacher.
 
 Every distillation has its control: the same student, steps and seed, without the teacher. The best on val of the
@@ -18,35 +18,43 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from searchkit.context import Context
 from searchkit.core.artifact import Artifact
-from searchkit.train import Teacher, validation
+from searchkit.core.stage import StageContext
+from searchkit.core.training import Teacher
+from searchkit.train import validation
 
 CONSIDERED = 3
 """Trials that are tried for each place in the teacher."""
 
 
 class Ensemble(nn.Module):
-    """The mean of what several networks give for the same inputs: of logits, of values."""
+    """The mean of what several networks give for the same inputs: of logits, or of values."""
 
     def __init__(self, members: list[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """(B, …): the mean of the members' outputs."""
         return torch.stack([member(*inputs) for member in self.members]).mean(0)
 
 
 @dataclass(frozen=True)
 class Distill:
-    """epochs: for the student and for the control each. ensemble: networks in the teacher at most, 1 for the parent
-    alone.
-    student: a trial's number, or None for the parent's own network.
+    """Train a student with a teacher beside the targets, and keep it if it is the best on val.
+
+    Attributes:
+        epochs: For the student and for the control each.
+        temperature: Of the softened logits; above 0.
+        weight: Of the teacher's part in the loss, 0 to 1.
+        lr_scale: Times the parent's learning rate.
+        ensemble: Networks in the teacher at most; 1 for the parent alone.
+        student: A trial's number; None for the parent's own network.
     """
 
     epochs: int = 8
     temperature: float = 2.0
-    weight: float = 0.5  # of the teacher's part in the loss
+    weight: float = 0.5
     lr_scale: float = 0.3
     ensemble: int = 3
     student: int | None = None
@@ -56,7 +64,13 @@ class Distill:
         """Epochs of plain training that the stage would like; the teachers' forward passes are dear too."""
         return self.epochs * (2.0 + 0.3 * self.ensemble)
 
-    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+    def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
+        """The best on val of the student as it was, the control and the distilled one.
+
+        Raises:
+            BadInput: There is no finished trial of the student's number.
+            GateFailed: The exported file disagrees with the network.
+        """
         start = artifact if self.student is None else ctx.run.trial(self.student)
         teacher = self._teacher(artifact, ctx)
         candidates = {"as it was": ctx.network(start)}
@@ -77,7 +91,7 @@ class Distill:
         notes = {"candidates": values, "kept": kept, "metric": ctx.task.goal.metric, "teachers": len(teacher.members)}
         return ctx.save(draft, candidates[kept], log=log, notes=notes)
 
-    def _teacher(self, parent: Artifact, ctx: Context) -> Ensemble:
+    def _teacher(self, parent: Artifact, ctx: StageContext) -> Ensemble:
         """The parent, and of the best other trials by val metric each that makes the mean better there."""
         goal, trials = ctx.task.goal, ctx.run.trials()
         line = {a.id for a in ctx.run.line(parent)}

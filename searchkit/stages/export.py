@@ -25,17 +25,17 @@ from searchkit import __version__
 from searchkit.core import batching
 from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays, TensorSpec, brief
-from searchkit.core.errors import DAMAGED_ARRAYS, BadInput, GateFailed
+from searchkit.core.errors import DAMAGED_ARRAYS, BadInput
 from searchkit.core.run_files import Manifest
 from searchkit.core.serialization import JSON, freeze, thaw
+from searchkit.core.stage import ArtifactStore, StageContext
 from searchkit.core.task import Calibrated, HasBundleFiles
 from searchkit.onnx import io as onnx_io
-from searchkit.onnx.parity import Parity, parity
+from searchkit.onnx.parity import Parity, require_parity
 from searchkit.tasks.bundle_files import metric_script
 from searchkit.tasks.registry import problem_named
 
 if TYPE_CHECKING:
-    from searchkit.context import Context
     from searchkit.run import Run
 
 TEMPLATES = Path(__file__).parent / "bundle"
@@ -53,12 +53,21 @@ GOLDEN_TOLERANCE = {"float": 1e-3, "int8": 0.05}
 
 @dataclass(frozen=True)
 class Export:
-    """Write the bundle of the artifact. rows: of val, kept as golden inputs and outputs."""
+    """Write the bundle of the artifact.
+
+    Attributes:
+        rows: Of val, kept in the bundle as golden inputs and outputs.
+    """
 
     rows: int = GOLDEN_ROWS
 
-    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
-        """Raises GateFailed where the fp32 file disagrees with its network on any example of val."""
+    def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
+        """The artifact as it is shipped; its bundle is in the run.
+
+        Raises:
+            GateFailed: The fp32 file disagrees with its network on an example of val.
+            BadInput: The bundle cannot be written.
+        """
         from searchkit.onnx.predictor import OnnxPredictor
 
         source = ctx.source(artifact)
@@ -80,36 +89,35 @@ class Export:
         _keep_digest(ctx.run, whole)
         return ctx.save(draft, None, model=model, notes={"parity": asdict(proof)})
 
-    def stands(self, id: str, ctx: Context) -> bool:
-        """Whether the run's bundle is of the artifact `id`: another line of the run may have written its own since."""
+    def stands(self, id: str, ctx: StageContext) -> bool:
+        """Whether the run's bundle is of the artifact `id`: another recipe may have written its own since."""
         _restore(ctx.run.bundle)
         return _written_manifest(ctx.run.bundle).get("artifact") == id
 
 
 def _written_manifest(folder: Path) -> dict[str, JSON]:
-    """Empty where there is none that can be read."""
+    """The manifest in a bundle's folder; empty if there is none that can be read."""
     try:
         return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 
 
-def _prove(source: Artifact, fp32: Path, ctx: Context) -> Parity:
+def _prove(source: Artifact, fp32: Path, ctx: StageContext) -> Parity:
     from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor
 
     network = TorchPredictor(ctx.deployed(ctx.network(source)), ctx.task.inputs, ctx.task.answers)
-    proof = parity(OnnxPredictor(fp32), network, ctx.task.raw("val"), ports=ctx.task.inputs)
-    if not proof.agrees:
-        raise GateFailed(
-            f"The exported file disagrees with the network: the answers differ by up to {proof.max_abs:.3g} (example "
-            f"{proof.worst} of {proof.n} of val). No bundle is written."
-        )
-    return proof
+    return require_parity(OnnxPredictor(fp32), network, ctx.task, otherwise="No bundle is written.")
 
 
-def _describe(draft: Artifact, parent: Artifact, source: Artifact, ctx: Context) -> dict[str, JSON]:
-    """The manifest but for what the files themselves tell. parent: has the same file as `draft`, and its scores on val.
-    source: the float network behind both.
+def _describe(draft: Artifact, parent: Artifact, source: Artifact, ctx: StageContext) -> dict[str, JSON]:
+    """The manifest but for what the files themselves tell.
+
+    Args:
+        draft: The exported artifact.
+        parent: Has the same file, and its scores on val.
+        source: The float network behind both.
+        ctx: Gives the run and the task.
     """
     goal = ctx.task.goal
     line = [*ctx.run.line(parent), draft]
@@ -144,10 +152,16 @@ def _port(port: TensorSpec) -> dict[str, JSON]:
 
 
 def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
-    """Write the chosen model's test metric with its interval into the bundle of `run`; all hashes hold afterwards.
+    """Write the chosen model's test metric with its interval into a run's bundle; all hashes hold afterwards.
 
-    found: what `evidence.collect` gives. Does nothing where the run has no bundle (a recipe without Export). Raises
-    BadInput where the bundle's manifest cannot be read.
+    Does nothing if the run has no bundle (a recipe without Export).
+
+    Args:
+        run: Has the bundle.
+        found: The evidence as JSON.
+
+    Raises:
+        BadInput: The bundle cannot be read.
     """
     _restore(run.bundle)
     if not run.bundle.is_dir():
@@ -182,7 +196,7 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
     _keep_digest(run, whole)
 
 
-def _keep_digest(run: Run, manifest: Mapping[str, JSON]) -> None:
+def _keep_digest(run: ArtifactStore, manifest: Mapping[str, JSON]) -> None:
     run.write_json(DIGEST, {"artifact": manifest["artifact"], "digest": manifest["digest"]})
 
 
@@ -208,7 +222,7 @@ def write_bundle(
 
     manifest: see `_describe`; sizes, hashes, versions, session options, tolerance and digest are added here. golden:
     "input.<port>" and "output.<port>", a few rows each. equipment: as of `HasBundleFiles`. Raises
-    BadInput where the folder cannot be written.
+    BadInput if the folder cannot be written.
     """
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -259,8 +273,9 @@ def _fill(folder: Path, model: Path, fp32: Path, manifest: dict[str, JSON], gold
 
 
 def _swap(building: Path, directory: Path) -> None:
-    """Put the new folder in the old one's place. A kill between the two renames leaves the old one whole beside it,
-    from where `_restore` fetches it back; there is never half a bundle.
+    """Put the new folder in the old one's place; there is never half a bundle.
+
+    A kill between the two renames leaves the old one whole beside it, from where `_restore` fetches it back.
     """
     if directory.exists():
         old = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.old."))

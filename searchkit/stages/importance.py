@@ -30,7 +30,7 @@ Gradients: TypeAlias = Callable[[nn.Module], nn.Module]
 
 
 class Uncuttable(GateFailed):
-    """No cut of the network gives what was asked. why: as a clause, for the report of a line that goes on without."""
+    """No cut of the network gives what was asked. why: a clause, for the report of a recipe that goes on without."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"Prune fails: {why}. Ask for less pruning, or search another network.")
@@ -39,11 +39,17 @@ class Uncuttable(GateFailed):
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """importance: one of IMPORTANCES. everywhere: rank the units of all groups together, each group's scores divided by
-    their mean, instead of taking the same share of every group. round_to: widths of at least four times this are left
-    at a multiple of it, as vector units like them, and narrower ones of a depthwise convolution at one of BLOCK; 1
-    rounds nothing. narrow: groups of fewer units (a bottleneck, not heads) are left whole where a quarter of the others
-    is enough: they hold little and carry much.
+    """How units are ranked and how many go.
+
+    Attributes:
+        importance: One of IMPORTANCES.
+        global_ranking: Whether the units of all groups are ranked together, each group's scores divided by their mean,
+            instead of taking the same share of every group.
+        round_to: Widths of at least four times this are left at a multiple of it, as vector units like them, and
+            narrower ones of a depthwise convolution at one of BLOCK; 1 rounds nothing.
+        narrow: Groups of fewer units (a bottleneck, not heads) are left whole if a quarter of the others is enough:
+            they hold little and carry much.
+        seed: Of the random importance.
     """
 
     importance: str = "l2"
@@ -59,8 +65,15 @@ other number: 9×9 over 22 channels take 17 times as long as over 24 (8×8, AVX-
 
 
 def importance(net: nn.Module, group: Group, ranking: Ranking) -> np.ndarray:
-    """(units of the group,) float64 with mean 1: what each unit is worth. "taylor" reads the gradients, which must be
-    there; "bn" takes l2 for a group without a BatchNorm.
+    """What each unit of a group is worth.
+
+    Args:
+        net: With gradients, if the importance is "taylor".
+        group: The units that are cut together.
+        ranking: Names the importance; "bn" takes l2 for a group without a BatchNorm.
+
+    Returns:
+        (units of the group,) float64 with mean 1.
     """
     if ranking.importance == "random":
         seed = derive_seed(ranking.seed, group.members[0].name, len(group))
@@ -74,8 +87,10 @@ def importance(net: nn.Module, group: Group, ranking: Ranking) -> np.ndarray:
 
 
 def _part_scores(net: nn.Module, member: Member, how: str) -> list[np.ndarray]:
-    """One score a unit from each matrix that the member cuts. Biases tell little of a unit, and scales count for "bn"
-    only, so that an LSTM's forget bias or a LayerNorm does not drown the weights.
+    """One score a unit from each matrix that the member cuts.
+
+    Biases tell little of a unit, and scales count for "bn" only, so that an LSTM's forget bias or a LayerNorm does not
+    drown the weights.
     """
     module, found = _module(net, member), []
     if module is None:
@@ -107,7 +122,17 @@ def _module(net: nn.Module, member: Member) -> nn.Module | None:
 
 
 def widths(scores: Sequence[np.ndarray], keep: float, ranking: Ranking, grains: Sequence[int]) -> list[int]:
-    """How many units each group keeps when a share `keep` of all is kept; at least one. grains: as in `Cuts`."""
+    """How many units each group keeps if a share of all is kept.
+
+    Args:
+        scores: Of the units, a group.
+        keep: The share, 0 to 1.
+        ranking: Whether the groups are ranked together, and how widths are rounded.
+        grains: As in `Cuts`.
+
+    Returns:
+        At least one, a group.
+    """
     if ranking.global_ranking:
         pooled = np.sort(np.concatenate(scores))
         threshold = pooled[min(len(pooled) - 1, round((1.0 - keep) * len(pooled)))] if keep < 1 else -math.inf
@@ -129,7 +154,7 @@ def _step(before: int, round_to: int, grain: int) -> int:
 
 
 def grain(net: nn.Module, group: Group) -> int:
-    """BLOCK where the group has a depthwise convolution of pictures in it, else 1."""
+    """What a narrow width is cut in: BLOCK if the group has a depthwise convolution of pictures in it, else 1."""
     modules = [
         part for member in group.members if (found := _module(net, member)) is not None for part in found.modules()
     ]
@@ -137,8 +162,10 @@ def grain(net: nn.Module, group: Group) -> int:
 
 
 def runs(net: nn.Module, group: Group) -> np.ndarray:
-    """(units of the group,) the number of the run that each is in. Units that a module shares out to several tensors
-    (to kernels of several sizes) are in one run where each such module has them in one tensor.
+    """The number of the run that each unit is in: (units of the group,).
+
+    Units that a module shares out to several tensors (to kernels of several sizes) are in one run if each such module
+    has them in one tensor.
     """
     found = [np.zeros(len(group), int)]
     for member in group.members:
@@ -150,9 +177,13 @@ def runs(net: nn.Module, group: Group) -> np.ndarray:
 
 
 def least(scores: np.ndarray, runs: np.ndarray, keep: int, step: Callable[[int], int]) -> list[int]:
-    """The units that go so that `keep` stay, least important first. Where there are several runs, each keeps a multiple
-    of what its width is cut in, or all; fewer than `keep` may stay where that does not come out even. At least one
-    does. step: what a width is cut in.
+    """The units that go, least important first.
+
+    Args:
+        scores: Of the units.
+        runs: As `runs` gives them. If there are several, each keeps a multiple of what its width is cut in, or all.
+        keep: Units that are to stay. Fewer may, if that does not come out even; at least one does.
+        step: What a width is cut in.
     """
     order = np.argsort(scores, kind="stable")
     if runs.max() == 0:
@@ -174,8 +205,16 @@ def least(scores: np.ndarray, runs: np.ndarray, keep: int, step: Callable[[int],
 
 @dataclass(frozen=True)
 class Cuts:
-    """What could be cut from a network: the units of each group, with their scores and their runs. grains: what narrow
-    widths are cut in, a group. whole: names of the layers that stay whole because no cut of them could be proven.
+    """What could be cut from a network.
+
+    Attributes:
+        net: The network.
+        groups: Of units that are cut together.
+        scores: What each unit is worth, a group.
+        ranking: How units are chosen.
+        runs: Of the units, a group.
+        grains: What narrow widths are cut in, a group.
+        whole: Names of the layers that stay whole because no cut of them could be proven.
     """
 
     net: nn.Module
@@ -187,7 +226,7 @@ class Cuts:
     whole: tuple[str, ...] = ()
 
     def edits(self, kept: Sequence[int]) -> list[JSON]:
-        """kept: units left in each group."""
+        """The edits that leave so many units in each group."""
         chosen = []
         for group, scores, its_runs, k, grain in zip(
             self.groups, self.scores, self.runs, kept, self.grains, strict=True
@@ -197,10 +236,11 @@ class Cuts:
         return drops(chosen)
 
     def widths(self, keep: float) -> list[int]:
+        """How many units each group keeps if a share `keep` of all is kept."""
         return widths(self.scores, keep, self.ranking, self.grains)
 
     def sparing_the_narrow(self, cost: Cost, target: float) -> Cuts:
-        """Without the narrow groups, where the wide ones alone can give the target."""
+        """The same without the narrow groups, if the wide ones alone can give the target."""
         wide = [
             index
             for index, group in enumerate(self.groups)
@@ -217,13 +257,21 @@ class Cuts:
         return spared if enough else self
 
     def trial(self, kept: Sequence[int]) -> nn.Module:
+        """A copy of the network with so many units left in each group."""
         net = copy.deepcopy(self.net)
         apply_edits_(net, self.edits(kept))
         return net
 
     def fit(self, cost: Cost, target: float, *, rounds: int = 12) -> list[int]:
-        """The widest widths that `rounds` of bisection find for a cost of at most `target`. Raises Uncuttable where the
-        smallest network costs more.
+        """The widest widths that bisection finds within a cost.
+
+        Args:
+            cost: Of a network.
+            target: At most so much, in the unit of `cost`.
+            rounds: Of bisection.
+
+        Raises:
+            Uncuttable: The smallest network costs more.
         """
         smallest = cost(self.trial(self.widths(0.0)))
         if smallest > target:
@@ -246,8 +294,17 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def cuts(net: nn.Module, example: Sequence[Tensor], ranking: Ranking, gradients: Gradients | None = None) -> Cuts:
-    """example: inputs of at least 2 rows. gradients: gives a copy of the network that has them; "taylor" needs it.
-    Raises Inapplicable where the network has no inner units, Uncuttable where those that it has cannot be cut.
+    """What could be cut from a network.
+
+    Args:
+        net: The network.
+        example: Its inputs, of at least 2 rows.
+        ranking: How units are chosen.
+        gradients: Gives a copy of the network that has them; "taylor" needs it.
+
+    Raises:
+        Inapplicable: The network has no inner units.
+        Uncuttable: Those that it has cannot be cut.
     """
     groups, refused = prunable_groups(net, example)
     if not groups and not refused:
@@ -294,8 +351,9 @@ def prune_(
 
 
 def _filled(kept: list[int], cuts: Cuts, fits: Callable[[list[int]], bool]) -> list[int]:
-    """Give back units while the target allows: rounding makes the cost fall in leaps, which bisection alone overshoots.
-    The group whose next unit is worth most comes first.
+    """Give back units while the target allows; the group whose next unit is worth most comes first.
+
+    Rounding makes the cost fall in leaps, which bisection alone overshoots.
     """
     kept, scores, open_groups = list(kept), cuts.scores, set(range(len(kept)))
     while open_groups:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from searchkit.context import Context
-from searchkit.core.artifact import Artifact, Stage
+from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import GateFailed, Inapplicable
 from searchkit.core.interrupt import raise_if_interrupted
 from searchkit.core.run_files import SkippedFile
+from searchkit.core.stage import Stage, StageContext
 
 
 @runtime_checkable
@@ -25,18 +26,31 @@ class Trains(Protocol):
     """A stage that trains says how many epochs of plain training its work is like."""
 
     @property
-    def planned_epochs(self) -> float: ...
+    def planned_epochs(self) -> float:
+        """Epochs of plain training of its parent."""
 
 
 @dataclass(frozen=True)
 class StageBudget:
-    """seconds_per_epoch: of plain training of the network that the pipeline starts from, one thread."""
+    """How a recipe's time is shared out.
+
+    Attributes:
+        seconds_per_epoch: Of plain training of the network that the recipe starts from, on one thread.
+    """
 
     seconds_per_epoch: float = 0.0
 
     def plan(self, stages: Sequence[Stage], seconds: float) -> tuple[float, list[float]]:
-        """The share of the planned epochs that fits into `seconds`, and each stage's share of the time. A time budget
-        that leaves more is used: training on is the surest use of it.
+        """Share out the time that is left.
+
+        A time budget that leaves more than was planned is used: training on is the surest use of it.
+
+        Args:
+            stages: Those that are still to do.
+            seconds: What is left.
+
+        Returns:
+            What the planned epochs are multiplied by, and the seconds that each stage is planned for.
         """
         epochs = [s.planned_epochs if isinstance(s, Trains) else 0.0 for s in stages]
         wanted = sum(epochs) * self.seconds_per_epoch
@@ -48,20 +62,21 @@ class StageBudget:
 
 @runtime_checkable
 class Ships(Protocol):
-    """A stage whose work is more than its artifact: outside of it, other lines write in the same place."""
+    """A stage whose work is more than its artifact: other recipes write in the same place."""
 
-    def stands(self, id: str, ctx: Context) -> bool:
-        """Whether what is there is of the artifact `id`."""
+    def stands(self, id: str, ctx: StageContext) -> bool:
+        """Whether what is there now is of the artifact `id`."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """In the place of the stage that is named: a recipe goes without it, for this reason."""
+    """In the place of the stage that is named: the recipe goes without it, for this reason."""
 
     stage: str
     reason: str
 
-    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+    def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
+        """Raises Inapplicable, always."""
         raise Inapplicable(self.reason)
 
 
@@ -69,7 +84,7 @@ SKIPPED = "skipped.json"
 """The id that a stage would have had, to its name, its parent's id and the reason why it was left out; latest last."""
 
 MOST_SCALE = 3.0
-"""How much longer than planned a stage trains at most where there is time."""
+"""How much longer than planned a stage trains at most if there is time."""
 
 LEAST_SCALE = 0.1
 """A stage that could train for less than this share of what it planned would do harm: it is left out."""
@@ -81,16 +96,30 @@ FIXED_SECONDS = 10.0
 def apply(
     stages: Sequence[Stage], artifact: Artifact, ctx: Context, *, pace: StageBudget | None = None
 ) -> list[Artifact]:
-    """The line of artifacts that the stages make of `artifact`, in order. What is on disk already is not made again.
+    """Apply stages one after another, each to what the one before made.
 
-    The deadline of the context is shared out by what each stage would train. Raises what a stage raises, and GateFailed
-    where a stage breaks a promise.
+    What is on disk already is not made again. The context's deadline is shared out by what each stage would train. A
+    stage that does not apply is left out, which is told and kept for the report.
+
+    Args:
+        stages: Of a recipe; see `searchkit.stages.recipes.make`.
+        artifact: What the first stage is applied to.
+        ctx: What stages may use.
+        pace: How long an epoch takes.
+
+    Returns:
+        The artifacts that the stages made, in order.
+
+    Raises:
+        GateFailed: A stage broke a promise: its child is not on disk under the promised id, or its parent was changed.
+        SearchkitError: What a stage raises.
     """
     pace = pace or StageBudget()
     line: list[Artifact] = []
     for index, stage in enumerate(stages):
         raise_if_interrupted()
         name, draft = type(stage).__name__, ctx.child(artifact, stage)
+        # by the digest of its lineage: whichever recipe made it, it need not be made again
         if ctx.run.has(draft.id) and (not isinstance(stage, Ships) or stage.stands(draft.id, ctx)):
             ctx.echo(f"{name}: already done ({draft.id})")
             artifact = ctx.run.load(draft.id)
@@ -105,7 +134,7 @@ def apply(
             _leave_out(name, draft, f"the time budget leaves {left:.0f} s for what is left of the line", ctx)
             continue
         share = Deadline.after(min(left, left * seconds[0] / sum(seconds)) if left < float("inf") else left)
-        before = ctx.run.load(artifact.id)
+        before = ctx.run.load(artifact.id)  # from disk: a stage may have changed the value in memory
         ctx.echo(f"{name}: started" + (f", with {scale:.0%} of its epochs" if scale != 1 else ""))
         try:
             child = stage(artifact, replace(ctx, deadline=share, epoch_scale=scale))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from searchkit.context import Context
 from searchkit.core.artifact import Artifact
+from searchkit.core.stage import StageContext
 
 
 @dataclass(frozen=True)
 class Promote:
-    """Export the winner as it stands. Raises GateFailed where the file disagrees with the network."""
+    """Export the winner as it stands."""
 
-    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
+    def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
+        """The winner with its file. Raises GateFailed if the file disagrees with the network."""
         return ctx.save(ctx.child(artifact, self), ctx.network(artifact), log=ctx.run.log(artifact))

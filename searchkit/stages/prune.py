@@ -18,25 +18,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from searchkit.context import Context
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput, GateFailed, Inapplicable
 from searchkit.core.goal import Tolerance
 from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import JSON, derive_seed, thaw
+from searchkit.core.stage import StageContext
+from searchkit.core.training import Teacher
 from searchkit.nn.surgery import apply_edits_
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx import measure
 from searchkit.stages.importance import IMPORTANCES, Cost, Gradients, Ranking, Uncuttable, cuts, listed, prune_
-from searchkit.train import Teacher
 
 COSTS = {"params": "parameters", "size": "bytes of the file", "macs": "MACs", "latency": "ms"}
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What the steps work towards: `cost` from `before` to `target`, in the unit of `by`. whole: names of the layers
-    that cannot be cut on the way.
+    """What the steps work towards.
+
+    Attributes:
+        by: The cost's name, which says its unit.
+        cost: Measures a network.
+        before: Of the parent.
+        target: What is aimed at.
+        whole: Names of the layers that cannot be cut on the way.
     """
 
     by: str
@@ -48,13 +54,24 @@ class Aim:
 
 @dataclass(frozen=True)
 class Prune:
-    """to: below 1 the share of the parent's cost to keep, above 1 the cost itself, in the unit of `by`: "params",
-    "size" (bytes of the fp32 file), "macs", or "latency" (ms at batch 1; below 1 it is a share too). recovery_epochs:
-    in all, half of them after the last step. teacher: whether the parent's answers guide the recovery.
+    """Cut a network in steps, with training between them.
 
-    max_drop: None delivers what was asked, or is a failed gate. A number keeps the last step that is as good as the
-    parent on val within it (max_rise, for an error), or within what val can tell (`Tolerance.admits_in_pairs`), and
-    where there is none, or the target is out of reach, the stage does not apply.
+    Attributes:
+        to: Below 1 the share of the parent's cost to keep, above 1 the cost itself, in the unit of `by`.
+        by: "params", "size" (bytes of the fp32 file), "macs", or "latency" (ms at batch 1 on one thread).
+        importance: What says which units go: one of IMPORTANCES.
+        global_ranking: See `Ranking`.
+        steps: Each takes the same share of what is left.
+        recovery_epochs: In all, half of them after the last step.
+        teacher: Whether the parent's answers guide the recovery.
+        temperature: Of the softened logits; above 0.
+        weight: Of the teacher's part in the loss, 0 to 1.
+        lr_scale: Times the parent's learning rate.
+        round_to: See `Ranking`.
+        max_drop: None delivers what was asked, or is a failed gate. A number keeps the last step that is as good as the
+            parent on val within it, or within what val can tell (`Tolerance.admits_in_pairs`); if there is none, or
+            the target is out of reach, the stage does not apply.
+        max_rise: The same of an error, relative.
     """
 
     to: float = 0.5
@@ -65,7 +82,7 @@ class Prune:
     recovery_epochs: int = 12
     teacher: bool = True
     temperature: float = 2.0
-    weight: float = 0.5  # of the teacher's part in the loss
+    weight: float = 0.5
     lr_scale: float = 0.5
     round_to: int = 8
     max_drop: float | None = None
@@ -86,8 +103,14 @@ class Prune:
         """Epochs of plain training that the stage would like; a teacher adds its forward pass."""
         return self.recovery_epochs * (1.3 if self.teacher else 1.0)
 
-    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
-        """Raises Inapplicable where there is nothing to cut or the target is met already; see max_drop for the rest."""
+    def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
+        """The smaller network.
+
+        Raises:
+            Inapplicable: There is nothing to cut, or the target is met already; see max_drop for more.
+            Uncuttable: No cut gives what was asked, and `max_drop` is None.
+            GateFailed: The network did not shrink, or its edits do not rebuild it.
+        """
         try:
             return self._cut(artifact, ctx)
         except Uncuttable as error:
@@ -95,7 +118,7 @@ class Prune:
                 raise
             raise Inapplicable(error.why) from error
 
-    def _cut(self, artifact: Artifact, ctx: Context) -> Artifact:
+    def _cut(self, artifact: Artifact, ctx: StageContext) -> Artifact:
         parent = ctx.network(artifact)
         net, example = copy.deepcopy(parent), ctx.model_inputs(4)
         aim = self._aim(net, artifact, ctx)
@@ -139,8 +162,8 @@ class Prune:
             notes["whole"] = list(aim.whole)
         return ctx.save(ctx.child(artifact, self, edits=(*artifact.edits, *edits)), net, log=log, notes=notes)
 
-    def _keep(self, scores: list[np.ndarray], reference: np.ndarray, ctx: Context) -> int:
-        """The index of the step whose network is the stage's result. Raises Inapplicable where none is as good."""
+    def _keep(self, scores: list[np.ndarray], reference: np.ndarray, ctx: StageContext) -> int:
+        """The index of the step whose network is the stage's result. Raises Inapplicable if none is as good."""
         if self.max_drop is None:
             return len(scores) - 1
         tolerance = Tolerance(ctx.task.goal, self.max_drop, self.max_rise)
@@ -154,7 +177,7 @@ class Prune:
         )
 
     def _recover(
-        self, net: nn.Module, artifact: Artifact, ctx: Context, step: int, parent: nn.Module
+        self, net: nn.Module, artifact: Artifact, ctx: StageContext, step: int, parent: nn.Module
     ) -> list[dict[str, JSON]]:
         last = math.ceil(self.recovery_epochs / 2) if self.steps > 1 else self.recovery_epochs
         epochs = last if step == self.steps - 1 else (self.recovery_epochs - last) // (self.steps - 1)
@@ -166,8 +189,8 @@ class Prune:
             net, artifact, epochs=epochs, teacher=teacher, lr_scale=self.lr_scale, seed=step, share=epochs / still
         )
 
-    def _aim(self, net: nn.Module, artifact: Artifact, ctx: Context) -> Aim:
-        """Raises Inapplicable where the parent meets the target already, Uncuttable where no cut of it does."""
+    def _aim(self, net: nn.Module, artifact: Artifact, ctx: StageContext) -> Aim:
+        """What to cut to. Raises Inapplicable if the parent meets the target already, Uncuttable if no cut does."""
         ranking = Ranking("l2", self.global_ranking, self.round_to)  # the structure matters here, not the units
         found = cuts(net, ctx.model_inputs(4), ranking)
         costs: dict[str, Cost] = {"macs": ctx.macs, "size": _FileSize(net, ctx)}
@@ -186,7 +209,7 @@ class Prune:
                 return Aim("params", cost, cost(net), cost(found.trial(kept)), found.whole)
         return Aim(self.by, cost, before, target, found.whole)
 
-    def _gradients(self, artifact: Artifact, ctx: Context) -> Gradients:
+    def _gradients(self, artifact: Artifact, ctx: StageContext) -> Gradients:
         """A copy of the network with the gradients of the task's loss over some batches of train."""
 
         def with_gradients(net: nn.Module) -> nn.Module:
@@ -203,7 +226,7 @@ class Prune:
 
     def _prove(
         self, net: nn.Module, parent: nn.Module, artifact: Artifact, edits: list[JSON], example: Sequence[Tensor],
-        ctx: Context,
+        ctx: StageContext,
     ) -> None:  # fmt: skip
         """The network shrank, and its edits rebuild it."""
         if measure.params(net) >= measure.params(parent):
@@ -223,11 +246,12 @@ def _params(net: nn.Module) -> float:
 
 
 class _FileSize:
-    """Bytes of the exported file by arithmetic after one export, and never fewer than the file has: cutting takes 4
-    bytes a number out of the matrices, leaves the graph as it is, and shortens what else there is.
+    """Bytes of the exported file by arithmetic after one export, and never fewer than the file has.
+
+    Cutting takes 4 bytes a number out of the matrices, leaves the graph as it is, and shortens what else there is.
     """
 
-    def __init__(self, net: nn.Module, ctx: Context) -> None:
+    def __init__(self, net: nn.Module, ctx: StageContext) -> None:
         self.net, self.ctx, self.rest = net, ctx, math.nan
 
     def __call__(self, net: nn.Module) -> float:
@@ -243,7 +267,7 @@ def _matrix_bytes(net: nn.Module) -> int:
 class _Latency:
     """Milliseconds of the exported file at batch 1 on one thread, by interleaved ratio to the parent's file."""
 
-    def __init__(self, net: nn.Module, ctx: Context, folder: Path) -> None:
+    def __init__(self, net: nn.Module, ctx: StageContext, folder: Path) -> None:
         self.ctx, self.parent = ctx, folder / "parent.onnx"
         ctx.export(copy.deepcopy(net), self.parent)
 
@@ -255,7 +279,7 @@ class _Latency:
         return timed["this"].ratio * timed["parent"].p50_ms
 
 
-def _exported(net: nn.Module, ctx: Context, ask: Callable[[Path], float]) -> float:
+def _exported(net: nn.Module, ctx: StageContext, ask: Callable[[Path], float]) -> float:
     with scratch_folder() as folder:
         path = folder / "model.onnx"
         deployed = ctx.deployed(copy.deepcopy(net))

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from searchkit.context import Context
 from searchkit.core import batching
 from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays, TensorSpec
@@ -21,8 +20,10 @@ from searchkit.core.errors import BadInput, Inapplicable, NothingFeasible
 from searchkit.core.goal import Evaluation, Tolerance
 from searchkit.core.scratch import scratch_folder
 from searchkit.core.space import Limits
+from searchkit.core.stage import StageContext
 from searchkit.onnx import int8, measure
 from searchkit.onnx import io as onnx_io
+from searchkit.onnx.arithmetic import arithmetic
 from searchkit.onnx.predictor import OnnxPredictor
 from searchkit.onnx.weight_only import weight_only
 from searchkit.tasks.metrics import errors_to_nearest
@@ -38,8 +39,13 @@ ROWS_A_BATCH = 32
 
 @dataclass(frozen=True)
 class Quantize:
-    """methods: the candidates. max_drop: of a metric that is maximized, absolute (.005 is half a point of accuracy).
-    max_rise: of an error, relative (.02 is 2 % of it). calibration_rows: train rows that set the ranges of static.
+    """Make the file int8 in several ways, measure each, and take the best.
+
+    Attributes:
+        methods: The candidates, of METHODS.
+        max_drop: Of a metric that is maximized, absolute: .005 is half a point of accuracy.
+        max_rise: Of an error, relative: .02 is 2 % of it.
+        calibration_rows: Rows of train that set the ranges of the static candidate.
     """
 
     methods: tuple[str, ...] = METHODS
@@ -52,8 +58,13 @@ class Quantize:
         if unknown or not self.methods:
             raise BadInput(f"No way to quantize named '{''.join(unknown[:1])}'; the ways are {', '.join(METHODS)}.")
 
-    def __call__(self, artifact: Artifact, ctx: Context) -> Artifact:
-        """As `choose`, and whatever `Context.save` raises."""
+    def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
+        """The int8 file that `choose` takes.
+
+        Raises:
+            Inapplicable: No int8 file is smaller, or none meets limits that the fp32 file meets.
+            NothingFeasible: No file meets the limits.
+        """
         fp32 = ctx.model_path(artifact)
         example = batching.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
         with scratch_folder() as folder:
@@ -73,7 +84,7 @@ class Quantize:
             }
             return ctx.save(ctx.child(artifact, self), None, model=paths[chosen.method], notes=notes)
 
-    def _write(self, method: str, source: Path, target: Path, ctx: Context) -> None:
+    def _write(self, method: str, source: Path, target: Path, ctx: StageContext) -> None:
         if method == "static":
             arrays = calibration(ctx.task.inputs, ctx.task.raw("train"), self.calibration_rows)
             int8.static(source, target, arrays)
@@ -84,7 +95,13 @@ class Quantize:
 
 
 def calibration(ports: Sequence[TensorSpec], arrays: Arrays, n_rows: int) -> Iterator[Arrays]:
-    """`n_rows` examples spread evenly over `arrays`, a batch at a time."""
+    """Examples spread evenly over arrays, a batch at a time.
+
+    Args:
+        ports: How examples lie in the arrays.
+        arrays: By the port's name.
+        n_rows: Examples, at most.
+    """
     total = batching.count(ports, arrays)
     if total is None:
         yield arrays
@@ -101,9 +118,19 @@ def calibration(ports: Sequence[TensorSpec], arrays: Arrays, n_rows: int) -> Ite
 class Int8Variant:
     """A file as it would be shipped, on val and on this machine.
 
-    metric: the goal's. error: the standard error of its difference to that of the fp32 file, in pairs. latency_ratio:
-    to the fp32 file, with its interval and verdict. agreement: share of the examples with the decision of the fp32
-    file. int8_share: of the MACs. stayed_fp32: weighted operators that did, by number.
+    Attributes:
+        method: One of METHODS, or "fp32".
+        metric: The goal's value.
+        size_bytes: Of the file.
+        latency_ms: The median at batch 1 on one thread.
+        latency_ratio: To the fp32 file.
+        latency_low: Of the ratio's 95 % interval.
+        latency_high: Of the ratio's 95 % interval.
+        latency_verdict: "faster", "slower" or "no difference".
+        agreement: Share of the examples with the decision of the fp32 file.
+        int8_share: Of the multiply-accumulates, those in int8.
+        stayed_fp32: Weighted operators that did, by type, with their number.
+        error: The standard error of the metric's difference to that of the fp32 file, in pairs.
     """
 
     method: str
@@ -121,7 +148,7 @@ class Int8Variant:
 
 
 def measured(
-    fp32: Path, paths: dict[str, Path], example: Arrays, ctx: Context
+    fp32: Path, paths: dict[str, Path], example: Arrays, ctx: StageContext
 ) -> tuple[Int8Variant, list[Int8Variant]]:
     """The fp32 file and the candidates, timed together in one interleaved session in this process."""
     files, spec = {"fp32": fp32, **paths}, ctx.task.spec
@@ -131,7 +158,7 @@ def measured(
     for method, path in files.items():
         evaluation = ctx.task.evaluate(OnnxPredictor(path), "val")
         own = own or evaluation
-        time, where = latency[method], int8.arithmetic(path, example)
+        time, where = latency[method], arithmetic(path, example)
         found.append(
             Int8Variant(
                 method=method,
@@ -160,10 +187,14 @@ def measured(
 def agreement(
     own: Evaluation, reference: Evaluation, *, pooled: bool, by_step: bool = False, paired: bool = True
 ) -> float:
-    """Share of examples answered alike: the same classes, or values that differ by no more than the reference errs, as
-    in `intervals.agreement`. pooled: one error over all values of an example, which share a unit; else one each.
-    by_step: the share of steps instead, each a class; where the target is −1 there is none. paired: whether each
-    example has a truth of its own; else it errs by its distance to the nearest target.
+    """The share of examples answered alike: the same classes, or values that differ by no more than the reference errs.
+
+    Args:
+        own: Of the file.
+        reference: Of the fp32 file, on the same examples.
+        pooled: Whether one error counts over all values of an example, which share a unit; else one each.
+        by_step: Whether it is the share of steps instead, each a class; a target of −1 is no step.
+        paired: Whether each example has a truth of its own; else it errs by its distance to the nearest target.
     """
     n, decisions = len(reference.decisions), reference.decisions
     if by_step:
@@ -185,15 +216,21 @@ def agreement(
 def choose(
     candidates: Sequence[Int8Variant], reference: Int8Variant, tolerance: Tolerance, limits: Limits
 ) -> tuple[Int8Variant, str]:
-    """The candidate to ship and the reason in a sentence. The rule, all of it:
+    """The candidate to ship and the reason in a sentence.
 
-    1. It is smaller than the fp32 file; where none is, Inapplicable. It meets the hard limits, a latency that is a tie
-       with its limit included; where none does, Inapplicable if the fp32 file does, else NothingFeasible.
+    The rule, all of it:
+
+    1. It is smaller than the fp32 file; if none is, Inapplicable. It meets the hard limits, a latency that is a tie
+       with its limit included; if none does, Inapplicable if the fp32 file does, else NothingFeasible.
     2. It is as good as the fp32 file within the tolerance, or by less than val can tell (`Tolerance.admits`); or no
        worse in the metric than one that is: noise of its own must not help a file.
-       Where none is, the best in the metric is taken; but where that is slower than fp32, the best of those that are
+       If none is, the best in the metric is taken; but if that is slower than fp32, the best of those that are
        not and that val cannot tell from it.
     3. Of those, the smallest file; but one at most CLEARLY times as large and CLEARLY times as fast goes first.
+
+    Raises:
+        Inapplicable: See rule 1.
+        NothingFeasible: See rule 1.
     """
     smaller = [c for c in candidates if c.size_bytes < reference.size_bytes]
     if not smaller:
@@ -246,7 +283,7 @@ def _best(fitting: Sequence[Int8Variant], reference: Int8Variant, tolerance: Tol
 
 
 def _least_bad(fitting: Sequence[Int8Variant], reference: Int8Variant, tolerance: Tolerance) -> tuple[Int8Variant, str]:
-    """Rule 2 where none is as good as the fp32 file."""
+    """Rule 2 if none is as good as the fp32 file."""
     metric = tolerance.goal.metric
     by_metric = sorted(fitting, key=lambda c: (tolerance.goal.loss(c.metric), c.size_bytes))
     best = by_metric[0]
@@ -265,7 +302,7 @@ def _least_bad(fitting: Sequence[Int8Variant], reference: Int8Variant, tolerance
 
 
 def slower_because(chosen: Int8Variant, reference: Int8Variant) -> str | None:
-    """One sentence where the chosen file is slower than fp32 here: by how much and why. None where it is not."""
+    """Why the chosen file is slower than fp32 here, and by how much, in a sentence; None if it is not."""
     if chosen.latency_verdict != "slower":
         return None
     by = (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from searchkit.config.compression import RENAMED_RECIPES, CompressionConfig
-from searchkit.core.artifact import Stage
 from searchkit.core.errors import BadInput
+from searchkit.core.stage import Stage
 from searchkit.stages.pipeline import LeftOut
+from searchkit.stages.recipe import FIRST, SEPARATOR, Recipe, recipe_of
 
 STAGES = {
     "compact": ("Promote", "Distill", "Prune", "Quantize", "Export"),
@@ -17,10 +20,22 @@ STAGES = {
 }
 
 
-def make(name: str, wish: CompressionConfig, *, epochs: int, limited: bool) -> tuple[Stage, ...]:
-    """The stages of the recipe `name` for a winner that was trained for `epochs`. limited: whether hard limits are set.
-    Raises BadInput on an unknown name.
+def make(
+    name: str | Recipe | Sequence[Stage], wish: CompressionConfig, *, epochs: int, limited: bool
+) -> tuple[Stage, ...]:
+    """The stages of a recipe.
+
+    Args:
+        name: Of a recipe that is configured by the rest; or stages of your own, which are taken as they are.
+        wish: What the user asked of the stages.
+        epochs: For how long the winner was trained.
+        limited: Whether hard limits are set.
+
+    Raises:
+        BadInput: The name is unknown, or the stages are no recipe.
     """
+    if not isinstance(name, str):
+        return recipe_of(name).stages
     from searchkit.stages.distill import Distill
     from searchkit.stages.export import Export
     from searchkit.stages.promote import Promote
@@ -56,6 +71,12 @@ def make(name: str, wish: CompressionConfig, *, epochs: int, limited: bool) -> t
     return tuple(stages[stage] for stage in STAGES[name])
 
 
-def quantizes(name: str) -> bool:
+def quantizes(name: str | Recipe | Sequence[Stage]) -> bool:
     """Whether what the recipe ships is an int8 file."""
-    return "Quantize" in STAGES.get(name, ())
+    return "Quantize" in (stage_names(name) if isinstance(name, str) else recipe_of(name).stage_names)
+
+
+def stage_names(name: str) -> tuple[str, ...]:
+    """The names of a recipe's stages, by the recipe's name as a run keeps it; () if the name says nothing of them."""
+    found = tuple(name.split(SEPARATOR))
+    return STAGES.get(name, found if found[0] == FIRST else ())

@@ -37,6 +37,7 @@ class Prediction:
         decides: Whether alike means the same decision, not a small difference.
         paired: Whether each answer has a truth of its own, not only all answers together.
         right_or_wrong: Whether an example with a score of 1 is right and one with 0 is wrong, as McNemar's test needs.
+        multiple: Whether an example may have several labels at once, each with a probability of its own.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Prediction:
     decides: bool = False
     paired: bool = True
     right_or_wrong: bool = False
+    multiple: bool = False
 
     def words(self) -> dict[str, JSON]:
         """What the report says of it, as plain data."""
@@ -151,7 +153,7 @@ _WITHIN = (
 )
 
 CLASSES = Prediction("classes", same, confusion, "same class", decides=True, right_or_wrong=True)
-LABELS = replace(CLASSES, errors=by_label)
+LABELS = replace(CLASSES, errors=by_label, multiple=True)
 ACTIONS = Prediction("actions", same, histogram, "same action", decides=True)
 STEPS = Prediction(
     "steps",

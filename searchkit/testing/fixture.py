@@ -14,16 +14,18 @@ from torch import Tensor, nn
 
 from searchkit.context import Context
 from searchkit.core import batching
-from searchkit.core.artifact import Artifact, Stage
+from searchkit.core.artifact import Artifact
 from searchkit.core.errors import Infeasible
 from searchkit.core.serialization import digest, freeze
 from searchkit.core.space import Space
+from searchkit.core.stage import Stage
 from searchkit.core.task import Task
 from searchkit.core.training import Batch, FitPlan, TrainState
 from searchkit.onnx import measure
 from searchkit.onnx.predictor import TorchPredictor
 from searchkit.run import Run
-from searchkit.search.sampler import Candidate, at_random, draw
+from searchkit.search.candidates import Candidate, draw
+from searchkit.search.choices import at_random
 from searchkit.stages.pipeline import apply
 from searchkit.stages.promote import Promote
 from searchkit.stages.prune import Prune

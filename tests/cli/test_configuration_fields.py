@@ -28,11 +28,12 @@ from searchkit.core.task import Task
 from searchkit.core.training import Batch, FitPlan, Training, TrainingSpace, TrainState, Uniform
 from searchkit.run import Run
 from searchkit.search import coordinator
+from searchkit.search.candidates import draw
+from searchkit.search.choices import at
 from searchkit.search.coordinator import search
 from searchkit.search.cost_model import CostModel
 from searchkit.search.jobs import Outcome
 from searchkit.search.results import history
-from searchkit.search.sampler import at, draw
 from searchkit.search.settings import SearchSettings
 from searchkit.search.time_planning import make_time_plan
 from searchkit.tasks import registry

@@ -26,7 +26,7 @@ from searchkit.core.run_files import NOTES
 from searchkit.core.serialization import JSON, thaw
 from searchkit.core.space_file import load_space
 from searchkit.evaluation.evidence import _kept
-from searchkit.evaluation.evidence_file import read_evidence
+from searchkit.evaluation.records import stored
 from searchkit.report.data import bundle_digest
 from searchkit.run import Run
 from searchkit.search.results import searches
@@ -182,7 +182,7 @@ READERS: dict[str, Callable[[Run, Path], object]] = {
     "search.jsonl": read_lines,
     "pace.json": read_pace,
     "clock.json": lambda run, file: workflow.Clock(run),
-    "evidence.json": lambda run, file: read_evidence(run),
+    "evidence.json": lambda run, file: stored(run),
     "bundle.json": lambda run, file: bundle_digest(run, list(run.artifacts().values())),
     "bundle/manifest.json": lambda run, file: finish_bundle(run, {"models": []}),
     "evidence/*.json": lambda run, file: _kept(run, file.stem, "0"),

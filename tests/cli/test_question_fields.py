@@ -14,10 +14,11 @@ from searchkit import workflow
 from searchkit.config.compression import RECIPES, CompressionConfig
 from searchkit.config.limits import BudgetConfig
 from searchkit.config.run import SECTIONS, RunConfig, every_option
-from searchkit.core.artifact import Artifact, Stage
+from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import freeze
 from searchkit.core.space_file import load_space
+from searchkit.core.stage import Stage
 from searchkit.core.training import Training
 from searchkit.run import Run
 from searchkit.search.settings import SearchSettings

@@ -13,6 +13,8 @@ from searchkit.core.data_spec import DataSpec, TensorSpec
 from searchkit.core.goal import Evaluation, Goal
 from searchkit.evaluation import evidence
 from searchkit.evaluation.statistics import agreement, mcnemar, metric_interval, paired_difference
+from searchkit.tasks.predictions import ACTIONS, CLASSES, FORECAST, LABELS, RECONSTRUCTION, VALUES, points
+from searchkit.tasks.registry import problem_named
 
 ACCURACY = Goal("accuracy", "maximize")
 
@@ -23,24 +25,17 @@ def made(decisions: Any, targets: Any = None, scores: Any = None) -> Evaluation:
     return Evaluation({}, np.zeros(len(decisions)) if scores is None else np.asarray(scores), decisions, targets)
 
 
-@pytest.mark.parametrize(
-    ("output", "decisions", "kind"),
-    [
-        (TensorSpec("logits", (3,)), [0, 1], "classes"),
-        (TensorSpec("logits", (3,)), [[True], [False]], "classes"),
-        (TensorSpec("logits", (5, 3)), [[0, 1], [1, 1]], "steps"),
-        (TensorSpec("values", (1,)), [[0.5], [1.5]], "values"),
-        (TensorSpec("reconstruction", (2,)), [[0.5, 1.0], [1.5, 1.0]], "reconstruction"),
-        (TensorSpec("forecast", (1, 2)), [[[0.5, 1.0]], [[1.5, 1.0]]], "forecast"),
-        (TensorSpec("action_values", (2,)), [0, 1], "actions"),
-        (TensorSpec("sample", (1, 2, 2)), [[0.5], [1.5]], "generation"),
-    ],
-)
-def test_the_kind_of_a_comparison_is_told_by_the_task_and_its_answers(
-    output: TensorSpec, decisions: Any, kind: str
-) -> None:
-    task: Any = SimpleNamespace(spec=DataSpec("tabular", (TensorSpec("x", (2,)),), (output,)))
-    assert evidence._kind(task, made(decisions)) == kind
+FORMS = {
+    "classification": "classes", "multilabel": "classes", "regression": "values", "reconstruction": "reconstruction",
+    "denoising": "reconstruction", "forecasting": "forecast", "language": "steps", "transcription": "steps",
+    "translation": "steps", "generation": "generation", "restyling": "generation", "control": "actions",
+    "anomaly": "classes",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("problem", "form"), FORMS.items())
+def test_a_problem_says_how_its_answers_are_compared(problem: str, form: str) -> None:
+    assert problem_named(problem).prediction.name == form
 
 
 def test_a_file_is_compared_with_the_reference_in_pairs() -> None:
@@ -48,17 +43,17 @@ def test_a_file_is_compared_with_the_reference_in_pairs() -> None:
     truth = rng.integers(0, 3, 80)
     own, reference = (np.where(rng.random(80) < share, truth, (truth + 1) % 3) for share in (0.9, 0.7))
     mine, theirs = (made(d, truth, (d == truth).astype(float)) for d in (own, reference))
-    found = evidence._compare(ACCURACY, "classes", mine, theirs, 7, None)
+    found = evidence._compare(ACCURACY, CLASSES, mine, theirs, 7, None)
     assert found["metric"] == metric_interval(ACCURACY, mine.scores, seed=7)
     assert found["difference"] == paired_difference(ACCURACY, mine.scores, theirs.scores, seed=7)
     assert found["difference"].value > 0
     assert found["mcnemar"] == mcnemar(own == truth, reference == truth)
-    assert found["agreement"] == agreement(own, reference, "classes", targets=truth)
-    assert evidence._compare(ACCURACY, "actions", mine, theirs, 7, None)["mcnemar"] is None
+    assert found["agreement"] == agreement(own, reference, CLASSES, targets=truth)
+    assert evidence._compare(ACCURACY, ACTIONS, mine, theirs, 7, None)["mcnemar"] is None
     soft = made(own, truth, mine.scores / 2)
-    assert evidence._compare(ACCURACY, "classes", soft, theirs, 7, None)["mcnemar"] is None
+    assert evidence._compare(ACCURACY, CLASSES, soft, theirs, 7, None)["mcnemar"] is None
     groups = np.arange(80) // 4
-    grouped = evidence._compare(ACCURACY, "classes", mine, theirs, 7, groups)
+    grouped = evidence._compare(ACCURACY, CLASSES, mine, theirs, 7, groups)
     assert {grouped[name].method for name in ("metric", "difference", "agreement")} == {"bca of groups"}
 
 
@@ -66,23 +61,23 @@ def test_what_needs_no_network_is_compared_with_the_shipped_file() -> None:
     goal = Goal("mse", "minimize")
     scores = np.random.default_rng(1).gamma(1.0, size=50)
     chosen, naive = made(scores, scores=scores), Evaluation({"mse": 2.0}, scores + 1.0, scores, scores)
-    found = evidence._rival(goal, naive, chosen, 3, None)
-    assert found["metrics"] == {"mse": 2.0} and found["metric"] == metric_interval(goal, scores + 1.0, seed=3)
-    assert found["difference"].value == pytest.approx(-1.0) and found["difference"].better is True
+    found = evidence._baseline(goal, "naive", naive, chosen, 3, None)
+    assert found.metrics == {"mse": 2.0} and found.metric == metric_interval(goal, scores + 1.0, seed=3)
+    assert found.name == "naive" and found.difference.value == pytest.approx(-1.0) and found.difference.better is True
 
 
 def test_the_confusion_has_the_truth_in_its_rows() -> None:
-    found = evidence.errors("classes", made([1, 2, 2, -1, 0], [0, 2, 2, 1, 0]))
+    found = CLASSES.errors(made([1, 2, 2, -1, 0], [0, 2, 2, 1, 0]), {})
     assert found == {"confusion": [[1, 1, 0], [0, 0, 0], [0, 0, 2]], "unanswered": 1}
-    assert evidence.errors("classes", made([3], [0]))["confusion"] == [[0, 0, 0, 1], *[[0, 0, 0, 0]] * 3]
+    assert CLASSES.errors(made([3], [0]), {})["confusion"] == [[0, 0, 0, 1], *[[0, 0, 0, 0]] * 3]
 
 
 def test_points_are_thinned_evenly_and_rounded_for_each_target() -> None:
     truth = np.stack([np.arange(11.0), np.arange(11.0) * 10], axis=1)
-    found = evidence.errors("values", made(truth + 1 / 3, truth), points=3)["points"]
+    found = points(made(truth + 1 / 3, truth), {}, most=3)["points"]
     assert found[0] == [[0.0, 0.333333], [5.0, 5.33333], [10.0, 10.3333]]
     assert found[1] == [[0.0, 0.333333], [50.0, 50.3333], [100.0, 100.333]]
-    assert len(evidence.errors("values", made(truth, truth))["points"][0]) == 11
+    assert len(VALUES.errors(made(truth, truth), {})["points"][0]) == 11
 
 
 def test_a_forecasts_errors_are_those_of_each_step_beside_those_of_the_rivals() -> None:
@@ -90,20 +85,20 @@ def test_a_forecasts_errors_are_those_of_each_step_beside_those_of_the_rivals() 
     answers = targets + np.array([1.0, 2.0, 3.0])
     answers[0, 0, 0] = 3.0
     beside = {"the last value": made(targets + 1.0, targets)}
-    found = evidence.errors("forecast", made(answers, targets), beside=beside)
+    found = FORECAST.errors(made(answers, targets), beside)
     assert found == {"by_step": {"the network": [3.0, 4.0, 9.0], "the last value": [1.0, 1.0, 1.0]}}
 
 
 @pytest.mark.parametrize(("n", "bins"), [(10, 5), (100, 10), (290, 29), (1000, 30)])
 def test_a_histogram_has_a_bin_for_ten_examples_five_to_thirty(n: int, bins: int) -> None:
     scores = np.linspace(0.0, 1.0, n)
-    found = evidence.errors("reconstruction", made(scores, scores=scores))
+    found = RECONSTRUCTION.errors(made(scores, scores=scores), {})
     assert len(found["histogram"]) == bins == len(found["edges"]) - 1 and sum(found["histogram"]) == n
     assert (found["edges"][0], found["edges"][-1]) == (0.0, 1.0)
 
 
 def test_labels_are_counted_each() -> None:
-    found = evidence.errors("classes", made([[1, 0], [1, 1], [0, 1]], [[1, 1], [0, 1], [0, 1]]))
+    found = LABELS.errors(made([[1, 0], [1, 1], [0, 1]], [[1, 1], [0, 1], [0, 1]]), {})
     assert found == {"labels": {"hit": [1, 2], "missed": [0, 1], "false_alarm": [1, 0]}}
 
 

@@ -12,6 +12,7 @@ from scipy.stats._resampling import BootstrapResult
 from searchkit.core.goal import Goal
 from searchkit.evaluation import statistics
 from searchkit.evaluation.statistics import agreement, mcnemar, metric_interval, paired_difference, wilson
+from searchkit.tasks.predictions import FORECAST, RECONSTRUCTION, STEPS, VALUES
 
 ACCURACY = Goal("accuracy", "maximize")
 MSE = Goal("mse", "minimize")
@@ -169,7 +170,7 @@ def test_agreement_of_steps_is_the_mean_share_of_the_steps_that_there_are() -> N
     a = np.array([[1, 2, 3], [4, 9, 9], [1, 0, 9]])
     b = np.array([[1, 0, 3], [4, 8, 8], [0, 1, 8]])
     shares = np.array([2 / 3, 1.0, 0.0])
-    found = agreement(a, b, "steps", targets=targets)
+    found = agreement(a, b, STEPS, targets=targets)
     expected = metric_interval(MSE, shares)
     assert found.value == pytest.approx(shares.mean()) and (found.method, found.n) == ("bca", 3)
     assert (found.low, found.high) == (expected.low, expected.high)
@@ -180,8 +181,8 @@ def test_agreement_of_values_measures_each_target_by_the_references_own_error() 
     is measured by one error for all of its values, of which the mean square is 50.5."""
     targets = np.zeros((2, 2))
     b = np.array([[1.0, 10.0], [-1.0, -10.0]])
-    values = agreement(b + [[1.0, 10.0], [1.001, 10.0]], b, "values", targets=targets)
+    values = agreement(b + [[1.0, 10.0], [1.001, 10.0]], b, VALUES, targets=targets)
     assert values.value == 0.5 and (values.low, values.high) == wilson(1, 2)
-    for kind, expected in (("values", 0.0), ("forecast", 0.0), ("reconstruction", 1.0)):
-        assert agreement(b + [[7.0, 7.0], [2.0, 9.8]], b, kind, targets=targets).value == expected
-    assert agreement(b + [[1.0, 10.03], [1.0, 10.04]], b, "reconstruction", targets=targets).value == 0.0
+    for form, expected in ((VALUES, 0.0), (FORECAST, 0.0), (RECONSTRUCTION, 1.0)):
+        assert agreement(b + [[7.0, 7.0], [2.0, 9.8]], b, form, targets=targets).value == expected
+    assert agreement(b + [[1.0, 10.03], [1.0, 10.04]], b, RECONSTRUCTION, targets=targets).value == 0.0

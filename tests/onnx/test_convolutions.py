@@ -17,7 +17,8 @@ from searchkit.nn.convolution import MixedDepthwise
 from searchkit.nn.surgery import apply_edits_, drops, prunable_groups
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.predictor import Deployed
-from searchkit.search.sampler import at_random, draw
+from searchkit.search.candidates import draw
+from searchkit.search.choices import at_random
 
 SPACES = Path(__file__).parents[2] / "spaces"
 CNN1D, MIXNET = (load_space(SPACES / f"{name}.py") for name in ("cnn1d", "mixnet"))

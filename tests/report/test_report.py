@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,11 +18,11 @@ import pytest
 from PIL import Image
 from report_run import ACCURACY, LABELS, RMSE, add_line, make_evidence, make_run
 
-from searchkit import report
 from searchkit.core.errors import BadInput
 from searchkit.core.goal import Goal
-from searchkit.core.serialization import JSON, thaw
+from searchkit.evaluation.records import Evidence
 from searchkit.report import charts, formatting, markdown
+from searchkit.report import write as report
 from searchkit.report.data import gather, redacted
 from searchkit.report.png import png
 from searchkit.report.svg import Scale, linear_ticks, spanning
@@ -58,7 +59,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, JSON], dict[str, Path]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Evidence, dict[str, Path]]:
     root = tmp_path_factory.mktemp("runs")
     run = make_run(root)
     evidence = make_evidence(add_line(run, ACCURACY), ACCURACY, "classes")
@@ -88,14 +89,17 @@ def test_json_is_strict_and_repeats(whole):
 
 def test_the_verdict_says_what_the_evidence_says(whole):
     run, evidence, _ = whole
-    chosen, n = evidence["models"][-1], evidence["n"]
+    chosen, n = evidence.models[-1], evidence.n
     sentence = report.verdict(run, evidence)
     assert sentence.startswith("mlp-digits-7f: 40.4 KB int8 mlp network, ")
-    assert f"{100 * chosen['metric']['value']:.1f} % [" in sentence and f"of the {n} test examples right" in sentence
+    assert f"{100 * chosen.metric.value:.1f} % [" in sentence and f"of the {n} test examples right" in sentence
     assert "worse than the fp32 winner (−" in sentence and "1.2× slower [1.2, 1.3]" in sentence
-    same = {**chosen, "difference": {**chosen["difference"], "indistinguishable": True, "better": None}}
-    same["latency"] = {**chosen["latency"], "verdict": "no difference"}
-    sentence = report.verdict(run, {**evidence, "models": [*evidence["models"][:3], same, same]})
+    same = replace(
+        chosen,
+        difference=replace(chosen.difference, indistinguishable=True, better=None),
+        latency=replace(chosen.latency, verdict="no difference"),
+    )
+    sentence = report.verdict(run, replace(evidence, models=(*evidence.models[:3], same, same)))
     assert "not distinguishable from the fp32 winner" in sentence and "no measurable difference in latency" in sentence
 
 
@@ -103,7 +107,7 @@ def test_the_bundle_of_the_line_is_named_by_its_digest(whole, tmp_path):
     run, evidence, _ = whole
     digest = "ab" * 32
     try:
-        run.write_json("bundle.json", {"artifact": evidence["chosen"], "digest": digest})
+        run.write_json("bundle.json", {"artifact": evidence.chosen, "digest": digest})
         found = report.write(run, evidence, tmp_path / "own")
         run.write_json("bundle.json", {"artifact": "another", "digest": digest})
         others = report.write(run, evidence, tmp_path / "others")
@@ -115,14 +119,14 @@ def test_the_bundle_of_the_line_is_named_by_its_digest(whole, tmp_path):
 
 def test_stages_that_share_a_file_share_a_row(whole):
     run, evidence, _ = whole
-    rows = gather(run, evidence)["stages"]
+    rows = gather(run, evidence).to_json()["stages"]
     assert [row["name"] for row in rows] == ["fp32 winner", "distilled", "pruned", "quantized"]
     assert rows[-1]["is_chosen"] and len(rows[-1]["ids"]) == 2 and rows[0]["is_reference"]
 
 
 def test_front_and_history(whole):
     run, evidence, _ = whole
-    found = gather(run, evidence)
+    found = gather(run, evidence).to_json()
     points, search = found["front"]["points"], found["search"]
     best = [p for p in points if p["on_front"]]
     for p in points:
@@ -154,7 +158,7 @@ def test_pictures_are_shown_from_within_the_page(tmp_path):
     rows = {
         name: base64.b64encode(bytes([*range(256), *range(64)])).decode() for name in ("real", "fp32 winner", "shipped")
     }
-    shown = {**evidence, "pictures": {"shape": [5, 8, 8, 1], "rows": rows}}
+    shown = replace(evidence, pictures={"shape": [5, 8, 8, 1], "rows": rows})
     text = report.write(run, shown, tmp_path / "out")["html"].read_text()
     page = Page(text)
     images = [str(attributes["href"]) for attributes in page.named("image")]
@@ -214,7 +218,7 @@ def test_no_password_is_passed_on(tmp_path):
     run = make_run(tmp_path, n_trials=6, command=url, reason=f"could not connect to {url}")
     run.config["question"]["storage"] = url
     evidence = make_evidence(add_line(run, ACCURACY), ACCURACY, "classes")
-    for found in (None, evidence, {**evidence, "command": ["searchkit", f"--storage={url}"], "recipe": "compact"}):
+    for found in (None, evidence, replace(evidence, command=("searchkit", f"--storage={url}"), recipe="compact")):
         paths = report.write(run, found, tmp_path / "out")
         for path in paths.values():
             assert "w:rd" not in path.read_text() and "s3cret" not in path.read_text()
@@ -333,7 +337,7 @@ def test_markdown_escapes():
 
 def test_the_goal_without_evidence_is_the_searchs(tmp_path):
     found = gather(make_run(tmp_path, goal=RMSE, n_trials=3), None)
-    assert thaw(Goal, found["goal"]) == Goal("rmse", "minimize")
+    assert found.goal == Goal("rmse", "minimize")
 
 
 # ── in a browser ─────────────────────────────────────────────────────────────────────────────────────────────────────

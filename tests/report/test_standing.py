@@ -84,7 +84,7 @@ def test_a_run_in_full(run: Run) -> None:
 def test_a_shipped_run_tells_its_stages_its_score_and_what_to_do(run: Run) -> None:
     chain = add_line(run, ACCURACY)
     evidence = make_evidence(chain, ACCURACY, "classes")
-    run.write_json("evidence.json", {**evidence, "format": 2})
+    run.write_json("evidence.json", evidence.to_json())
     run.write_json("skipped.json", {"x": {"stage": "Other", "parent": chain[0].id, "reason": "there was no need"}})
     run.bundle.mkdir()
     found = standing.full_standing(run)
@@ -92,7 +92,7 @@ def test_a_shipped_run_tells_its_stages_its_score_and_what_to_do(run: Run) -> No
     stages = [row.split()[0] for row in text.splitlines()[7:]]
     assert stages == ["promote", "distill", "prune", "quantize", "export", "other", "test", "time", "next"]
     assert "other     left out: there was no need" in text and f"python {run.path}/bundle/verify.py" in text
-    value = evidence["models"][-1]["metric"]["value"]
+    value = evidence.models[-1].metric.value
     assert f"test      accuracy {100 * value:.1f} % [" in text and "n = 360" in text
 
 

@@ -74,7 +74,7 @@ def test_killed_at_durable_steps_and_resumed_equals_uninterrupted(tmp_path: Path
     assert len(once_each) == len(set(once_each)), "a completed trial was trained again"
 
 
-@pytest.mark.parametrize("target", ["save", "_tell"])
+@pytest.mark.parametrize("target", ["save", "tell"])
 def test_a_kill_between_artifact_and_value_trains_nothing_again(
     tmp_path: Path, straight: list[Any], monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
@@ -83,20 +83,20 @@ def test_a_kill_between_artifact_and_value_trains_nothing_again(
     class Killed(BaseException):
         pass
 
-    from searchkit.search import coordinator
+    from searchkit.search.trial_lifecycle import Lifecycle
 
-    real, count = coordinator._Search._tell, [0]
+    real, count = Lifecycle.tell, [0]
 
     def tell(self: Any, trial: Any, artifact: Any) -> None:
         count[0] += 1
         if count[0] == 3:
-            if target == "_tell":
+            if target == "tell":
                 real(self, trial, artifact)
             raise Killed
         real(self, trial, artifact)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(coordinator._Search, "_tell", tell)
+        patch.setattr(Lifecycle, "tell", tell)
         search_driver.go(tmp_path, "inline")
     before = [row for row in Run.open(tmp_path / "run").lines("search.jsonl") if row["event"] == "dispatch"]
     run = search_driver.go(tmp_path, "inline")
@@ -147,8 +147,8 @@ def test_a_torn_line_of_the_log_is_survived(tmp_path: Path) -> None:
 def test_a_state_survives_its_journey(tmp_path: Path) -> None:
     import torch
 
+    from searchkit.core.state import decode_state, encode_state
     from searchkit.core.training import TrainState
-    from searchkit.search.jobs import decode_state, encode_state
 
     numbers = {"curve": [{"epoch": 1, "loss": 0.1 + 0.2}], "best": None}
     state = TrainState(3, {"weights.a": torch.randn(3, 2), "optimizer.0.step": torch.tensor(7.0)}, numbers)

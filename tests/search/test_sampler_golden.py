@@ -23,8 +23,19 @@ from searchkit.core.errors import Infeasible
 from searchkit.core.serialization import derive_seed
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace, Uniform
-from searchkit.search import sampler
-from searchkit.search.sampler import Candidate, Proposer, at, at_random, best_so_far, feasible, holds, like, neighbour
+from searchkit.search.candidates import Candidate, Draft, draw
+from searchkit.search.choices import at, at_random, grid_values, holds, like, neighbour
+from searchkit.search.sampler import (
+    Ask,
+    Directions,
+    Proposer,
+    Sampler,
+    SearchView,
+    _step_from,
+    best_so_far,
+    feasible,
+    sampler_of,
+)
 
 SPEC = DataSpec("tabular", (TensorSpec("features", (4,)),), (TensorSpec("logits", (3,)),))
 
@@ -68,9 +79,15 @@ def weigh(candidate: Candidate) -> tuple[float, bool]:
     return parameters, parameters <= 300
 
 
-def proposer(name: str, *, directions: sampler.Directions = ("maximize",), **changes: Any) -> Proposer:
-    plain = Proposer(SPACE, SPEC, directions, 5, name, trials=16, epochs=3, weigh=weigh, limited=False)
-    return replace(plain, **changes)
+def proposer(name: str, *, directions: Directions = ("maximize",), **changes: Any) -> Proposer:
+    plain = SearchView(SPACE, SPEC, directions, 5, trials=16, epochs=3, weigh=weigh, limited=False)
+    return Proposer(sampler_of(name), replace(plain, **changes))
+
+
+def attempted(given: Proposer, trials: Sequence[FrozenTrial], attempt: int) -> Candidate | None:
+    """What the sampler itself proposes at an attempt, known or not."""
+    seed = derive_seed(given.view.seed, "propose", len(trials), attempt)
+    return given.sampler.propose(trials, Ask(len(trials), attempt, seed, frozenset()), given.view)
 
 
 def told(
@@ -97,7 +114,7 @@ def proposals(given: Proposer, n: int) -> tuple[list[Candidate], list[FrozenTria
     trials: list[FrozenTrial] = []
     for number in range(n):
         if found:
-            trials.append(told(found[-1], number - 1, given.directions))
+            trials.append(told(found[-1], number - 1, given.view.directions))
         candidate = given.propose(trials, {c.key for c in found})
         assert candidate is not None
         found.append(candidate)
@@ -119,7 +136,7 @@ def test_the_twelfth_proposal_of_tpe_is_optunas() -> None:
     _, trials = proposals(given, 12)
     ways = []
     for attempt in range(12):
-        candidate = given._attempt(trials, attempt)
+        candidate = attempted(given, trials, attempt)
         assert candidate is not None
         ways.append(candidate.way)
         if candidate.way == "tpe":
@@ -130,7 +147,7 @@ def test_the_twelfth_proposal_of_tpe_is_optunas() -> None:
 
 
 def test_the_twelfth_proposal_of_nsga2_is_optunas() -> None:
-    directions: sampler.Directions = ("maximize", "minimize")
+    directions: Directions = ("maximize", "minimize")
     given = proposer("nsga2", directions=directions)
     found, trials = proposals(given, 12)
     of = optuna.samplers.NSGAIISampler(seed=derive_seed(5, "propose", 11, 0), population_size=5)  # a third of 16
@@ -140,14 +157,25 @@ def test_the_twelfth_proposal_of_nsga2_is_optunas() -> None:
     assert max(generations) == 2, "five trials make a generation"
 
 
+def made_by_optuna(monkeypatch: pytest.MonkeyPatch, kind: str, given: Proposer) -> dict[str, Any]:
+    """How the sampler of this kind is made for the first proposal that is asked of Optuna."""
+    made: list[dict[str, Any]] = []
+    real = getattr(optuna.samplers, kind)
+    monkeypatch.setattr(optuna.samplers, kind, lambda **settings: made.append(settings) or real(**settings))
+    attempted(given, [], 19)
+    return made[0]
+
+
 @pytest.mark.parametrize(("trials", "population"), [(3, 4), (12, 4), (30, 10), (60, 20), (300, 20)])
-def test_the_population_is_a_third_of_the_budget(trials: int, population: int) -> None:
-    assert proposer("nsga2", trials=trials)._make_sampler(0)._population_size == population  # type: ignore[attr-defined]
+def test_the_population_is_a_third_of_the_budget(monkeypatch: pytest.MonkeyPatch, trials: int, population: int) -> None:
+    made = made_by_optuna(monkeypatch, "NSGAIISampler", proposer("nsga2", trials=trials))
+    assert made["population_size"] == population
 
 
 @pytest.mark.parametrize(("trials", "startup"), [(1, 4), (16, 4), (24, 6), (40, 10), (400, 10)])
-def test_a_quarter_of_the_budget_starts_tpe(trials: int, startup: int) -> None:
-    assert proposer("tpe", trials=trials).n_startup == startup
+def test_a_quarter_of_the_budget_starts_tpe(monkeypatch: pytest.MonkeyPatch, trials: int, startup: int) -> None:
+    made = made_by_optuna(monkeypatch, "TPESampler", proposer("tpe", trials=trials))
+    assert made["n_startup_trials"] == startup and made["multivariate"] is True
 
 
 def test_samplers_learn_from_what_is_told() -> None:
@@ -175,10 +203,10 @@ def test_the_twelfth_proposal_of_the_grid() -> None:
     assert found[-1].params == pytest.approx(GRID_12)
     assert len({c.key for c in found}) == 12
     whole = proposer("grid")
-    assert whole._leaves is not None and len(whole._leaves) == 5 * 5 * 5 * 3 * 5  # at most five of each number
-    assert {leaf.params["rate"] for leaf in whole._leaves} == {0.0, 0.25, 0.5, 0.75, 1.0}
-    assert {leaf.params["depth"] for leaf in whole._leaves} == {1, 2, 3, 5, 6}
-    assert [round(v, 6) for v in sorted({leaf.params["train.lr"] for leaf in whole._leaves})] == [
+    assert whole.view.leaves is not None and len(whole.view.leaves) == 5 * 5 * 5 * 3 * 5  # at most five of each number
+    assert {leaf.params["rate"] for leaf in whole.view.leaves} == {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert {leaf.params["depth"] for leaf in whole.view.leaves} == {1, 2, 3, 5, 6}
+    assert [round(v, 6) for v in sorted({leaf.params["train.lr"] for leaf in whole.view.leaves})] == [
         0.001, 0.003162, 0.01, 0.031623, 0.1,
     ]  # fmt: skip
 
@@ -213,19 +241,17 @@ def test_the_first_two_under_limits_are_the_largest_that_fit() -> None:
     assert first.arch.kind == "b", "the first keeps the middle's kinds of layers"
     rng = random.Random(derive_seed(5, "propose", 0, 0))
     known = like({"kind": "b", "train.lr": 0.01}, at_random(rng))
-    drawn = [sampler.draw(SPACE, SPEC, known, epochs=3, way="test") for _ in range(32)]
+    drawn = [draw(SPACE, SPEC, known, epochs=3, way="test") for _ in range(32)]
     assert first.params == max((c for c in drawn if weigh(c)[1]), key=lambda c: weigh(c)[0]).params
     rng = random.Random(derive_seed(5, "propose", 1, 0))
     known = like({"train.lr": 0.01}, at_random(rng))
-    drawn = [sampler.draw(SPACE, SPEC, known, epochs=3, way="test") for _ in range(32)]
+    drawn = [draw(SPACE, SPEC, known, epochs=3, way="test") for _ in range(32)]
     fitting = sorted((c for c in drawn if weigh(c)[1]), key=lambda c: -weigh(c)[0])
     assert second.params == fitting[1].params, "the second of those that fit, by size"
     rng = random.Random(derive_seed(5, "propose", 1, 1))  # once more, where the second was known: the third
-    drawn = [
-        sampler.draw(SPACE, SPEC, like({"train.lr": 0.01}, at_random(rng)), epochs=3, way="test") for _ in range(32)
-    ]
+    drawn = [draw(SPACE, SPEC, like({"train.lr": 0.01}, at_random(rng)), epochs=3, way="test") for _ in range(32)]
     fitting = sorted((c for c in drawn if weigh(c)[1]), key=lambda c: -weigh(c)[0])
-    again = given._attempt(trials[:1], 1)
+    again = attempted(given, trials[:1], 1)
     assert again is not None and again.params == fitting[2].params
 
 
@@ -243,7 +269,7 @@ def test_a_seed_that_was_refused_is_replaced_for_eight_proposals_at_most() -> No
 
 def test_nothing_that_fits_is_no_candidate_but_no_end() -> None:
     given = proposer("tpe", limited=True, weigh=lambda candidate: (1.0, False))
-    assert given._attempt([], 0) is None
+    assert attempted(given, [], 0) is None
     candidate = given.propose([], set())
     assert candidate is not None and candidate.way == "tpe"
 
@@ -262,10 +288,26 @@ def test_a_known_candidate_is_not_proposed_and_a_used_up_space_ends() -> None:
         assert given.propose([], {first.key, second.key}) is None
 
 
+@dataclass(frozen=True)
+class Stubborn:
+    """Proposes the very same, and counts how often."""
+
+    asked: list[int]
+    name: str = "stubborn"
+
+    def propose(self, trials: Sequence[FrozenTrial], ask: Ask, view: SearchView) -> Candidate | None:
+        self.asked.append(ask.attempt)
+        return view.draw(at(0.5), "the same")
+
+
 def test_after_twenty_repeats_candidates_are_drawn_at_random() -> None:
-    given = proposer("nsga2")
-    ways = [given._attempt([], attempt) for attempt in (19, 20)]
-    assert [c.way for c in ways if c is not None] == ["nsga2", "random"]
+    sampler: Sampler = Stubborn([])
+    given = Proposer(sampler, proposer("random").view)
+    first = given.propose([], set())
+    assert first is not None and first.way == "the same"
+    second = given.propose([], {first.key})
+    assert second is not None and second.way == "random"
+    assert sampler.asked == [0, *range(20)]  # type: ignore[attr-defined]
 
 
 # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -274,7 +316,7 @@ def test_after_twenty_repeats_candidates_are_drawn_at_random() -> None:
 def test_a_local_step_changes_one_parameter_and_sometimes_two() -> None:
     (parent,) = proposals(proposer("random"), 2)[1]
     rng, given = random.Random(0), proposer("tpe")
-    steps = [given._step_from(parent, rng) for _ in range(400)]
+    steps = [_step_from(parent, rng, given.view) for _ in range(400)]
     changed = [sum(step.params[k] != parent.params[k] for k in parent.params) for step in steps]
     assert set(changed) <= {0, 1, 2} and 80 < changed.count(2) < 160  # 30 %, less those that moved nowhere
     assert changed.count(1) > 200
@@ -313,7 +355,7 @@ def test_a_step_of_a_number_is_a_fifth_of_its_range_on_its_own_scale() -> None:
 
 
 def test_the_best_so_far_are_the_front_and_at_least_three() -> None:
-    directions: sampler.Directions = ("maximize", "minimize")
+    directions: Directions = ("maximize", "minimize")
     _, trials = proposals(proposer("random", directions=directions), 11)
     found = best_so_far(trials, directions)
     front = [
@@ -347,9 +389,7 @@ def test_an_infeasible_draw_is_known_by_its_parameters() -> None:
         trial.suggest_int("depth", 1, 9)
         raise Infeasible("never")
 
-    one, other = (
-        sampler.draw(replace(SPACE, sample=refuse), SPEC, at(share), epochs=2, way="test") for share in (0.0, 1.0)
-    )
+    one, other = (draw(replace(SPACE, sample=refuse), SPEC, at(share), epochs=2, way="test") for share in (0.0, 1.0))
     assert one.arch is None and one.reason == "never" and one.key != other.key
 
 
@@ -358,7 +398,7 @@ def test_an_infeasible_draw_is_known_by_its_parameters() -> None:
 
 def drawn_training(ranges: dict[str, Any], spec: DataSpec, share: float, default: Training) -> Training:
     space = replace(SPACE, training=TrainingSpace(default, ranges))
-    return sampler.draw(space, spec, at(share), epochs=7, way="test").training
+    return draw(space, spec, at(share), epochs=7, way="test").training
 
 
 def test_the_ranges_of_a_training_are_drawn_and_the_rest_is_the_default() -> None:
@@ -395,7 +435,7 @@ def test_augmentations_and_pre_training_that_the_data_lack_are_left_out() -> Non
 
 
 def test_what_is_asked_for_is_kept_with_its_range_and_answered_alike_twice() -> None:
-    draft = sampler.Draft(at(1.0))
+    draft = Draft(at(1.0))
     assert draft.suggest_int("a", 2, 10, step=4) == 10 == draft.suggest_int("a", 2, 10, step=4)
     assert draft.suggest_int("b", 1, 9, log=True) == 9
     assert draft.suggest_float("c", 0.0, 1.0, step=0.5) == 1.0
@@ -443,7 +483,7 @@ def test_a_value_is_held_by_what_may_have_it(distribution: Any, inside: Any, out
     ids=str,
 )
 def test_the_grid_of_a_parameter(distribution: Any, expected: list[Any]) -> None:
-    found = sampler.grid_values(distribution)
+    found = grid_values(distribution)
     assert found == (pytest.approx(expected) if isinstance(expected[0], (int, float)) else expected)
     assert [at(share)("x", distribution) for share in (0.0, 1.0)] == [found[0], found[-1]]
 

@@ -26,6 +26,7 @@ from searchkit.context import Context
 from searchkit.core.data_spec import DataSpec
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import BadInput, NothingFeasible
+from searchkit.core.interrupt import Interrupted
 from searchkit.core.serialization import freeze
 from searchkit.core.space import Budget, Limits, Space, Trial
 from searchkit.core.space_file import load_space, materialize, source_of
@@ -33,22 +34,14 @@ from searchkit.core.task import Task
 from searchkit.core.training import Batch, FitPlan, TrainState
 from searchkit.onnx import measure
 from searchkit.run import Run
-from searchkit.search import (
-    Interrupted,
-    SearchSettings,
-    SearchStopped,
-    Status,
-    failures,
-    history,
-    importances,
-    random_so_far,
-    search,
-    successive_halving,
-    winners,
-)
+from searchkit.search import successive_halving
+from searchkit.search.candidates import Candidate, draw
+from searchkit.search.choices import at, at_random, grid_leaves, grid_values, holds, like, neighbour
+from searchkit.search.coordinator import search
 from searchkit.search.feasibility import _descend
 from searchkit.search.jobs import worker_environment
-from searchkit.search.sampler import Candidate, at, at_random, draw, grid_leaves, grid_values, holds, like, neighbour
+from searchkit.search.results import failures, history, importances, random_so_far, winners
+from searchkit.search.settings import SearchSettings, SearchStopped, Status
 from searchkit.search.storage import whole_url, without_password
 from searchkit.tasks import registry
 
@@ -128,13 +121,13 @@ def test_a_training_that_would_eat_the_time_is_refused_before_it_begins(
     context: Context, tiny: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the time of its steps, which is planted here as a second for each parameter."""
-    from searchkit.search import coordinator
+    from searchkit.search import asking
     from searchkit.search.time_planning import TimePlan
 
     def planted(space: Space, ctx: Context, candidate: Candidate, own_work: float) -> float:
         return float(measure.params(space.build(candidate.arch, ctx.task.spec)))
 
-    monkeypatch.setattr(coordinator, "training_seconds", planted)
+    monkeypatch.setattr(asking, "training_seconds", planted)
     context.run.write_json("pace.json", {"tiny": freeze(TimePlan("fp32", False, 4, 10**9, 700.0, 6))})
     search(tiny, context, settings(sampler="random"))
     rejected = [row for row in failures(context.run) if row["status"] == "rejected" and row["cost"]]
@@ -167,7 +160,6 @@ def test_a_trial_costs_what_halving_leaves_of_it() -> None:
 
 
 def test_what_the_time_allows_is_found_by_timing_steps(context: Context, tiny: Space) -> None:
-    from searchkit.search.sampler import at, draw
     from searchkit.search.time_planning import make_time_plan, training_seconds
 
     context = replace(context, deadline=Deadline.after(60.0))
@@ -184,7 +176,6 @@ def test_what_a_task_does_beside_the_loss_counts(
 ) -> None:
     """A critic, planted as 20 ms of work a step: a training of so many steps lasts that long at least."""
     from searchkit import train
-    from searchkit.search.sampler import at, draw
     from searchkit.search.time_planning import make_time_plan, training_seconds
 
     def with_critic(model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:

@@ -18,10 +18,14 @@ from searchkit.core.space import Budget, Limits, Space
 from searchkit.core.space_file import load_space
 from searchkit.core.task import Task
 from searchkit.run import Run
-from searchkit.search import SearchSettings, coordinator, history, random_so_far, search, winners
+from searchkit.search import coordinator, policy
+from searchkit.search.candidates import draw
+from searchkit.search.choices import at
+from searchkit.search.coordinator import search
 from searchkit.search.cost_model import CostModel
 from searchkit.search.jobs import Outcome, run_job
-from searchkit.search.sampler import at, draw
+from searchkit.search.results import history, random_so_far, winners
+from searchkit.search.settings import SearchSettings
 from searchkit.search.study import WORST, TrialStore
 from searchkit.search.successive_halving import goes_on, order, ranks
 from searchkit.search.time_planning import share_of_a_trial
@@ -117,7 +121,7 @@ def test_the_winner_is_the_best_and_of_equals_the_cheaper(ctx: Context) -> None:
     assert winners(run) == [made[2], made[0]], "the second is beaten by the third"
     about = ctx.run.read_json("search.json") or {}
     about["tiny"]["cost"] = None
-    run.read_json = lambda name: about
+    run.read_json = lambda name, kind=None: about
     assert winners(run) == [made[2]]
     about["tiny"]["direction"] = "minimize"
     assert winners(run) == [made[0]]
@@ -267,7 +271,7 @@ def test_a_metric_that_is_no_number_is_a_failed_trial(ctx: Context, troubled: ty
 
 
 def test_a_search_that_refuses_too_much_ends_with_what_it_has(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator, "MOST_REJECTIONS", 2)
+    monkeypatch.setattr(policy, "MOST_REJECTIONS", 2)
     told: list[str] = []
     limited = replace(ctx, limits=Limits(params=60), echo=told.append)
     try:

@@ -14,11 +14,11 @@ from torch import nn
 from searchkit.core.data_spec import DataSpec, TensorSpec
 from searchkit.core.errors import BadInput, Infeasible
 from searchkit.core.space_file import load_space
+from searchkit.core.state import decode_state, encode_state
 from searchkit.core.training import Batch, FitPlan, Training, TrainState
 from searchkit.evaluation import evidence
 from searchkit.nn.surgery import apply_edits_, drops, mask_edits_, prunable_groups
 from searchkit.onnx.predictor import Deployed, TorchPredictor
-from searchkit.search.jobs import decode_state, encode_state
 from searchkit.tasks import registry
 from searchkit.tasks.gan import perception
 from searchkit.tasks.gan.adversary import OBJECTIVES

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from searchkit.core.training import Batch
+from searchkit.core.training import Batch, Teacher
 from searchkit.stages.distill import Distill, Ensemble
 from searchkit.tasks.problems.classification import Classes, Labels, TwoClasses
 from searchkit.tasks.problems.reconstruction import Rebuild
 from searchkit.tasks.problems.regression import Values
 from searchkit.tasks.text.language import NextToken
-from searchkit.train import Teacher, distillation
+from searchkit.train import distillation
 
 STUDENT = [[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]]
 TEACHER = [[2.0, 0.0, -1.0], [-0.5, 1.0, 4.0]]

@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from searchkit.context import Context
-from searchkit.core.artifact import Artifact, Stage
+from searchkit.core.artifact import Artifact
 from searchkit.core.errors import Inapplicable
 from searchkit.core.goal import Goal, Tolerance
 from searchkit.core.serialization import freeze
 from searchkit.core.space_file import load_space
+from searchkit.core.stage import Stage
 from searchkit.core.task import Task
 from searchkit.core.training import FitPlan, TrainState
 from searchkit.onnx import int8, measure

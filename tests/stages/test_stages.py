@@ -22,15 +22,17 @@ from report_run import make_run
 from torch import nn
 
 from searchkit.context import Context
-from searchkit.core.artifact import Artifact, Stage
+from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import BadInput, GateFailed, Inapplicable
 from searchkit.core.interrupt import Interrupted, interruptible
 from searchkit.core.serialization import freeze
 from searchkit.core.space_file import load_space
+from searchkit.core.stage import Stage, StageContext
 from searchkit.core.task import Task
-from searchkit.core.training import FitPlan, TrainState
+from searchkit.core.training import FitPlan, Teacher, TrainState
 from searchkit.evaluation import evidence
+from searchkit.evaluation.records import stored
 from searchkit.onnx import measure
 from searchkit.report import html
 from searchkit.report.data import gather
@@ -42,8 +44,8 @@ from searchkit.stages.pipeline import SKIPPED, LeftOut, StageBudget, apply
 from searchkit.stages.promote import Promote
 from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import Quantize
+from searchkit.stages.recipe import Recipe
 from searchkit.tasks import registry
-from searchkit.train import Teacher
 
 SPACE = load_space(Path(__file__).parents[1] / "families" / "tiny.py")
 WIDE = SPACE.arch((96, 32), "relu")  # large enough for int8 to shrink its file
@@ -288,6 +290,51 @@ def test_what_a_recipe_goes_without_is_recorded_too(ctx: Context) -> None:
         assert not [s for s in asked if isinstance(s, LeftOut)]
 
 
+@dataclass(frozen=True)
+class Rounded:
+    """A stranger's stage: weights on a grid."""
+
+    step: float = 0.25
+
+    def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
+        network = ctx.network(artifact)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_((parameter / self.step).round() * self.step)
+        return ctx.save(ctx.child(artifact, self), network, notes={"step": self.step})
+
+
+def test_a_recipe_is_a_tuple_of_stages_a_strangers_among_them(ctx: Context) -> None:
+    own = (Promote(), Rounded(0.5), Export())
+    stages = recipes.make(own, recipes.CompressionConfig(), epochs=3, limited=True)
+    assert stages == own and Recipe(own).name == "Promote, Rounded, Export" and Recipe(own, "mine").name == "mine"
+    line = apply(stages, trial(ctx, 0), ctx)
+    assert [a.stage for a in line] == ["Promote", "Rounded", "Export"]
+    assert line[1].made_by == {"stage": "Rounded", "step": 0.5} and line[2].parent == line[1].id
+    weights = ctx.run.weights(line[1])
+    assert all(torch.equal(2 * value, (2 * value).round()) for value in weights.values())
+    assert (ctx.run.bundle / "model.onnx").is_file()
+    assert apply(stages, ctx.run.load("trial-0"), ctx) == line, "what is there is not made again"
+    assert not recipes.quantizes(own) and recipes.quantizes((Promote(), Quantize()))
+    assert recipes.stage_names("Promote, Rounded, Export") == ("Promote", "Rounded", "Export")
+    assert recipes.stage_names("int8") == ("Promote", "Quantize", "Export") and recipes.stage_names("other") == ()
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ((), r"begins with Promote\(\).*this one is \(\)"),
+        ((Prune(), Export()), r"begins with Promote\(\).*\(Prune, Export\)"),
+        ((Promote(), Export), r"class of some; write Export\(\)"),
+        ((Promote(), "Export"), "is no stage; a stage is a frozen dataclass"),
+        ((Promote(), Rounded(step=np.float32)), "settings of the stage Rounded are part of an artifact's id"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_recipe_is_one_sentence(stages: tuple[Stage, ...], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        recipes.make(stages, recipes.CompressionConfig(), epochs=3, limited=False)
+
+
 def test_a_recipe_to_distil_takes_its_student_from_the_wish(ctx: Context) -> None:
     wish = recipes.CompressionConfig(student=1, temperature=3.0, teacher_weight=0.9, ensemble=1)
     stages = recipes.make("distill", wish, epochs=3, limited=False)
@@ -355,7 +402,7 @@ def test_a_winner_too_small_to_prune_or_quantize_is_shipped_as_it_is(
     assert done.returncode == 0, done.stdout
 
     monkeypatch.setattr(measure, "latency", timed)
-    found = gather(ctx.run, evidence.collect(ctx, line, line[0]))
+    found = gather(ctx.run, evidence.collect(ctx, line, line[0])).to_json()
     assert found["left_out"].keys() == {"Prune", "Quantize"}
     page = html.render(found)
     assert "no pruning stage: the network has no inner units to cut." in page
@@ -368,11 +415,11 @@ def test_a_winner_too_small_to_prune_or_quantize_is_shipped_as_it_is(
         "command": ["searchkit", "compress", "r"],
     }
     for exported in (apply((Promote(), Export()), start, ctx), line):  # of other files, and of those that are there
-        found = gather(ctx.run, evidence.collect(ctx, exported, line[0], asked=asked))
+        found = gather(ctx.run, evidence.collect(ctx, exported, line[0], asked=asked)).to_json()
         assert (found["run"]["recipe"], found["command"]) == ("export", "searchkit compress r")
         assert found["question"]["wish"]["prune_to"] == 0.3 and found["left_out"] == {}
     again = evidence.collect(ctx, line, line[0], asked={**asked, "recipe": "compact"})
-    assert gather(ctx.run, again)["left_out"].keys() == {"Prune", "Quantize"}
+    assert gather(ctx.run, again).left_out.keys() == {"Prune", "Quantize"}
     assert ctx.run.read_json("evidence.json")["recipe"] == "compact"
 
 
@@ -536,18 +583,18 @@ def test_evidence_reads_test_once_for_each_file(clean: SimpleNamespace, monkeypa
     ctx = replace(clean.ctx, task=watched)
     found = evidence.collect(ctx, clean.artifacts, clean.artifacts[0])
     assert watched.read == ["test"] * len(clean.artifacts)
-    assert [row["stage"] for row in found["models"]] == [a.stage for a in clean.artifacts]
-    assert found["chosen"] == clean.artifacts[-1].id and found["reference"] == clean.artifacts[0].id
-    assert found["n"] == clean.ctx.task.n_examples("test")
-    for row in found["models"]:
-        assert row["metric"]["low"] <= row["metric"]["value"] <= row["metric"]["high"]
-        assert row["size_bytes"] == clean.ctx.model_path(clean.ctx.run.load(row["id"])).stat().st_size
-    own = found["models"][0]
-    assert own["difference"]["value"] == 0.0 and own["agreement"]["value"] == 1.0
-    assert found["models"][3]["size_bytes"] < found["models"][2]["size_bytes"]
-    assert np.array(found["errors"]["confusion"]).sum() == found["n"]
+    assert [row.stage for row in found.models] == [a.stage for a in clean.artifacts]
+    assert found.chosen == clean.artifacts[-1].id and found.reference == clean.artifacts[0].id
+    assert found.n == clean.ctx.task.n_examples("test")
+    for row in found.models:
+        assert row.metric.low <= row.metric.value <= row.metric.high
+        assert row.size_bytes == clean.ctx.model_path(clean.ctx.run.load(row.id)).stat().st_size
+    own = found.models[0]
+    assert own.difference.value == 0.0 and own.agreement.value == 1.0
+    assert found.models[3].size_bytes < found.models[2].size_bytes
+    assert np.array(found.errors["confusion"]).sum() == found.n
     again = evidence.collect(ctx, clean.artifacts, clean.artifacts[0])
-    assert json.loads(json.dumps(again)) == json.loads(json.dumps(found))
+    assert again == found == stored(ctx.run)
     shorter = evidence.collect(ctx, clean.artifacts[:3], clean.artifacts[0])
-    assert len(shorter["models"]) == 3
+    assert len(shorter.models) == 3
     assert len(watched.read) == len(clean.artifacts), "a file is scored once for all time"

@@ -22,11 +22,11 @@ from searchkit.core.errors import BadInput, Infeasible, NotInstalled
 from searchkit.core.goal import Evaluation, Goal, Tolerance
 from searchkit.core.serialization import freeze
 from searchkit.core.space_file import load_space
+from searchkit.core.state import decode_state, encode_state
 from searchkit.core.training import FitPlan, Training, TrainState
 from searchkit.evaluation.statistics import agreement
 from searchkit.onnx.predictor import Deployed, OnnxPredictor, TorchPredictor
 from searchkit.run import Run
-from searchkit.search.jobs import decode_state, encode_state
 from searchkit.stages.export import Export
 from searchkit.stages.promote import Promote
 from searchkit.stages.quantize import Quantize
@@ -158,7 +158,7 @@ BAD = {
     "growing": ({"task": "gymnasium:Growing-v0"}, "differs in size from step to step"),
     "kind": ({"task": "CartPole-v1", "kind": "regression"}, "--problem 'regression' is for data.*leave it out"),
     "modality": ({"task": "CartPole-v1", "modality": "image"}, "--modality 'image' is for data.*leave it out"),
-    "no scheme": ({"task": "Acrobot-v1"}, "No task named 'Acrobot-v1'.*gymnasium:NAME for an environment"),
+    "no scheme": ({"task": "Acrobot-v1"}, "No task named 'Acrobot-v1'.*gymnasium:NAME among them"),
 }
 
 

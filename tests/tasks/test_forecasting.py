@@ -27,8 +27,9 @@ from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor, deploy
 from searchkit.tasks import predictions, registry
 from searchkit.tasks.problems.forecasting import ForecastTask
 from searchkit.tasks.problems.mackey_glass import mackey_glass
-from searchkit.testing.families import parameter_names, run_check
+from searchkit.testing.families import parameter_names
 from searchkit.testing.fixture import Fixture
+from searchkit.testing.suite import run_check
 
 ROOT = Path(__file__).parents[2]
 Source = dict[str, JSON]

@@ -17,7 +17,8 @@ from searchkit.core.network import HasMaskedHead
 from searchkit.core.space_file import load_space
 from searchkit.core.task import SelfSupervised
 from searchkit.core.training import Batch, FitPlan, Training, TrainState
-from searchkit.search.sampler import at_random, draw
+from searchkit.search.candidates import draw
+from searchkit.search.choices import at_random
 from searchkit.tasks import registry
 from searchkit.tasks.text.masked import MaskedTask
 from searchkit.train import fit

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from searchkit.core.errors import BadInput
+from searchkit.core.state import capture, restore_
 from searchkit.core.training import Batch, Training, TrainState
 
 PENALTY = 10.0
@@ -194,32 +195,11 @@ class Adversary:
 
     def capture(self) -> dict[str, Tensor]:
         """The critic's state as named tensors."""
-        return captured(self.critic, self.optimizer, self.prefix)
+        return capture(self.critic, self.optimizer, self.prefix)
 
     def restore_(self, state: TrainState) -> None:
         """Restore what `capture` gave."""
-        restore_(self.critic, self.optimizer, self.prefix, state)
-
-
-def captured(net: nn.Module, optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
-    """A second network and its optimizer as tensors of a training state."""
-    found = {f"weights.{name}": value for name, value in net.state_dict().items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        found |= {f"optimizer.{index}.{name}": value for name, value in slots.items()}
-    return {prefix + name: value.detach().cpu().clone() for name, value in found.items()}
-
-
-def restore_(net: nn.Module, optimizer: torch.optim.Optimizer, prefix: str, state: TrainState) -> None:
-    """The inverse of `captured`, in place."""
-    known = {name.removeprefix(prefix): v for name, v in state.tensors.items() if name.startswith(prefix)}
-    net.load_state_dict({k[8:]: v for k, v in known.items() if k.startswith("weights.")})
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in known.items():
-        if name.startswith("optimizer."):
-            _, index, slot = name.split(".", 2)
-            slots.setdefault(int(index), {})[slot] = value.clone()
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        restore_(self.critic, self.optimizer, state.tensors, self.prefix)
 
 
 def shifted(x_BCHW: Tensor) -> Tensor:

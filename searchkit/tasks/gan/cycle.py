@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from searchkit.core.serialization import derive_seed
+from searchkit.core.state import capture, restore_
 from searchkit.core.training import Batch, Training, TrainState
 from searchkit.tasks.gan import adversary
 from searchkit.tasks.gan.adversary import CRITIC_STEPS, Adversary, RealSource
@@ -158,11 +159,11 @@ class Cycle:
     def capture(self) -> dict[str, Tensor]:
         """The state of both critics and of the inverse generator as named tensors."""
         self.settle_()
-        own = adversary.captured(self.back, self.optimizer, PREFIXES["back"])
+        own = capture(self.back, self.optimizer, PREFIXES["back"])
         return self.there.capture() | self.here.capture() | own
 
     def restore_(self, state: TrainState) -> None:
         """Restore what `capture` gave."""
         self.there.restore_(state)
         self.here.restore_(state)
-        adversary.restore_(self.back, self.optimizer, PREFIXES["back"], state)
+        restore_(self.back, self.optimizer, state.tensors, PREFIXES["back"])

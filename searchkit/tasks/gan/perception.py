@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from searchkit.core.threads import torch_threads
+
 FEATURES = 32
 STEPS = 1200
 EPOCHS = 24  # at most
@@ -104,11 +106,6 @@ def turned(pictures: Tensor) -> tuple[Tensor, Tensor]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Run on one thread with separate random numbers: the last bits of a sum depend on how it is split."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.manual_seed(0)
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with torch_threads(1), torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        yield

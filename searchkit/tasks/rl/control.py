@@ -25,6 +25,7 @@ from searchkit.core.errors import BadInput
 from searchkit.core.goal import Evaluation, Goal, Predict
 from searchkit.core.network import HasAuxLoss
 from searchkit.core.serialization import JSON, derive_seed, freeze, thaw
+from searchkit.core.state import snapshot, with_prefix
 from searchkit.core.task import Task
 from searchkit.core.training import Batch, FitPlan, Training, TrainState
 from searchkit.data.dataset import Dataset
@@ -34,6 +35,7 @@ from searchkit.data.summary import summarise
 from searchkit.tasks.bundle_files import script
 from searchkit.tasks.predictions import ACTIONS
 from searchkit.tasks.protocols import ProblemSpec
+from searchkit.tasks.rl.encoding import InUnit, encoder
 from searchkit.tasks.rl.environments import Environment, EnvSpec, ExplorationPolicy, play
 from searchkit.tasks.rl.replay import DISCOUNT, TRAINING_SEEDS, ReplayTraining
 
@@ -56,9 +58,6 @@ values of 1 the gain of one action over another is lost in its steps."""
 CHECKS = 20
 """Times in a training that it plays on val and keeps the best network so far: Q-learning forgets and learns again."""
 
-LARGEST = 10.0
-"""The deviation of a feature over the log, at most, in the unit that networks see. That unit is how far random actions
-move the feature: what drifts slowly, and ends the game far out (the cart of CartPole-v1), is seen in fine steps."""
 
 SHARPNESS = 8.0
 """Of softened policies at temperature 1: a step of one standard deviation of the teacher's gains, in nats. Rusu et al.
@@ -123,7 +122,7 @@ class ControlTask:
 
     def preprocessor(self) -> nn.Module:
         """Scaling of observations, or one-hot states."""
-        return _preprocessor(self.about, self.raw("train")["observation"], self._log.unit)
+        return encoder(self.about, self.raw("train")["observation"], self._log.unit)
 
     def postprocessor(self) -> nn.Module:
         """Action values from the network's unit to that of the rewards."""
@@ -204,7 +203,7 @@ class ControlTask:
         playing = ReplayTraining(self, model, plan, state)
         every = max(1, round(plan.training.epochs / CHECKS))
         plain = replace(plan.training, patience=0)
-        best = {k.removeprefix("best."): v for k, v in state.tensors.items() if k.startswith("best.")}
+        best = with_prefix(state.tensors, "best.")
         value, epoch = state.numbers.get("best"), int(state.numbers.get("best_epoch", 0))
         stopped = state.numbers.get("stopped_by")
         while state.epoch < plan.until and stopped is None:
@@ -220,7 +219,7 @@ class ControlTask:
                 # of equals the later: its values are nearer to what they are to be
                 if value is None or not self.goal.better(value, found):
                     value, epoch = found, state.epoch
-                    best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+                    best = snapshot(model.state_dict())
         after = TrainState(state.epoch, dict(state.tensors), dict(state.numbers))
         after.numbers |= {"best": value, "best_epoch": epoch}
         after.tensors |= {f"best.{k}": v for k, v in best.items()}
@@ -388,57 +387,3 @@ def _on_the_way(wanderer: ExplorationPolicy, seeds: list[int]) -> tuple[np.ndarr
         actions.append(episode.actions[step])
         values.append(episode.values(DISCOUNT)[step])
     return np.stack(observations), np.array(actions, np.int64), np.array(values, np.float32)
-
-
-# ── Before and after the network ─────────────────────────────────────────────────────────────────────────────────────
-
-
-class Scale(nn.Module):
-    """Standardize observations: mean 0 over the log, each feature in its unit."""
-
-    mean: Tensor
-    unit: Tensor
-
-    def __init__(self, mean: Tensor, unit: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("unit", unit)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, features) to the same shape."""
-        return (x - self.mean) / self.unit
-
-
-class OneHot(nn.Module):
-    """One-hot states; an unknown state becomes zeros."""
-
-    states: Tensor
-
-    def __init__(self, n_states: int) -> None:
-        super().__init__()
-        self.register_buffer("states", torch.arange(n_states))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,) states to (B, n_states)."""
-        return (x[:, None] == self.states).float()
-
-
-class InUnit(nn.Module):
-    """Rescale action values from the network's unit to that of the rewards."""
-
-    def __init__(self, unit: float) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def forward(self, values: Tensor) -> Tensor:
-        """(B, n_actions) to the same shape."""
-        return values * self.unit
-
-
-def _preprocessor(about: EnvSpec, seen: np.ndarray, unit: np.ndarray) -> nn.Module:
-    if about.n_states:
-        return OneHot(about.n_states).eval()
-    mean, deviation = seen.mean(0, dtype=np.float64), seen.std(0, dtype=np.float64)
-    unit = np.clip(unit, deviation / LARGEST, deviation)
-    unit = np.where(unit > 1e-8, unit, 1.0)
-    return Scale(torch.from_numpy(mean).float(), torch.from_numpy(unit).float()).eval()

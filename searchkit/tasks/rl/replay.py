@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from searchkit.core.data_spec import Arrays, Split
 from searchkit.core.network import HasBootstrapValue
 from searchkit.core.serialization import JSON, derive_seed
+from searchkit.core.state import snapshot, with_prefix
 from searchkit.core.training import Batch, FitPlan, Training, TrainState
 from searchkit.tasks.rl.environments import Environment, EnvSpec
 
@@ -252,7 +253,7 @@ class ReplayTraining:
     def _begin(self) -> nn.Module:
         """Start afresh, or where the state stands; return the target network."""
         target = copy.deepcopy(self.model).eval().requires_grad_(False)
-        kept = {k.removeprefix("target."): v for k, v in self.state.tensors.items() if k.startswith("target.")}
+        kept = with_prefix(self.state.tensors, "target.")
         if not kept:
             for player in self.players:
                 player.begin()
@@ -273,7 +274,7 @@ class ReplayTraining:
             state.numbers["play"] = self.state.numbers.get("play")
             return
         replay = self.replay
-        state.tensors |= {f"target.{k}": v.cpu().clone() for k, v in self.target.state_dict().items()}
+        state.tensors |= snapshot(self.target.state_dict(), "target.")
         state.tensors |= {
             f"replay.{name}": torch.from_numpy(values[: replay.filled].copy()) for name, values in replay.fields.items()
         }
