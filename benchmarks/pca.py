@@ -73,9 +73,9 @@ class Spectrum:
         """(n,) nats of probabilistic PCA with a code of `size` and noise of one variance, at its maximum likelihood
         (Tipping & Bishop 1999): what the best linear VAE's bound is, exactly. x: (n, D), float64."""
         inside, noise = self.values[:size], self.values[size:].mean()
-        centred = x - self.mean
-        code = centred @ self.vectors[:size].T
-        left = (centred**2).sum(1) - (code**2).sum(1)
+        centered = x - self.mean
+        code = centered @ self.vectors[:size].T
+        left = (centered**2).sum(1) - (code**2).sum(1)
         logs = np.log(2 * np.pi * inside).sum() + (len(self.mean) - size) * np.log(2 * np.pi * noise)
         return -0.5 * (logs + (code**2 / inside).sum(1) + left / noise)
 

@@ -43,7 +43,7 @@ class Desk:
     folder: Path
 
     def __call__(self, *arguments: object, status: int | None = 0) -> Done:
-        """In a process of its own, as a user does it, without colours of the terminal's own."""
+        """In a process of its own, as a user does it, without colors of the terminal's own."""
         environment = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "NO_COLOR")}
         done = subprocess.run(
             [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)],

@@ -73,7 +73,7 @@ def search(
 
 
 def _load(asked: RunConfig) -> tuple[Task, RunConfig]:
-    """The data, and the configuration with what the family says where the user does not.
+    """The data, and the configuration with what the family says if the user does not.
 
     Raises:
         BadInput: there is no such family or no such data, or the family is not for them.

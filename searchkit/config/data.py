@@ -206,9 +206,9 @@ class DataConfig:
         return problems.reading_of(self.kind)
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         """Whether the problem that was asked for needs a target; True if it is left to be judged from the data."""
-        return self.kind is None or problems.problems()[self.kind].labelled
+        return self.kind is None or problems.problems()[self.kind].labeled
 
     @classmethod
     def parse(cls, plain: Mapping[str, JSON]) -> DataConfig:

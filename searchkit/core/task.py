@@ -36,7 +36,7 @@ class Task(Protocol):
     goal: Goal
     inputs: tuple[TensorSpec, ...]  # raw: what a bundle takes
     answers: tuple[TensorSpec, ...]  # what a bundle gives: probabilities, values in their own unit, a reconstruction
-    labels: tuple[str, ...]  # class names in order of index; () where there are no classes
+    labels: tuple[str, ...]  # class names in order of index; () if there are no classes
 
     @property
     def fingerprint(self) -> str:

@@ -68,10 +68,10 @@ class RawDataset:
     more: Mapping[str, np.ndarray] = field(default_factory=dict)
     given: Mapping[str, np.ndarray] = field(default_factory=dict)
     columns: tuple[Column, ...] = ()
-    labels: tuple[str, ...] = ()  # class names in order of index, where the source has names
+    labels: tuple[str, ...] = ()  # class names in order of index, if the source has names
     targets: tuple[str, ...] = ()  # names of the target columns
     kind: str | None = None  # what the source is known to be; None to be guessed
-    rate: int = 0  # samples a second, where the examples are sounds
+    rate: int = 0  # samples a second, if the examples are sounds
     about: str = ""  # of the times of a series: what was found, in words
     tokenizer: dict[str, JSON] | None = None  # what made text to the tokens in x
 
@@ -111,7 +111,7 @@ class Dataset:
     targets: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     split_seed: int = 0
-    rate: int = 0  # samples a second, where the examples are sounds
+    rate: int = 0  # samples a second, if the examples are sounds
     tokenizer: dict[str, JSON] | None = None
     noise: str = ""  # what the inputs have and the target has not
     windows: dict[str, JSON] | None = None

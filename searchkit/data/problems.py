@@ -26,7 +26,7 @@ class ProblemInfo:
         description: What the problem asks for, as a phrase for help: "one of several classes".
         predicts: The same for one data set, as the data summary shows it; `{n}` stands for the number of classes.
         selectable: Whether a user may ask for it by name; False if only packaged tasks have it.
-        labelled: Whether it needs a target; False if it looks at the inputs alone.
+        labeled: Whether it needs a target; False if it looks at the inputs alone.
         reads: How a file is read for it: "examples" one a row or file, "text" one running text, "pairs" of texts, or
             "series" one table with a row a step.
         fields: Options of the data (see `searchkit.config.data`) that only this problem has a use for.
@@ -39,7 +39,7 @@ class ProblemInfo:
     predicts: str
     shown: str = ""
     selectable: bool = True
-    labelled: bool = True
+    labeled: bool = True
     reads: Reading = "examples"
     fields: tuple[str, ...] = ()
     asked_by: tuple[str, ...] = ()

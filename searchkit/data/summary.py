@@ -13,7 +13,7 @@ from searchkit.data.dataset import Dataset
 from searchkit.data.problems import problems
 
 
-def summarise(data: Dataset, ports: tuple[TensorSpec, ...], *, examples: Dataset | None = None) -> dict[str, JSON]:
+def summarize(data: Dataset, ports: tuple[TensorSpec, ...], *, examples: Dataset | None = None) -> dict[str, JSON]:
     """Count what is in the data.
 
     Args:

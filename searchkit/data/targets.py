@@ -106,7 +106,7 @@ def read_classes(found: RawDataset, kind: str) -> Target:
     if len(classes) > max(2, len(target) // 2):
         raise BadInput(
             f"The target of {found.where} has {len(classes)} different values in {count_rows(len(target))}, too "
-            "many for classes; choose another target, or --problem regression where it is a quantity."
+            "many for classes; choose another target, or --problem regression if it is a quantity."
         )
     indices = (target if found.labels else codes).astype(np.int64)
     return Target(indices, found.labels or tuple(str(value) for value in classes), strata=indices)

@@ -67,9 +67,9 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
         Its lower and its upper end.
     """
     share, z2 = successes / n, _Z * _Z
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    center = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+    return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))
 
 
 def paired_difference(
@@ -217,7 +217,7 @@ def agreement(
     """The share of examples that model a answers as b, the reference, does. decisions, targets: (n,) or (n, …).
 
     The prediction says when an example is answered alike. Yes or no gives Wilson's interval; a share of each example,
-    of which the parts are not independent, the bootstrap's over examples. groups: as in `metric_interval`; where all
+    of which the parts are not independent, the bootstrap's over examples. groups: as in `metric_interval`; if all
     examples are alike in this, Wilson's interval of as many as there are groups.
     """
     a, b = np.asarray(decisions_a), np.asarray(decisions_b)

@@ -20,7 +20,7 @@ _NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def parts(module: nn.Module, side: str) -> tuple[Part, ...]:
-    """The tensor slices that the units of a side ("in", "out", "inner") of a module own; () where it owns none.
+    """The tensor slices that the units of a side ("in", "out", "inner") of a module own; () if it owns none.
 
     Norms, PReLU and depthwise convolutions are coupled: "in" and "out" are the same units.
     """

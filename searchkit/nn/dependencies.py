@@ -129,7 +129,7 @@ def _graph(net: nn.Module, example: Sequence[Tensor], sides: dict[type[nn.Module
     graph = tp.DependencyGraph()
     with surrogates(), _torch_recurrent(net), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch-pruning says so where it guesses; what it guessed is proven
+            warnings.simplefilter("ignore")  # torch-pruning says so if it guesses; what it guessed is proven
             graph.build_dependency(
                 net, tuple(example), forward_fn=_forward(net), customized_pruners=sides, verbose=False
             )

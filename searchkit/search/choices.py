@@ -131,7 +131,7 @@ def grid_leaves(sample: Callable[[Choose], T], *, at_most: int) -> list[T] | Non
         path[-1] += 1
 
 
-def neighbour(distribution: BaseDistribution, value: Any, rng: random.Random) -> Any:
+def neighbor(distribution: BaseDistribution, value: Any, rng: random.Random) -> Any:
     """Another value: a different choice; for a number, a step of about a fifth of its range, on its own scale."""
     match distribution:
         case CategoricalDistribution(choices=choices):

@@ -43,7 +43,7 @@ from searchkit.core.serialization import derive_seed, freeze
 from searchkit.core.space import Space
 from searchkit.search import successive_halving
 from searchkit.search.candidates import Candidate, draw
-from searchkit.search.choices import Choose, at, at_random, grid_leaves, grid_values, like, neighbour
+from searchkit.search.choices import Choose, at, at_random, grid_leaves, grid_values, like, neighbor
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -263,7 +263,7 @@ def _step_from(parent: FrozenTrial, rng: random.Random, view: SearchView) -> Can
     changed = rng.sample(sorted(parent.params), k=min(len(parent.params), 1 if rng.random() < 0.7 else 2))
     params = dict(parent.params)
     for name in changed:
-        params[name] = neighbour(parent.distributions[name], params[name], rng)
+        params[name] = neighbor(parent.distributions[name], params[name], rng)
     return view.draw(like(params, at_random(rng)), "local step")
 
 

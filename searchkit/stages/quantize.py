@@ -2,7 +2,7 @@
 
 int8 does not make every network faster: what ONNX Runtime has no int8 kernel for stays fp32, and below some 100k
 parameters the conversions cost more than they save. So nothing is assumed: each candidate is a file that is scored on
-val, weighed and timed beside the fp32 file, and where int8 is slower the notes say by how much and why.
+val, weighed and timed beside the fp32 file, and if int8 is slower the notes say by how much and why.
 """
 
 from __future__ import annotations

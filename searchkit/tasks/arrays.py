@@ -22,7 +22,7 @@ from searchkit.core.network import HasAuxLoss, Variational
 from searchkit.core.serialization import JSON, derive_seed
 from searchkit.core.training import Batch, FitPlan, Training, TrainState
 from searchkit.data.dataset import Column, Dataset
-from searchkit.data.summary import summarise
+from searchkit.data.summary import summarize
 from searchkit.tasks.bundle_files import for_text
 from searchkit.tasks.registry import OTHERWISE, modality_named, problem_named
 
@@ -153,7 +153,7 @@ class ArrayTask:
         return [rows for rows in found if len(rows) > 1 or len(order) == 1]
 
     def _lengths(self, device: str) -> Tensor | None:
-        """(n,) of the training rows, by which they are put together; None where they are all alike."""
+        """(n,) of the training rows, by which they are put together; None if they are all alike."""
         lengths = self.data.inputs.get("lengths")
         return None if lengths is None else torch.from_numpy(lengths[self.data.rows["train"]]).to(device)
 
@@ -196,7 +196,7 @@ class ArrayTask:
         return chosen if is_scaled else self._scale(chosen), None if target is None else target[rows]
 
     def _resident(self, split: Split, device: str) -> tuple[tuple[Tensor, ...], Tensor | None, bool]:
-        """A split on the device, after the preprocessor where that is small; kept from then on."""
+        """A split on the device, after the preprocessor if that is small; kept from then on."""
         if (split, device) not in self._on_device:
             raw = self.raw(split)
             inputs = tuple(torch.from_numpy(raw[port.name]).to(device) for port in self.inputs)
@@ -215,7 +215,7 @@ class ArrayTask:
         return self._on_device[split, device]
 
     def _encoded(self, split: Split) -> np.ndarray | None:
-        """What training compares the output with, compact; None where it is the input itself."""
+        """What training compares the output with, compact; None if it is the input itself."""
         return None if self.data.target is None else self._kind.encode(self.data.target_of(split))
 
     @torch.no_grad()
@@ -281,7 +281,7 @@ class ArrayTask:
 
     def summary(self) -> dict[str, JSON]:
         """Count what was found, see `searchkit.data.summary`."""
-        return summarise(self.data, self.inputs) | {"goal": self.goal.metric, "fingerprint": self.fingerprint}
+        return summarize(self.data, self.inputs) | {"goal": self.goal.metric, "fingerprint": self.fingerprint}
 
     def bundle_files(self) -> dict[str, str]:
         """See `HasBundleFiles`."""

@@ -113,7 +113,7 @@ def unpack(config: Mapping[str, JSON], arrays: Arrays) -> Task:
 
 
 def _found(at: Mapping[str, JSON]) -> Score:
-    """By the module's name; by its file where a worker does not look for modules, in the folder of a user's script."""
+    """By the module's name; by its file if a worker does not look for modules, in the folder of a user's script."""
     try:
         module = importlib.import_module(at["module"])
     except ImportError as error:

@@ -64,7 +64,7 @@ def same(a: np.ndarray, b: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def same_steps(a: np.ndarray, b: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """(n,) float64: the share of an example's steps with the same class. There is no step where the target is -1."""
+    """(n,) float64: the share of an example's steps with the same class. A target of -1 marks that there is no step."""
     there = targets.reshape(len(a), -1) >= 0
     return np.asarray(((a == b).reshape(len(a), -1) & there).sum(axis=1) / there.sum(axis=1))
 
@@ -148,7 +148,7 @@ def histogram(found: Evaluation, beside: Mapping[str, Evaluation]) -> dict[str, 
 
 _DIFFERENCE = "they differ by no more than fp32 errs"
 _WITHIN = (
-    "An answer counts as fp32’s where the two differ, root mean square over the example, by no more than the fp32 "
+    "An answer agrees with fp32 if the two differ, root mean square over the example, by no more than the fp32 "
     "winner’s own root mean squared error on test."
 )
 
@@ -160,7 +160,7 @@ STEPS = Prediction(
     same_steps,
     histogram,
     "same class at a step",
-    "An answer counts as fp32’s by the share of its steps that have the same class.",
+    "The agreement of an answer with fp32 is the share of its steps with the same class.",
     decides=True,
 )
 VALUES = Prediction("values", within_error_of_each, points, _DIFFERENCE, _WITHIN)
@@ -171,7 +171,7 @@ GENERATION = Prediction(
     within_distance_to_nearest,
     histogram,
     _DIFFERENCE,
-    "An answer counts as fp32’s where the two, of the same input, differ by no more than the fp32 winner’s pictures "
+    "An answer agrees with fp32 if the two, for the same input, differ by no more than the fp32 winner’s pictures "
     "are from the nearest real ones, root mean square.",
     paired=False,
 )

@@ -54,7 +54,7 @@ def test_check_passes_a_sound_family_and_fails_a_broken_one_with_4(here: Any, tm
     assert "1 of " in done.err and "every_parameter_matters" in done.err
 
 
-def test_the_terminal_gets_colours_only_where_they_are_wanted(
+def test_the_terminal_gets_colors_only_where_they_are_wanted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from searchkit.cli.console import Console

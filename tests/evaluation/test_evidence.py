@@ -262,7 +262,7 @@ def test_answers_that_are_pictures_are_shown(shape: tuple[int, ...], channels: i
 
 
 def overlapping(rng: np.random.Generator, n: int = 600, width: int = 12) -> np.ndarray:
-    """Scores of windows that share steps: means over `width` neighbours of independent squared errors of mean 1."""
+    """Scores of windows that share steps: means over `width` neighbors of independent squared errors of mean 1."""
     errors = rng.normal(size=n + width - 1) ** 2
     return np.convolve(errors, np.full(width, 1 / width), mode="valid")
 

@@ -261,27 +261,27 @@ def test_accessible(whole):
     ids = [a["id"] for _, a in page.tags if a.get("id")]
     assert len(ids) == len(set(ids))
     for figure in page.named("svg"):
-        assert figure["role"] == "img" and all(i in ids for i in str(figure["aria-labelledby"]).split())
+        assert figure["role"] == "img" and all(i in ids for i in str(figure["aria-labeledby"]).split())
     assert all(cell.get("scope") in ("col", "row") for cell in page.named("th"))
     assert page.named("html")[0]["lang"] == "en" and len(page.named("h1")) == 1
 
 
-def test_colours_have_contrast():
+def test_colors_have_contrast():
     """WCAG 2.2: 4.5 for text, 3 for marks, in light and dark."""
     style = Path(report.__file__).with_name("style.css").read_text()
     for theme in re.findall(r":root\{([^}]*--on[^}]*)\}", style):
-        colours = dict(re.findall(r"--([a-z0-9]+):(#[0-9a-f]+)", theme))
+        colors = dict(re.findall(r"--([a-z0-9]+):(#[0-9a-f]+)", theme))
         for name in ("ink", "soft"):
-            assert contrast(colours[name], colours["paper"]) >= 4.5 and contrast(colours[name], colours["panel"]) >= 4.5
+            assert contrast(colors[name], colors["paper"]) >= 4.5 and contrast(colors[name], colors["panel"]) >= 4.5
         for name in ("c1", "c2", "c3", "c4", "c5", "faint"):
-            assert contrast(colours[name], colours["paper"]) >= 3, name
-        assert contrast(colours["on"], colours["c1"]) >= 4.5
+            assert contrast(colors[name], colors["paper"]) >= 3, name
+        assert contrast(colors["on"], colors["c1"]) >= 4.5
     assert len(re.findall(r"--on:", style)) == 2
 
 
 def contrast(a: str, b: str) -> float:
-    def luminance(colour: str) -> float:
-        digits = colour[1:] if len(colour) == 7 else "".join(c * 2 for c in colour[1:])
+    def luminance(color: str) -> float:
+        digits = color[1:] if len(color) == 7 else "".join(c * 2 for c in color[1:])
         parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
         red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -364,9 +364,9 @@ def test_chromium_shows_it_without_scripts(whole, tmp_path):
     browse(tmp_path, page, "--window-size=1200,2600", f"--screenshot={picture}")
     image = Image.open(picture).convert("RGB")
     assert image.size == (1200, 2600)
-    for top in range(0, 2600, 650):  # no quarter of it is blank, and text and marks have their own colours
-        colours = image.crop((0, top, 1200, top + 650)).getcolors(1_000_000)
-        assert colours is not None and len(colours) > 50 and max(n for n, _ in colours) < 0.97 * 1200 * 650
+    for top in range(0, 2600, 650):  # no quarter of it is blank, and text and marks have their own colors
+        colors = image.crop((0, top, 1200, top + 650)).getcolors(1_000_000)
+        assert colors is not None and len(colors) > 50 and max(n for n, _ in colors) < 0.97 * 1200 * 650
     blue = sum(n for n, (r, g, b) in image.getcolors(1_000_000) or [] if (r, g, b) == (0, 0x67, 0xA3))
     assert blue > 500  # the style sheet passed its policy
     for name, sandbox in (("scripts", ""), ("none", "sandbox")):  # a sandboxed frame runs no script

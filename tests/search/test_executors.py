@@ -171,7 +171,7 @@ def run_one(executor: Executor, job: Job) -> Outcome:
         ("diverge", "diverged", "the training loss became nan in epoch 1"),
     ],
 )
-def test_every_failure_comes_back_labelled(
+def test_every_failure_comes_back_labeled(
     make_job: Callable[[str], Job], fault: str, failure: str, reason: str
 ) -> None:
     job = make_job(fault)

@@ -24,7 +24,7 @@ from searchkit.core.serialization import derive_seed
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace, Uniform
 from searchkit.search.candidates import Candidate, Draft, draw
-from searchkit.search.choices import at, at_random, grid_values, holds, like, neighbour
+from searchkit.search.choices import at, at_random, grid_values, holds, like, neighbor
 from searchkit.search.sampler import (
     Ask,
     Directions,
@@ -220,7 +220,7 @@ def test_the_ways_of_a_tpe_search() -> None:
         if candidate.way == "local step":
             best = best_so_far(trials[:number], ("maximize",))
             changed = [sum(candidate.params[k] != t.params[k] for k in candidate.params) for t in best]
-            assert min(changed) in (1, 2), "it is no neighbour of the best"
+            assert min(changed) in (1, 2), "it is no neighbor of the best"
             assert all(holds(d, candidate.params[name]) for name, d in candidate.distributions.items())
 
 
@@ -338,20 +338,20 @@ def test_a_step_on_a_grid_goes_up_to_a_fifth_of_the_range(
     distribution: Any, value: float, least: float, most: float
 ) -> None:
     rng = random.Random(0)
-    found = {round(neighbour(distribution, value, rng), 9) for _ in range(600)}
+    found = {round(neighbor(distribution, value, rng), 9) for _ in range(600)}
     assert min(found) == pytest.approx(least) and max(found) == pytest.approx(most)
     assert value not in found, "a step that stays"
 
 
 def test_a_step_of_a_number_is_a_fifth_of_its_range_on_its_own_scale() -> None:
     rng = random.Random(0)
-    plain = [neighbour(FloatDistribution(0.0, 10.0), 5.0, rng) - 5.0 for _ in range(2000)]
+    plain = [neighbor(FloatDistribution(0.0, 10.0), 5.0, rng) - 5.0 for _ in range(2000)]
     spread = math.sqrt(sum(v * v for v in plain) / 2000)
     assert spread == pytest.approx(2.0, rel=0.08)
-    logs = [math.log10(neighbour(FloatDistribution(1e-5, 1e5, log=True), 1.0, rng)) for _ in range(2000)]
+    logs = [math.log10(neighbor(FloatDistribution(1e-5, 1e5, log=True), 1.0, rng)) for _ in range(2000)]
     assert math.sqrt(sum(v * v for v in logs) / 2000) == pytest.approx(2.0, rel=0.08)
-    assert {neighbour(CategoricalDistribution(("a", "b", "c")), "b", rng) for _ in range(50)} == {"a", "c"}
-    assert neighbour(CategoricalDistribution(("a",)), "a", rng) == "a"
+    assert {neighbor(CategoricalDistribution(("a", "b", "c")), "b", rng) for _ in range(50)} == {"a", "c"}
+    assert neighbor(CategoricalDistribution(("a",)), "a", rng) == "a"
 
 
 def test_the_best_so_far_are_the_front_and_at_least_three() -> None:

@@ -36,7 +36,7 @@ from searchkit.onnx import measure
 from searchkit.run import Run
 from searchkit.search import successive_halving
 from searchkit.search.candidates import Candidate, draw
-from searchkit.search.choices import at, at_random, grid_leaves, grid_values, holds, like, neighbour
+from searchkit.search.choices import at, at_random, grid_leaves, grid_values, holds, like, neighbor
 from searchkit.search.coordinator import search
 from searchkit.search.feasibility import _descend
 from searchkit.search.jobs import worker_environment
@@ -415,7 +415,7 @@ def test_whatever_is_chosen_is_in_the_distribution(distribution: Any) -> None:
     ways: list[Callable[..., Any]] = [at(0.0), at(0.5), at(1.0), *[at_random(rng)] * 50]
     for way in ways:
         value = way("x", distribution)
-        beside = neighbour(distribution, value, rng)
+        beside = neighbor(distribution, value, rng)
         for chosen in (value, beside):
             assert holds(distribution, chosen)
             assert distribution._contains(distribution.to_internal_repr(chosen))  # or the study refuses it

@@ -138,9 +138,9 @@ def test_the_bands_are_triangles_in_whole_steps(rate: int) -> None:
 def test_a_tone_is_loudest_in_its_band() -> None:
     spectrogram = LogMel(8000)
     mel = np.arange(1, 41) / 41 * 2595 * np.log10(1 + 4000 / 700)
-    centres = 700 * (10 ** (mel / 2595) - 1)
+    centers = 700 * (10 ** (mel / 2595) - 1)
     for band in (5, 15, 25, 35):
-        tone = 8000 * np.sin(2 * np.pi * centres[band] * np.arange(4000) / 8000)
+        tone = 8000 * np.sin(2 * np.pi * centers[band] * np.arange(4000) / 8000)
         bands, _ = spectrogram(torch.tensor(tone[None, None], dtype=torch.float32))
         assert abs(int(bands[0, :, 30].argmax()) - band) <= 1
 

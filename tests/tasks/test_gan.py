@@ -255,13 +255,13 @@ def npz(folder: Path, **arrays: np.ndarray) -> str:
 
 
 @pytest.mark.parametrize("shape", [(10, 10), (12, 9, 3), (3, 9, 12)], ids=str)
-@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("labeled", [True, False])
 def test_pictures_of_any_layout_with_classes_or_without(
-    tmp_path: Path, shape: tuple[int, ...], labelled: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shape: tuple[int, ...], labeled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(perception, "STEPS", 5)
     x = np.random.default_rng(0).integers(0, 256, (60, *shape), dtype=np.uint8)
-    arrays = {"x": x} | ({"y": np.arange(60) % 3} if labelled else {})
+    arrays = {"x": x} | ({"y": np.arange(60) % 3} if labeled else {})
     task = registry.load({"data": npz(tmp_path, **arrays), "kind": "generation"})
     assert isinstance(task, GenerationTask) and task.goal.metric == "frechet"
     assert task.answers == (TensorSpec("image", shape),)
@@ -368,7 +368,7 @@ def test_every_width_is_cut_and_computes_what_the_masked_one_does(kind: str) -> 
     assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in net.parameters())
 
 
-def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch() -> None:
+def test_a_picture_does_not_depend_on_its_neighbors_in_the_batch() -> None:
     torch.manual_seed(0)
     net, noise = GAN.build(SMALL["style"], pictures(1, 8, 8)).eval(), torch.randn(4, 16)
     with torch.no_grad():

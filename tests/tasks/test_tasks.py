@@ -123,7 +123,7 @@ def test_loading_again_gives_the_same_and_another_seed_another_split(task: Array
     assert not np.array_equal(other.data.rows["val"], task.data.rows["val"])
 
 
-def test_preprocessor_gives_the_spec_and_standardised_values(task: ArrayTask) -> None:
+def test_preprocessor_gives_the_spec_and_standardized_values(task: ArrayTask) -> None:
     scaled = task.preprocessor()(torch.from_numpy(task.raw("train")[task.inputs[0].name]))
     assert scaled.dtype == torch.float32 and scaled.shape[1:] == task.spec.inputs[0].shape
     assert float(scaled.mean()) == pytest.approx(0, abs=1e-3) and float(scaled.std()) == pytest.approx(1, abs=0.05)
@@ -375,9 +375,9 @@ def test_crop_shifts_each_picture_by_whole_pixels() -> None:
     x = pictures().repeat(50, 1, 1, 1)
     moved = crop(x, torch.Generator().manual_seed(0))
     assert moved.shape == x.shape and not torch.equal(moved, x)
-    centre = moved[:, 0, 8, 6] - x[:, 0, 8, 6]
+    center = moved[:, 0, 8, 6] - x[:, 0, 8, 6]
     allowed = {dy * 12 + dx for dy in (-2, -1, 0, 1, 2) for dx in (-1, 0, 1)}
-    assert {int(value) for value in centre} == allowed
+    assert {int(value) for value in center} == allowed
     assert torch.equal(moved[:, 1] - moved[:, 0], x[:, 1] - x[:, 0])  # the channels of a picture move together
 
 
@@ -464,7 +464,7 @@ def test_a_table_without_a_header(tmp_path: Path, target: str) -> None:
 
 
 def test_a_header_of_words_over_words(tmp_path: Path) -> None:
-    lines = ["colour,taste"] + [f"{'red' if k % 2 else 'blue'},{'sweet' if k % 4 else 'sour'}" for k in range(40)]
+    lines = ["color,taste"] + [f"{'red' if k % 2 else 'blue'},{'sweet' if k % 4 else 'sour'}" for k in range(40)]
     (tmp_path / "fruit.csv").write_text("\n".join(lines))
     task = registry.load({"data": str(tmp_path / "fruit.csv"), "target": "taste"})
     assert task.labels == ("sour", "sweet") and sum(task.summary()["rows"].values()) == 40
@@ -563,7 +563,7 @@ def test_parquet_equals_csv(tmp_path: Path) -> None:
 ODD = np.arange(40) % 2
 SHAPES = {
     "features": ((40, 6), "f4", {}, "tabular", (6,)),
-    "grey": ((40, 9, 7), "u1", {}, "image", (1, 9, 7)),
+    "gray": ((40, 9, 7), "u1", {}, "image", (1, 9, 7)),
     "series": ((40, 3, 20), "f8", {}, "series", (3, 20)),
     "whole series": ((40, 3, 20), "i2", {}, "series", (3, 20)),
     "channels first": ((40, 3, 8, 9), "u1", {}, "image", (3, 8, 9)),

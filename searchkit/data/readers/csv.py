@@ -209,10 +209,10 @@ def _read_test(path: Path, train: Table) -> Table:
 
 def _target_index(table: Table, source: Source) -> int | None:
     if source.target is None:
-        if not source.labelled:
+        if not source.labeled:
             return None
         raise BadInput(f"'{table.path}' is a table and needs --target COLUMN; its columns are {_some(table.names)}.")
-    if not source.labelled:
+    if not source.labeled:
         raise BadInput(
             f"A {source.kind} has no target, and --target '{source.target}' was given; leave one of them out."
         )
@@ -244,7 +244,7 @@ def _judge(table: Table, index: int) -> Column:
             row = cells.index(words[0])
             raise BadInput(
                 f"Column '{name}' of '{table.path}' is numbers but for '{words[0]}' on {table.line(row)}; "
-                "correct it, or leave the cell empty where the value is missing."
+                "correct it, or leave the cell empty if the value is missing."
             )
         raise BadInput(
             f"Column '{name}' of '{table.path}' is text: {len(categories)} different values such as '{words[0][:40]}' "

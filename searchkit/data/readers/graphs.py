@@ -47,10 +47,10 @@ def graphs_of(path: Path, arrays: Arrays) -> RawDataset:
     nodes = _features(arrays, where)
     if "graph" in arrays:
         return _many(path, arrays, nodes, target)
-    unlabelled = np.flatnonzero(target < 0) if target.dtype.kind == "i" and target.ndim == 1 else np.empty(0, np.int64)
-    if len(unlabelled):
+    unlabeled = np.flatnonzero(target < 0) if target.dtype.kind == "i" and target.ndim == 1 else np.empty(0, np.int64)
+    if len(unlabeled):
         raise BadInput(
-            f"Node {unlabelled[0]} of {where} has the label {target[unlabelled[0]]}; labels are numbered from 0. Give "
+            f"Node {unlabeled[0]} of {where} has the label {target[unlabeled[0]]}; labels are numbered from 0. Give "
             "a node without a label any, and name train, val and test without it."
         )
     n = len(target) if nodes is None else len(nodes)
@@ -237,12 +237,12 @@ def _node(lines: Lines, path: Path, n: int) -> tuple[int, list[int], list[float]
         tag, degree, near, own = 0, -1, [], []
     if degree < 0 or len(near) != degree:
         raise BadInput(
-            f"Line {number} of '{path}' is '{' '.join(words)[:40]}'; a node is its tag, the number of its neighbours, "
+            f"Line {number} of '{path}' is '{' '.join(words)[:40]}'; a node is its tag, the number of its neighbors, "
             "and so many of them."
         )
     if any(not 0 <= other < n for other in near):
         raise BadInput(
-            f"Line {number} of '{path}' names the neighbours {near}; the nodes of its graph are 0 to {n - 1}."
+            f"Line {number} of '{path}' names the neighbors {near}; the nodes of its graph are 0 to {n - 1}."
         )
     return tag, near, own
 

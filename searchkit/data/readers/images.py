@@ -17,10 +17,10 @@ from searchkit.data.dataset import RawDataset
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
 SPLITS = ("train", "val", "test")
-GREY = ("1", "L")
+GRAY = ("1", "L")
 # What Pillow raises on a file that is cut or changed; it names no error of its own for most of them.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-COLOUR = ("P", "RGB", "RGBA", "LA", "CMYK", "YCbCr")
+COLOR = ("P", "RGB", "RGBA", "LA", "CMYK", "YCbCr")
 
 
 def read_image_folder(folder: Path) -> RawDataset:
@@ -116,11 +116,11 @@ def _read(file: Path) -> np.ndarray:
     try:
         with Image.open(file, formats=[FORMATS[file.suffix.lower()]]) as image:
             image.load()
-            if image.mode not in GREY + COLOUR:
+            if image.mode not in GRAY + COLOR:
                 raise BadInput(
-                    f"'{file}' is an image of mode {image.mode}; 8-bit grey and RGB can be read, so convert it."
+                    f"'{file}' is an image of mode {image.mode}; 8-bit gray and RGB can be read, so convert it."
                 )
-            return np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
+            return np.asarray(image.convert("L" if image.mode in GRAY else "RGB"))
     except PermissionError:
         raise
     except UnidentifiedImageError as error:

@@ -63,7 +63,7 @@ def read_text(path: Path, source: Source) -> str:
         ) from error
     if "\0" in text:
         raise BadInput(
-            f"'{path}' holds a zero at character {text.index(chr(0)):,}, which no text does; where it is UTF-16, "
+            f"'{path}' holds a zero at character {text.index(chr(0)):,}, which no text does; if it is UTF-16, "
             "say --encoding utf-16."
         )
     if not text.strip():
@@ -109,7 +109,7 @@ def read_lines(path: Path, source: Source) -> Lines:
     return Lines(tuple(labels), tuple(texts))
 
 
-def is_labelled(text: str) -> bool:
+def is_labeled(text: str) -> bool:
     """Whether each line begins with one of a few words that occur on ten lines or more on average."""
     firsts = Counter(line.split(maxsplit=1)[0] for line in text.split("\n") if line.strip())
     return 2 <= len(firsts) <= max(2, sum(firsts.values()) // 10) and min(firsts.values()) >= 2
@@ -125,7 +125,7 @@ def find_text(path: Path, source: Source) -> RawDataset:
         return _find_folder(path, source)
     if source.kind is None:
         text = read_text(path, source)
-        kind = "classification" if is_labelled(text) else "language"
+        kind = "classification" if is_labeled(text) else "language"
     else:
         kind = source.kind
     if reading_of(kind) == "text":

@@ -99,7 +99,7 @@ def _channel(table: Table, index: int) -> np.ndarray:
         if number is None:
             raise BadInput(
                 f"Column '{name}' of '{table.path}' holds the text '{cell[:40]}' on {table.line(row)}, and a channel "
-                "of a series is numbers; take it out of the table, or name it by --time-column where it holds times."
+                "of a series is numbers; take it out of the table, or name it by --time-column if it holds times."
             )
         if not math.isfinite(number):
             raise BadInput(f"Column '{name}' of '{table.path}' is {cell} on {table.line(row)}; give a finite number.")

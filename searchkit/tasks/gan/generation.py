@@ -41,7 +41,7 @@ from searchkit.tasks.predictions import GENERATION
 from searchkit.tasks.prepare import arranged, guess_kind, make_task, require_rows
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
-EMBEDDED = {"digits-generation": "draw 8x8 digits from noise: like 1,797 grey images of 64 values (scikit-learn)"}
+EMBEDDED = {"digits-generation": "draw 8x8 digits from noise: like 1,797 gray images of 64 values (scikit-learn)"}
 
 FITTED = 10_000
 """Training pictures that a normal distribution is fitted to at most."""
@@ -227,7 +227,7 @@ class GenerationTask(ArrayTask):
         """Score a generator; images are clipped to the range of train, and NaN becomes the smallest value."""
         answers = predict(self.raw(split))[self.answers[0].name]
         drawn = features(self.perception, self.shown(answers))
-        chosen = _spread(len(self.real_rows(split)), len(drawn))  # all of them in order, where there are as many
+        chosen = _spread(len(self.real_rows(split)), len(drawn))  # all of them in order, if there are as many
         real = self._features(split)[chosen]
         scores = potentials(drawn, real)
         precision, recall = precision_and_recall(drawn, real)

@@ -154,8 +154,8 @@ def _block_model() -> RawDataset:
     block = np.sort(rng.integers(0, blocks, n))
     chance = np.where(block[:, None] == block, 0.05, 0.006)
     edges = np.argwhere(np.triu(rng.random((n, n)) < chance, 1))
-    centres = rng.standard_normal((blocks, width)) * 0.45
-    nodes = (centres[block] + rng.standard_normal((n, width))).astype(np.float32)
+    centers = rng.standard_normal((blocks, width)) * 0.45
+    nodes = (centers[block] + rng.standard_normal((n, width))).astype(np.float32)
     return node_graph("sbm", nodes, edges, block, "the task 'sbm'")
 
 
@@ -188,7 +188,7 @@ def _shape(kind: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.
                  np.stack([np.arange(half), np.arange(half) + half], 1)]
             )  # fmt: skip
             n = 2 * half
-        case "hub":  # all hang on one, and a few on their neighbour
+        case "hub":  # all hang on one, and a few on their neighbor
             some = node[:-1][rng.random(n - 2) < 0.3]
             edges = np.concatenate([np.stack([np.zeros_like(node), node], 1), np.stack([some, some + 1], 1)])
         case _:  # two groups, most of each joined, and one edge between them

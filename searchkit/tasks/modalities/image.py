@@ -17,7 +17,7 @@ from searchkit.data.scaling import channel_statistics
 from searchkit.data.source import Source
 from searchkit.tasks.prepare import make_task
 
-EMBEDDED = {"digits": "handwritten digits: 1,797 grey images of 8x8, 10 classes (scikit-learn)"}
+EMBEDDED = {"digits": "handwritten digits: 1,797 gray images of 8x8, 10 classes (scikit-learn)"}
 
 CHANNELS = (1, 3, 4)
 
@@ -166,7 +166,7 @@ class Image:
 MODALITIES = {"image": Image()}
 
 
-def digits(name: str, *, labelled: bool = True) -> RawDataset:
+def digits(name: str, *, labeled: bool = True) -> RawDataset:
     """scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, with or without their labels."""
     from sklearn.datasets import load_digits
 
@@ -174,7 +174,7 @@ def digits(name: str, *, labelled: bool = True) -> RawDataset:
     return RawDataset(
         name=name,
         x=bunch.images.astype(np.uint8),
-        target=bunch.target.astype(np.int64) if labelled else None,
+        target=bunch.target.astype(np.int64) if labeled else None,
         where=f"the task '{name}'",
         modality="image",
     )

@@ -122,7 +122,7 @@ class Tabular:
         if x.ndim != 2 or 0 in x.shape:
             raise BadInput(f"x of {found.where} has shape {x.shape}; tabular data are (n, features).")
         if x.dtype.kind not in "biuf":
-            raise BadInput(f"x of {found.where} is of type {x.dtype}; tabular data are numbers, and NaN where missing.")
+            raise BadInput(f"x of {found.where} is of type {x.dtype}; tabular data are numbers, NaN if missing.")
         with np.errstate(over="ignore"):
             features = x.astype(np.float32)
         endless = np.argwhere(np.isinf(features))

@@ -115,7 +115,7 @@ def unpacked(packed: np.ndarray, where: str) -> np.ndarray:
     if packed.dtype != np.uint8 or side**3 != 8 * packed.shape[1]:
         raise BadInput(
             f"x of {where} has shape {packed.shape} and type {packed.dtype}, which are the packed bits of no cube; "
-            "voxels are (n, D, H, W), with channels first or last, or bits of numpy.packbits, whose side, where they "
+            "voxels are (n, D, H, W), with channels first or last, or bits of numpy.packbits, whose side, if they "
             "are no cube, the archive gives as shape=(D, H, W)."
         )
     return np.unpackbits(packed, axis=1).reshape(len(packed), side, side, side)
@@ -193,8 +193,8 @@ def _solids() -> tuple[np.ndarray, np.ndarray]:
     n = EACH * len(CLASSES)
     target = generator.permutation(np.repeat(np.arange(len(CLASSES)), EACH))
     volume = generator.uniform(120.0, 270.0, n)  # voxels
-    centre = generator.uniform(-1.3, 1.3, (n, 3))
-    x, y, z = _turned(generator.normal(size=(n, 4)), centre)
+    center = generator.uniform(-1.3, 1.3, (n, 3))
+    x, y, z = _turned(generator.normal(size=(n, 4)), center)
     inside = np.zeros((n, SIDE**3), dtype=bool)
     for label, name in enumerate(CLASSES):
         rows = target == label
@@ -206,18 +206,18 @@ def _solids() -> tuple[np.ndarray, np.ndarray]:
     return voxels, target.astype(np.int64)
 
 
-def _turned(quaternion: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _turned(quaternion: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Voxel coordinates in the rotated frame of each solid: three arrays (n, voxels).
 
     Args:
         quaternion: (n, 4), of any length but 0; a normal one gives a uniform rotation (Shoemake 1992, Uniform random
             rotations).
-        centre: (n, 3) centers of the solids.
+        center: (n, 3) centers of the solids.
     """
     a, b, c, d = (quaternion / np.sqrt((quaternion * quaternion).sum(axis=1, keepdims=True))).T[:, :, None]
     steps = np.arange(SIDE) - (SIDE - 1) / 2
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij")).reshape(3, 1, -1)
-    u, v, w = grid - centre.T[:, :, None]
+    u, v, w = grid - center.T[:, :, None]
     x = (a * a + b * b - c * c - d * d) * u + 2 * (b * c - a * d) * v + 2 * (b * d + a * c) * w
     y = 2 * (b * c + a * d) * u + (a * a - b * b + c * c - d * d) * v + 2 * (c * d - a * b) * w
     z = 2 * (b * d - a * c) * u + 2 * (c * d + a * b) * v + (a * a - b * b - c * c + d * d) * w

@@ -185,7 +185,7 @@ PROBLEMS = {
         ProblemInfo(
             description="the input without the noise that was added to it",
             predicts="the input without its noise",
-            labelled=False,
+            labeled=False,
             fields=("noise",),
             asked_by=("noise",),
         ),
@@ -206,4 +206,4 @@ def load(source: Source) -> Task:
     from searchkit.tasks.modalities.image import digits
 
     kind = source.kind or "denoising"
-    return make_task(digits("digits-denoising", labelled=False), replace(source, problem=kind))
+    return make_task(digits("digits-denoising", labeled=False), replace(source, problem=kind))

@@ -1,9 +1,9 @@
 """What comes next in a series: the `horizon` steps after a window of `window`, of some of its channels or of all.
 
 A series is one stream of rows in the order of time, cut into train, val and test that follow one another. An example is
-a window with the steps after it, at every step where there is one. What is to be forecast lies whole within its split;
+a window with the steps after it, at every step that has one. What is to be forecast lies whole within its split;
 the window before it may reach back over the border, as what was seen by then may be known (the convention of Zhou et
-al. 2021, arXiv:2012.07436). Channels are standardised by the rows of train, and errors are measured on that scale, so
+al. 2021, arXiv:2012.07436). Channels are standardized by the rows of train, and errors are measured on that scale, so
 that channels of different units weigh alike; the answers are in the series' own units.
 
 Windows that share steps err alike. So examples hang together in blocks of consecutive windows at least a horizon long,
@@ -31,7 +31,7 @@ from searchkit.data.dataset import Dataset, RawDataset
 from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
 from searchkit.data.splits import TEST_SHARE, VAL_SHARE
-from searchkit.data.summary import summarise
+from searchkit.data.summary import summarize
 from searchkit.data.windows import Cut
 from searchkit.tasks.arrays import ArrayTask
 from searchkit.tasks.modalities.windows import ScaleChannels, Windows, cut_of
@@ -41,7 +41,7 @@ from searchkit.tasks.problems.regression import Rescale
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
 WINDOW, HORIZON = 96, 24
-"""Steps, where nothing is said."""
+"""Default number of steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ def forecast(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_in
 
 
 class ForecastTask(ArrayTask):
-    """An ArrayTask that keeps the stream and cuts what is asked for: neighbouring windows share all steps but one."""
+    """An ArrayTask that keeps the stream and cuts what is asked for: neighboring windows share all steps but one."""
 
     def __init__(self, data: Dataset) -> None:
         self.cut = cut_of(data)
@@ -215,7 +215,7 @@ class ForecastTask(ArrayTask):
             "metric": "mse, each channel in deviations of its train rows",
             "no network": self._without_network,
         }  # fmt: skip
-        found = summarise(self.data, self.inputs, examples=examples)
+        found = summarize(self.data, self.inputs, examples=examples)
         return found | {
             "goal": self.goal.metric,
             "fingerprint": self.fingerprint,

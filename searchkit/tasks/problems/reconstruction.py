@@ -170,7 +170,7 @@ PROBLEMS = {
     "reconstruction": ProblemSpec(
         rebuild,
         ProblemInfo(
-            description="the input itself, through a narrow network", predicts="the input itself", labelled=False
+            description="the input itself, through a narrow network", predicts="the input itself", labeled=False
         ),
         RECONSTRUCTION,
         recognizes=has_no_target,
@@ -183,4 +183,4 @@ def load(source: Source) -> Task:
     """Load the packaged task: the digits, with their classes only if anomalies are asked for."""
     from searchkit.tasks.modalities.image import digits
 
-    return make_task(digits("digits-reconstruction", labelled=source.kind == "anomaly"), source)
+    return make_task(digits("digits-reconstruction", labeled=source.kind == "anomaly"), source)

@@ -1,4 +1,4 @@
-"""Numbers: squared error on targets standardised by the training rows; answered and scored in the target's own unit."""
+"""Numbers: squared error on targets standardized by the training rows; answered and scored in the target's own unit."""
 
 from __future__ import annotations
 

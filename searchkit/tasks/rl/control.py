@@ -31,7 +31,7 @@ from searchkit.core.training import Batch, FitPlan, Training, TrainState
 from searchkit.data.dataset import Dataset
 from searchkit.data.problems import ProblemInfo
 from searchkit.data.source import Source
-from searchkit.data.summary import summarise
+from searchkit.data.summary import summarize
 from searchkit.tasks.bundle_files import script
 from searchkit.tasks.predictions import ACTIONS
 from searchkit.tasks.protocols import ProblemSpec
@@ -272,7 +272,7 @@ class ControlTask:
 
     def summary(self) -> dict[str, JSON]:
         """What was found about the environment, as plain data."""
-        return summarise(self.data, self.inputs) | {"goal": self.goal.metric, "fingerprint": self.fingerprint}
+        return summarize(self.data, self.inputs) | {"goal": self.goal.metric, "fingerprint": self.fingerprint}
 
     def pack(self) -> tuple[dict[str, JSON], Arrays]:
         """The task as plain data; see `Task.pack`."""

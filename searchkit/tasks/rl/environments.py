@@ -219,7 +219,7 @@ class ExplorationPolicy:
         self.about = environment.about
         first = np.concatenate([self._at_random(seed + k) for k in range(20)])
         plain = self.about.n_states > 0  # states are told apart, not measured
-        self.centre = np.zeros(1) if plain else first.mean(0)
+        self.center = np.zeros(1) if plain else first.mean(0)
         self.spread = np.ones(1) if plain else first.std(0) + 1e-6
 
     def _at_random(self, seed: int) -> np.ndarray:
@@ -246,7 +246,7 @@ class ExplorationPolicy:
             elif self.about.n_states:
                 action = int(weights[:, int(seen[-1])].argmax())
             else:
-                action = int((weights @ ((seen[-1] - self.centre) / self.spread) + bias).argmax())
+                action = int((weights @ ((seen[-1] - self.center) / self.spread) + bias).argmax())
             observation, reward, terminated, cut_off = self.environment.step(action)
             seen.append(observation)
             actions.append(action)
