@@ -1,13 +1,9 @@
-"""Text as data: tokenizers, windows and lines, what a text task promises, and what is refused."""
+"""Text as data: windows of a text, lines with labels, and what a text task promises."""
 
 from __future__ import annotations
 
-import ast
 import json
 import math
-import re
-import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,91 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from small_texts import PROSE, lines, prose
 
 from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import BadInput
 from searchkit.core.training import Training
-from searchkit.data import tokenizer
-from searchkit.data.byte_pairs import learn, learn_words
-from searchkit.data.tokenizer import PIECES, Tokenizer, merge_pair
+from searchkit.data.tokenizer import Tokenizer
 from searchkit.tasks import registry
 from searchkit.tasks.text.language import LanguageTask
-
-Source = dict[str, Any]
-
-WORDS = ("the", "value", "of", "an", "object", "is", "a", "list", "that", "holds", "each", "name", "here")
-PROSE = " ".join(WORDS[k * k % 13] + ("." if k % 11 == 0 else "") + ("\n" if k % 17 == 0 else "") for k in range(1500))
-
-
-def prose(folder: Path, text: str = PROSE, **source: Any) -> Source:
-    (folder / "prose.txt").write_text(text, encoding="utf-8")
-    return {"data": str(folder / "prose.txt"), "kind": "language", **source}
-
-
-def lines(n: int = 60) -> list[str]:
-    return [
-        f"{'good bad'.split()[k % 2]} {WORDS[k % 13]} {WORDS[k * 5 % 13]} {'yes no'.split()[k % 2]}" for k in range(n)
-    ]
-
-
-# ── Tokenizers ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.text(min_size=1, max_size=200), st.integers(0, 40))
-def test_what_is_encoded_is_decoded(text: str, pairs: int) -> None:
-    size = len(set(text)) + 2 + pairs
-    for words in (
-        Tokenizer(learn([text], size=None, where="it", steps=8)),
-        Tokenizer(learn([text], size=size, where="it", steps=8)),
-    ):
-        assert words.decode(words.encode(text)) == text
-        assert sum(words.characters()[number] for number in words.encode(text)) == len(text)
-
-
-def test_merges_are_those_of_counting_everything_anew() -> None:
-    """The heap and the counts that it keeps up give what a count of the whole text gives after every merge."""
-    plain = learn([PROSE], size=90, where="it", steps=8)
-    first = len(plain["tokens"]) - len(plain["merges"])
-    numbers = {token: number for number, token in enumerate(plain["tokens"][:first])}
-    pieces = [[numbers[c] for c in piece] for piece in PIECES.findall(PROSE)]
-    for k, merged in enumerate(plain["merges"]):
-        counts = Counter(pair for piece in pieces for pair in zip(piece, piece[1:], strict=False))
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        assert tuple(merged) == best
-        pieces = [merge_pair(piece, best, first + k) for piece in pieces]
-    assert Tokenizer(plain).encode(PROSE) == [number for piece in pieces for number in piece]
-    assert len(plain["merges"]) > 20
-
-
-def test_the_first_merge_of_gages_example() -> None:
-    plain = learn(["aaabdaaabac"], size=6, where="it", steps=8)
-    assert plain["tokens"] == ["", "a", "b", "c", "d", "aa"] and plain["merges"] == [[1, 1]]
-    assert Tokenizer(plain).encode("aaab") == [5, 1, 2]
-
-
-def test_a_character_that_train_never_had_is_token_0() -> None:
-    words = Tokenizer(learn(["abc"], size=None, where="it", steps=8))
-    assert words.encode("aéb") == [1, 0, 2] and words.decode([1, 0, 2]) == f"a{tokenizer.UNKNOWN}b"
-
-
-def test_words_are_the_most_frequent_and_one_that_stands_once_is_unknown() -> None:
-    plain = learn_words(["Who was he ?", "Who wrote it, and who was it ?"], size=6, steps=8)
-    assert plain["tokens"] == ["", "who", "?", "it", "was"]  # by number, then by the alphabet
-    words = Tokenizer(json.loads(json.dumps(plain)))
-    assert words.encode("WHO was Galileo?") == [1, 4, 0, 2]
-    assert words.decode([1, 4, 0, 2]) == f"who was {tokenizer.UNKNOWN} ?"
-    assert learn_words(["a a b b"], size=2, steps=8)["tokens"] == ["", "a"]
-
-
-def test_the_tokenizer_needs_the_standard_library_alone() -> None:
-    tree = ast.parse(Path(tokenizer.__file__).read_text(encoding="utf-8"))
-    imported = {n.names[0].name for n in ast.walk(tree) if isinstance(n, ast.Import)}
-    imported |= {str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in imported} <= set(sys.stdlib_module_names)
-
 
 # ── A text to be continued ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -253,149 +172,6 @@ def test_stored_texts(stored_data: Callable[[str], Path]) -> None:
     words = Tokenizer(plays.data.tokenizer)  # type: ignore[attr-defined]
     last = words.decode(plays.raw("test")["tokens"].flatten())
     assert text[round(0.9 * len(text)) :].startswith(last) and len(last) > 0.0999 * len(text)
-
-
-# ── What is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-Case = Callable[[Path], Source]
-CASES: list[Any] = []
-
-
-def refused(*words: str) -> Callable[[Case], Case]:
-    def register(case: Case) -> Case:
-        CASES.append(pytest.param(case, words, id=case.__name__))
-        return case
-
-    return register
-
-
-def written(folder: Path, content: bytes | str, name: str = "t.txt", **source: Any) -> Source:
-    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return {"data": str(folder / name), **source}
-
-
-@refused("is not utf-8: byte 300 is 0xe9", "--encoding latin-1")
-def text_in_latin_1(folder: Path) -> Source:
-    return written(folder, (PROSE[:300] + "é" + PROSE).encode("latin-1"))
-
-
-@refused("is not utf-8: byte 0 is 0xff", "utf-16")
-def text_in_utf_16(folder: Path) -> Source:
-    return written(folder, PROSE.encode("utf-16"))
-
-
-@refused("holds a zero at character 1,", "UTF-16", "--encoding utf-16")
-def text_in_utf_16_without_a_mark(folder: Path) -> Source:
-    return written(folder, PROSE.encode("utf-16-le"))
-
-
-@refused("No encoding named 'utf-9'", "such as utf-8 or latin-1")
-def an_encoding_that_is_none(folder: Path) -> Source:
-    return written(folder, PROSE, encoding="utf-9")
-
-
-@refused("is not ascii", "byte 5 is 0xc3")
-def another_encoding_than_the_one_named(folder: Path) -> Source:
-    return written(folder, "abcd é" + PROSE, encoding="ascii")
-
-
-@refused("t.txt' is empty", "--data takes")
-def an_empty_text(folder: Path) -> Source:
-    return written(folder, "")
-
-
-@refused("t.txt' holds no text")
-def a_text_of_blanks(folder: Path) -> Source:
-    return written(folder, " \n \n\t")
-
-
-@refused("has 40 characters", "a window takes 64", "smaller --window")
-def a_text_shorter_than_a_window(folder: Path) -> Source:
-    return written(folder, PROSE[:40])
-
-
-@refused("The val split", "a window takes 200", "longer text", "--window")
-def a_text_whose_val_is_shorter_than_a_window(folder: Path) -> Source:
-    return written(folder, "ab " * 900, window=200, vocabulary=8)
-
-
-@refused("--window 2 is out of range", "at least 8")
-def a_window_of_two(folder: Path) -> Source:
-    return written(folder, PROSE, window=2, kind="language")
-
-
-@refused("A vocabulary of 5 leaves no room", "different characters", "larger one")
-def a_vocabulary_of_fewer_tokens_than_characters(folder: Path) -> Source:
-    return written(folder, PROSE, vocabulary=5, kind="language")
-
-
-@refused("--tokens 'syllables' is unknown", "words, pairs or characters")
-def tokens_that_are_none(folder: Path) -> Source:
-    return written(folder, PROSE, tokens="syllables")
-
-
-@refused("Words cannot be continued", "--tokens takes pairs or characters")
-def a_text_to_be_continued_by_words(folder: Path) -> Source:
-    return written(folder, PROSE, tokens="words", kind="language")
-
-
-@refused("Line 31 of .*t.txt' is 'good', a label without a text", "Complete the line")
-def a_label_without_a_text(folder: Path) -> Source:
-    return written(folder, "\n".join([*lines(30), "good", *lines(30)]))
-
-
-@refused("one class, 'good'")
-def lines_of_one_label(folder: Path) -> Source:
-    return written(folder, "\n".join(line.replace("bad", "good") for line in lines()), kind="classification")
-
-
-@refused("too many for classes")
-def lines_whose_first_words_are_no_labels(folder: Path) -> Source:
-    return written(folder, "\n".join(f"word{k} and more" for k in range(50)), kind="classification")
-
-
-@refused("has 6 lines; at least 10")
-def too_few_lines(folder: Path) -> Source:
-    return written(folder, "\n".join(lines(6)))
-
-
-@refused("Class 'ugly'", "in test and not in train")
-def a_label_that_only_test_has(folder: Path) -> Source:
-    written(folder, "\n".join([*lines(20), "ugly the value"]), name="later.test")
-    return written(folder, "\n".join(lines())) | {"test_data": str(folder / "later.test")}
-
-
-@refused("--test-data 'other.txt' does not go with the folder")
-def a_test_file_beside_a_folder(folder: Path) -> Source:
-    written(folder, "\n".join(lines()), name="a.train")
-    return {"data": str(folder), "test_data": "other.txt"}
-
-
-@refused("is a folder, and a text to be continued is one file")
-def a_folder_to_be_continued(folder: Path) -> Source:
-    written(folder, "\n".join(lines()), name="a.train")
-    return {"data": str(folder), "kind": "language"}
-
-
-@refused("is text, whose modality is tokens, not series")
-def a_text_as_a_series(folder: Path) -> Source:
-    return written(folder, PROSE, modality="series", kind="language")
-
-
-@refused("is no text, which language needs")
-def an_archive_to_be_continued(folder: Path) -> Source:
-    np.savez(folder / "a.npz", x=np.zeros((40, 5), np.int64), y=np.zeros((40, 5)))
-    return {"data": str(folder / "a.npz"), "kind": "language", "modality": "tokens"}
-
-
-@pytest.mark.parametrize(("case", "words"), CASES)
-def test_bad_text_gets_a_sentence(case: Case, words: tuple[str, ...], tmp_path: Path) -> None:
-    with pytest.raises(BadInput) as raised:
-        registry.load(case(tmp_path))
-    sentence = str(raised.value)
-    assert "\n" not in sentence and sentence.endswith(".")
-    for pattern in words:
-        assert re.search(pattern, sentence), sentence
 
 
 def test_the_embedded_texts_are_what_they_say() -> None:
