@@ -17,6 +17,7 @@ from searchkit.core.serialization import freeze
 from searchkit.core.space import Budget, Limits
 from searchkit.core.space_file import load_space
 from searchkit.core.stage import Stage
+from searchkit.core.training import Training
 from searchkit.run import Run
 from searchkit.search.settings import SearchSettings
 from searchkit.stages import recipes
@@ -100,11 +101,11 @@ def test_the_family_that_is_asked_for_is_the_contexts(tmp_path: Path) -> None:
 
 def test_a_question_is_stored_whole_and_read_back(tmp_path: Path) -> None:
     changed = RunConfig(
-        "cnn", {"task": "digits", "rows": 5}, Budget(trials=3, seconds=9.0), Limits(params=7),
+        "cnn", {"task": "digits", "split_seed": 5}, Budget(trials=3, seconds=9.0), Limits(params=7),
         CompressionConfig(prune_to=0.25),
         "prune", "random", "macs", 4, 3, "processes", "a", "sqlite:///x", "cpu", True,
     )  # fmt: skip
-    default = RunConfig("x", {})
+    default = RunConfig("x", {"task": "iris"})
     same = [f.name for f in fields(RunConfig) if getattr(changed, f.name) == getattr(default, f.name)]
     assert same == ["executor"], "a field that is not changed here is not tested"
     run = start(changed, registry.load({"task": "iris"}), root=tmp_path, name="run", command=["search"])
@@ -189,9 +190,11 @@ def test_the_recipe_the_wish_and_the_limits_make_the_line(tmp_path: Path, monkey
         return ()
 
     monkeypatch.setattr(recipes, "make", make)
-    run = Run(tmp_path, {})
+    run = Run(tmp_path, {"name": "run"})
     ctx = replace(made_context(PLAIN, tmp_path), run=run)
-    winner: Any = SimpleNamespace(training={"epochs": 7}, notes={"setting": ["fp32", False]}, id="x", files={})
+    winner: Any = SimpleNamespace(
+        training=freeze(Training(epochs=7)), notes={"setting": ["fp32", False]}, id="x", files={}
+    )
     monkeypatch.setattr(Run, "log", lambda self, artifact: [])
     for question in (PLAIN, replace(PLAIN, recipe="int8", wish=CompressionConfig(ensemble=2), limits=Limits(macs=3))):
         assert workflow.compress(winner, ctx, question) == []
