@@ -3,7 +3,7 @@
     python benchmarks/autoencoder_bars.py reconstruction anomaly denoising vae [--seed 0] [--label 8]
     python benchmarks/autoencoder_bars.py anomaly --trials 2 --epochs 2      a short try
 
-Reads $SEARCHKIT_DATA/fashion-mnist (by default ../shared/data beside the project). Each bar is a search and a
+Reads $SEARCHKIT_DATASETS/fashion-mnist (by default ../shared/data beside the project). Each bar is a search and a
 comparison with PCA of the shipped network's code size (benchmarks/pca.py); it writes
 reports/reference/autoencoder-<bar>-<cores>cores-seed<seed>.md, unless the settings are those of a try. Status 1 where a
 bar is missed. That of `vae` is in nats: its bound against the log density
@@ -27,13 +27,13 @@ from pca import ROOT, Shipped, against_pca, bound_against_pca, told, told_bound
 
 from searchkit.workflow import cores
 
-DATA = Path(os.environ.get("SEARCHKIT_DATA", ROOT.parent / "shared" / "data")) / "fashion-mnist"
+DATA = Path(os.environ.get("SEARCHKIT_DATASETS", ROOT.parent / "shared" / "data")) / "fashion-mnist"
 
 BARS: dict[str, tuple[str, ...]] = {
-    "reconstruction": ("--space", "autoencoder", "--kind", "reconstruction"),
+    "reconstruction": ("--space", "autoencoder", "--problem", "reconstruction"),
     "anomaly": ("--space", "autoencoder", "--anomaly"),  # the label follows
     "denoising": ("--space", "autoencoder", "--noise", "gaussian:0.5"),
-    "vae": ("--space", str(ROOT / "benchmarks" / "vae.py"), "--kind", "reconstruction"),
+    "vae": ("--space", str(ROOT / "benchmarks" / "vae.py"), "--problem", "reconstruction"),
 }
 
 
@@ -61,7 +61,7 @@ def measure(name: str, given: argparse.Namespace) -> bool:
     bound = bound_against_pca(shipped)
     judged = bound if name == "vae" else found
     met = judged is not None and judged["difference"]["better"] is True
-    shown = " ".join(["python cli.py", *arguments]).replace(str(DATA), "$SEARCHKIT_DATA/fashion-mnist")
+    shown = " ".join(["python cli.py", *arguments]).replace(str(DATA), "$SEARCHKIT_DATASETS/fashion-mnist")
     text = "\n".join(
         [
             f"# autoencoder, {name}: {'met' if met else 'MISSED'}",

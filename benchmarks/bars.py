@@ -3,7 +3,7 @@
     python benchmarks/bars.py mnist1d-rnn mnist1d-mlp mnist1d-transformer fashion-mnist [--seed 0]
     python benchmarks/bars.py --table      all that were measured, from their files, into reports/reference/README.md
 
-Data sets are read from $SEARCHKIT_DATA (by default ../shared/data beside the project). Each run writes
+Data sets are read from $SEARCHKIT_DATASETS (by default ../shared/data beside the project). Each run writes
 reports/reference/<bar>-<cores>cores-seed<seed>.md with its conditions; status 1 where a bar is missed.
 """
 
@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from searchkit.workflow import cores  # noqa: E402  (found by the line above)
 
-DATA = Path(os.environ.get("SEARCHKIT_DATA", ROOT.parent / "shared" / "data"))
+DATA = Path(os.environ.get("SEARCHKIT_DATASETS", ROOT.parent / "shared" / "data"))
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ BARS = {
         on("rnn", "ucr/JapaneseVowels_TRAIN.ts", "--trials", "32"), 0.976, "MLP in Wang, Yan & Oates 2017"
     ),
     "etth1": Bar(
-        on("rnn", "ett/ETTh1.csv", "--kind", "forecasting", "--window", "336", "--horizon", "96", "--split",
+        on("rnn", "ett/ETTh1.csv", "--problem", "forecasting", "--window", "336", "--horizon", "96", "--split",
            "8640,2880,2880", "--trials", "6", "--epochs", "3", "--minimize", "none", "--recipe", "int8"),
         0.375,
         "DLinear, Zeng et al. 2023, on 12/4/4 months; ridge regression has .370",
@@ -141,7 +141,7 @@ BARS = {
         "nanoGPT's setting for a CPU",
     ),
     "fashion-mnist-gan": Bar(
-        on("gan", "fashion-mnist", "--kind", "generation", "--time-budget", "30m"),
+        on("gan", "fashion-mnist", "--problem", "generation", "--time-budget", "30m"),
         "a normal distribution",
         "as many principal axes as the noise has numbers; no published figure is in these features",
     ),
@@ -175,7 +175,7 @@ def measure(name: str, bar: Bar, seed: int) -> bool:
     bound = bound_of(bar, evidences[0])
     shipped = [models_of(evidence)[1] for evidence in evidences]
     metric, is_score = bar.judged or goal["metric"], bool(bar.judged) or goal["direction"] == "maximize"
-    shown = " ".join(["python cli.py", *arguments, *bar.folds[0]]).replace(str(DATA), "$SEARCHKIT_DATA")
+    shown = " ".join(["python cli.py", *arguments, *bar.folds[0]]).replace(str(DATA), "$SEARCHKIT_DATASETS")
     about = f"`{shown}`" + (f" and the other {len(bar.folds) - 1} folds" if len(bar.folds) > 1 else "")
     lines = [
         f"{about}, {date.today()}, {cores()} core(s), Python {platform.python_version()}, {minutes:.1f} minutes. "

@@ -36,6 +36,7 @@ from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor, deploy  # no
 from searchkit.run import Run  # noqa: E402
 from searchkit.tasks import registry  # noqa: E402  (found by the line above)
 from searchkit.tasks.problems.reconstruction import elbo  # noqa: E402
+from searchkit.workflow import config_of  # noqa: E402
 
 AT_ONCE = 4096
 
@@ -108,7 +109,7 @@ def code_size(net: nn.Module, task: Task) -> int:
 def family(run: Run, name: str) -> Space:
     """By its own name, or by the path that the run was asked with."""
     path = ROOT / "spaces" / f"{name}.py"
-    return load_space(path if path.is_file() else Path(run.config["question"]["space"]))
+    return load_space(path if path.is_file() else Path(str(config_of(run).search.space)))
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Shipped:
     @classmethod
     def of(cls, path: Path) -> Shipped:
         run = Run.open(path)
-        task = registry.load(run.config["question"]["source"])
+        task = registry.load(config_of(run).data.plain())
         ctx = Context(run=run, task=task, spaces=lambda name: family(run, name))
         net = ctx.network(ctx.source(run.load(run.read_json("evidence.json")["chosen"])))
         return cls(run, task, net, code_size(net, task))

@@ -30,7 +30,7 @@ from searchkit.run import Run  # noqa: E402
 from searchkit.tasks import registry  # noqa: E402  (found by the line above)
 from searchkit.tasks.text.translations import bleu, bleu_counts, bleu_interval, chrf  # noqa: E402
 from searchkit.tasks.text.writing import WritingTask  # noqa: E402
-from searchkit.workflow import reopen  # noqa: E402
+from searchkit.workflow import config_of, reopen  # noqa: E402
 
 
 def by_torch(net: torch.nn.Module, task: WritingTask, line: str) -> list[int]:
@@ -61,7 +61,7 @@ def main() -> int:
     parser.add_argument("--beam", type=int, default=4, help="of the second figure for each measure")
     wanted = parser.parse_args()
     run = Run.open(wanted.run)
-    task = registry.load(run.config["question"]["source"])
+    task = registry.load(config_of(run).data.plain())
     if not isinstance(task, WritingTask):
         parser.error(f"{run.name} is a run of {task.name}, whose answers are no texts")
     reopen(run, task)

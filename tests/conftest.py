@@ -1,6 +1,6 @@
 """One thread a process: the suite runs on two cores beside itself, and a number must not depend on the other tests.
 
-SEARCHKIT_DATA is the folder of data sets that are too large to be embedded; what reads them is skipped without it.
+SEARCHKIT_DATASETS is the folder of data sets that are too large to be embedded; what reads them is skipped without it.
 """
 
 import os
@@ -12,7 +12,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-DATA = Path(os.environ.get("SEARCHKIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("SEARCHKIT_DATASETS", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def stored_data() -> Callable[[str], Path]:
 
     def find(name: str) -> Path:
         if not (DATA / name).is_dir():
-            pytest.skip(f"no {name} in {DATA}; SEARCHKIT_DATA names the folder that has it")
+            pytest.skip(f"no {name} in {DATA}; SEARCHKIT_DATASETS names the folder that has it")
         return DATA / name
 
     return find

@@ -53,7 +53,7 @@ def make_run(
             "minimize": "params",
             "seed": 3,
             "limits": LIMITS,
-            "budget": {"trials": n_trials, "epochs": 20, "rungs": 3, "eta": 3, "seconds": None},
+            "budget": {"trials": max(1, n_trials), "epochs": 20, "rungs": 3, "eta": 3, "seconds": None},
         },
         "task": {
             "name": planted.get("task", "digits"),

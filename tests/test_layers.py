@@ -19,14 +19,14 @@ ROOT = Path(__file__).parents[1]
 
 ROWS = (
     ("core",),
-    ("nn", "data"),
+    ("nn", "data", "config"),
     ("onnx",),
-    ("train",),
+    ("train", "machine"),
     ("tasks",),
     ("run", "context"),
     ("stages", "search"),
     ("evaluation", "testing"),
-    ("report", "workflow"),
+    ("report", "lifecycle", "workflow"),
     ("api",),
     ("cli", "__main__"),
 )

@@ -103,9 +103,9 @@ def test_splits_are_kept_with_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("change", "said"), [({"split_seed": 1}, "splits are others"), ({}, "the values are not")])
 def test_other_data_than_a_run_began_with_are_refused(tmp_path: Path, change: dict[str, int], said: str) -> None:
     task = registry.load({"task": "wine"})
-    question = workflow.RunConfig(space="mlp", source={"task": "wine"})
-    run = workflow.start(question, task, root=tmp_path, name="r", command=[])
-    assert workflow.reopen(Run.open(run.path), registry.load({"task": "wine"})).source == question.source
+    config = workflow.RunConfig.from_options(space="mlp", task="wine")
+    run = workflow.start(config, task, root=tmp_path, name="r", command=[])
+    assert workflow.reopen(Run.open(run.path), registry.load({"task": "wine"})).data == config.data
     words, arrays = registry.load({"task": "wine", **change}).pack()
     changed = arrays if change else {**arrays, "input.features": arrays["input.features"] + 1}
     with pytest.raises(BadInput, match=said):

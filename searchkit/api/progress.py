@@ -12,6 +12,7 @@ import logging
 import math
 import sys
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from searchkit.core.errors import BadInput
@@ -25,19 +26,6 @@ logger = logging.getLogger("searchkit")
 PLAIN_LINE_SECONDS = 5.0
 
 Show: TypeAlias = Literal["auto", "rich", "plain", "none"]
-
-
-class Screen(Protocol):
-    """Hears how a run goes."""
-
-    def say(self, text: str) -> None:
-        """Hear one line that stays."""
-
-    def progress(self, status: Status) -> None:
-        """Hear where the search stands."""
-
-    def close(self) -> None:
-        """The work is over, or waits for nothing that has a live line."""
 
 
 class Display(Protocol):
@@ -113,11 +101,10 @@ class Notebook:
     """Lines that stay visible."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display
-
-        self.html = HTML
+        shown: Any = import_module("IPython.display")  # whose functions have no annotations
+        self.html = shown.HTML
         self.lines: list[str] = []
-        self.handle = display(HTML(""), display_id=True)
+        self.handle = shown.display(shown.HTML(""), display_id=True)
 
     def say(self, text: str) -> None:
         """Show a line that stays."""
@@ -155,7 +142,7 @@ def make_display(show: Show) -> Display:
 
 
 class Progress:
-    """Tells how a run goes: to a display, and to the logger "searchkit". It is a `Screen`."""
+    """Tells how a run goes: to a display, and to the logger "searchkit". It is a `workflow.Screen`."""
 
     def __init__(self, show: Show = "auto") -> None:
         self.display = make_display(show)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from searchkit.api.options import config_of
 from searchkit.api.predict import Shipped
 from searchkit.api.trials import TrialInfo, trials_of
 from searchkit.core.errors import BadInput, NotInstalled
@@ -118,14 +117,16 @@ class Result:
         """Write the report: `report.html`, `report.md` and `report.json`.
 
         Args:
-            folder: where to; None is the folder of the run.
+            folder: where to; None is the folder `report` of the run.
 
         Returns:
             The path of `report.html`: one file that opens offline.
         """
+        from searchkit import workflow
         from searchkit.report.write import write
 
-        return write(self._run, self._evidence, self.path if folder is None else Path(folder))["html"]
+        where = workflow.report_folder(self._run, None) if folder is None else Path(folder)
+        return write(self._run, self._evidence, where)["html"]
 
     def to_pandas(self) -> Any:
         """The trials as a `pandas.DataFrame`, one row each; parameters are columns params_…, costs are cost_….
@@ -194,6 +195,7 @@ class Result:
 
 def task_of(run: Run) -> Task:
     """The task of a run, from its data as they are now. Raises BadInput if they cannot be read."""
+    from searchkit import workflow
     from searchkit.tasks import registry
 
-    return registry.load(memory_files.relocated(config_of(run).source, run.path))
+    return registry.load(memory_files.relocated(workflow.config_of(run).data.plain(), run.path))

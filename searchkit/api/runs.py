@@ -5,7 +5,6 @@ They read neither `sys.argv` nor install an exception hook: those belong to the 
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import tempfile
@@ -14,21 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from searchkit.api.options import (
-    Compression,
-    Options,
-    as_budget,
-    as_limits,
-    compression,
-    require_known,
-    run_config,
-    words,
-)
-from searchkit.api.progress import Progress, Screen, Show
+from searchkit import lifecycle, workflow
+from searchkit.api.options import Compression, Options, compression, require_known, run_config, words
+from searchkit.api.progress import Progress, Show
 from searchkit.api.result import Result, task_of
 from searchkit.api.spaces import load_space, name_of
 from searchkit.api.trials import Callback, Watched
-from searchkit.core.errors import BadInput, NothingFeasible
+from searchkit.config import naming
+from searchkit.config.data import DataConfig
+from searchkit.config.limits import BudgetConfig
+from searchkit.config.run import RunConfig
+from searchkit.config.search import SearchConfig
+from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON
 from searchkit.core.space import Budget, Limits, Space
 from searchkit.data import memory, memory_files
@@ -36,9 +32,6 @@ from searchkit.data import memory, memory_files
 if TYPE_CHECKING:
     from searchkit.core.task import Task
     from searchkit.run import Run
-    from searchkit.search.settings import Status
-    from searchkit.workflow import RunConfig
-
 
 GIVEN = "the given data"
 """What data in memory are called in what is said of them."""
@@ -80,7 +73,7 @@ def search(
         **options: the other flags of the command line, by name; see `Options`.
 
     Returns:
-        The finished run. The report is `report.html` in its folder.
+        The finished run. The report is `report/report.html` in its folder.
 
     Raises:
         BadInput: an argument or the data cannot be used.
@@ -88,17 +81,15 @@ def search(
         GateFailed: a proof failed, such as an export that disagrees with its network.
         Interrupted: Ctrl-C; `resume` goes on.
     """
-    family, root = load_space(space), Path(runs)
-    shown, found = Progress(progress), as_budget(budget, family.budget)
-    own_epochs = isinstance(budget, Budget) or (isinstance(budget, Mapping) and "epochs" in budget)
-    require_known(options, [*Options.__annotations__], "option")
+    family, root, shown = load_space(space), Path(runs).resolve(), Progress(progress)
     with tempfile.TemporaryDirectory(prefix="searchkit-") as staged:
+        run_config(name_of(space), {"task": family.task}, limits=limits, budget=budget, given=_of_no_data(options))
         source = _source(data, target, task, test_data, family, Path(staged))
-        config = run_config(
-            name_of(space), source, limits=as_limits(limits), budget=found, fixed_epochs=own_epochs, options=options
-        )
+        config = run_config(name_of(space), source, limits=limits, budget=budget, given=options)
         loaded, run = _start(config, family, root, name, Path(staged))
-    return _carry_out(run, loaded, _watched(shown, run, callback), is_new=True)
+    screen = _watched(shown, run, callback)
+    workflow.carry_out(run, loaded, spaces=load_space, screen=screen, reports=config.output.reports)
+    return Result(run)
 
 
 def resume(
@@ -123,10 +114,17 @@ def resume(
     Raises:
         BadInput: there is no such run, its data have changed, or the budget is below the one before.
     """
-    opened = _open(run, runs)
-    return _carry_out(
-        opened, task_of(opened), _watched(Progress(progress), opened, callback), more=budget, workers=workers
-    )
+    opened, given = _open(run, runs), budget or {}
+    require_known(given, {"trials": "trials", "time": "time_budget"}, "budget to raise")
+    with naming.written(naming.KEYWORD):
+        asked = BudgetConfig(trials=given.get("trials"), time_budget=given.get("time"))
+        SearchConfig(workers=workers)
+    flags = {"trials": "--trials", "time": "--time-budget"}
+    more = workflow.More(asked, workers, tuple(word for key in given for word in (flags[key], str(given[key]))))
+    screen = _watched(Progress(progress), opened, callback)
+    with naming.written(naming.KEYWORD):
+        workflow.carry_out(opened, task_of(opened), spaces=load_space, screen=screen, reports=None, more=more)
+    return Result(opened)
 
 
 def compress(
@@ -150,30 +148,26 @@ def compress(
         BadInput: there is no such run or trial, or an option is not allowed.
         GateFailed: a stage did not deliver what was asked of it.
     """
-    from searchkit import workflow
     from searchkit.search.results import winners
-    from searchkit.stages import recipes
 
-    require_known(options, [*Compression.__annotations__], "option")
-    recipe = options.get("recipe", "compact")
-    if recipe not in recipes.NAMES or recipe == "none":
-        allowed = ", ".join(name for name in recipes.NAMES if name != "none")
-        raise BadInput(f"No recipe named '{recipe}' compresses a run; it is one of {allowed}.")
-    wish, opened, shown = compression(options), _open(run, runs), Progress(progress)
+    asked, opened, shown = compression(options), _open(run, runs), Progress(progress)
+    if asked.recipe == "none":
+        raise BadInput("The recipe 'none' compresses nothing; give another one, such as recipe='compact'.")
     task = task_of(opened)
-    asked = workflow.reopen(opened, task)
-    if wish.student is not None:
-        opened.trial(wish.student)
-    config = replace(asked, recipe=recipe, wish=wish, budget=replace(asked.budget, seconds=math.inf))
+    before = lifecycle.reopen(opened, task)
+    if asked.student is not None:
+        opened.trial(asked.student)
+    config = replace(before, compression=asked, budget=replace(before.budget, time_budget=None))
     try:
-        with opened.locked(), workflow.resumable(opened):
+        with opened.locked(), lifecycle.resumable(opened):
             ctx = workflow.context(opened, config, task, load_space, shown.say)
             best = winners(opened) if trial is None else [opened.trial(trial)]
             if not best:
                 raise BadInput(f"The run '{opened.name}' has no trained trial; go on with it by searchkit.resume.")
             made = workflow.compress(best[0], ctx, config)
             command = _compress_words(opened.name, trial, options)
-            workflow.prove(made, ctx, opened.path.parent, question=config, command=command)
+            folder = lifecycle.report_folder(opened, None)
+            workflow.prove(made, ctx, folder, config=config, command=command)
     finally:
         shown.close()
     return Result(opened)
@@ -218,17 +212,16 @@ def _source(data: Any, target: Any, task: str | None, test: Any, family: Space, 
 
 def _start(config: RunConfig, family: Space, root: Path, name: str | None, staged: Path) -> tuple[Task, Run]:
     """A new run on disk; what can be refused is refused before. The data in `staged` become the run's own."""
-    from searchkit import workflow
-
-    task = _load(config.source, staged)
+    task = _load(config.data.plain(), staged)
     if (refusal := family.accepts(task.spec)) is not None:
         raise BadInput(f"The space '{family.name}' is not for the task '{task.name}': {refusal}.")
-    workflow.require_startable(config, root)
+    config = lifecycle.resolve(config, family)
+    lifecycle.require_startable(config)
     name = name or _free_name(root, f"{family.name}-{task.name}")
     inside = (root / name / memory_files.FOLDER).resolve()
-    source = {key: _moved(value, staged, inside) for key, value in config.source.items()}
-    config = replace(config, source=source)
-    run = workflow.start(config, task, root=root, name=name, command=words(config, name))
+    moved = {key: _moved(value, staged, inside) for key, value in config.data.plain().items()}
+    config = replace(config, data=DataConfig.parse(moved))
+    run = lifecycle.start(config, task, root=root, name=name, command=words(config, name))
     if any(staged.iterdir()):
         shutil.copytree(staged, inside)
     return task, run
@@ -237,13 +230,12 @@ def _start(config: RunConfig, family: Space, root: Path, name: str | None, stage
 def _load(source: Mapping[str, JSON], staged: Path) -> Task:
     """The task. Data that were given in memory are called so in what is said of them, and not by a path."""
     from searchkit.data.find import find
-    from searchkit.data.source import Source
     from searchkit.tasks import registry
     from searchkit.tasks.prepare import make_task
 
     if not any(staged.iterdir()):
         return registry.load(source)
-    wanted = Source.parse(source)
+    wanted = DataConfig.parse(source)
     try:
         found = find(wanted)
     except BadInput as error:
@@ -257,76 +249,14 @@ def _moved(value: JSON, old: Path, new: Path) -> JSON:
     return str(new / Path(value).relative_to(old)) if is_inside else value
 
 
-def _watched(screen: Screen, run: Run, callback: Callback | None) -> Screen:
+def _of_no_data(options: Options) -> dict[str, Any]:
+    """The options that can be checked before there are data."""
+    return {name: value for name, value in options.items() if name not in DataConfig.__dataclass_fields__}
+
+
+def _watched(screen: Progress, run: Run, callback: Callback | None) -> workflow.Screen:
     """The screen, and the callback if there is one."""
     return screen if callback is None else Watched(screen, run, callback)
-
-
-def _carry_out(
-    run: Run,
-    task: Task,
-    screen: Screen,
-    *,
-    is_new: bool = False,
-    more: Mapping[str, Any] | None = None,
-    workers: int | None = None,
-) -> Result:
-    """Do what the configuration of the run asks for and is not done yet."""
-    from searchkit import workflow
-
-    config = workflow.reopen(run, task)
-    with run.locked(), workflow.resumable(run):
-        if more is not None:
-            config = _extended(run, config, more)
-        if workers is not None:
-            config = replace(config, workers=workers)
-            workflow.settings_of(config)
-        clock = workflow.Clock(run)
-
-        def say(text: str) -> None:
-            clock.tick()
-            screen.say(text)
-
-        def progress(status: Status) -> None:
-            clock.tick()
-            screen.progress(status)
-
-        try:
-            ctx = workflow.context(run, config, task, load_space, say, spent=clock.before)
-            say(f"run {run.name}" + ("" if is_new else " resumed") + f" in {run.path}")
-            winner = workflow.search(ctx, config, progress, spent=clock.before)
-            if config.recipe != "none":
-                workflow.prove(workflow.compress(winner, ctx, config), ctx, run.path.parent)
-        except (BadInput, NothingFeasible):
-            if is_new:
-                workflow.discard_unbegun(run)
-            raise
-        finally:
-            screen.close()
-            if run.path.is_dir():
-                clock.tick(at_once=True)
-    return Result(run)
-
-
-def _extended(run: Run, config: RunConfig, more: Mapping[str, Any]) -> RunConfig:
-    """The configuration with a raised budget, which is stored with the run. Raises BadInput if it would be lowered."""
-    from searchkit import workflow
-
-    require_known(more, ("trials", "time"), "budget to raise")
-    raised = as_budget({"trials": config.budget.trials, **more}, config.budget)
-    if "time" not in more:
-        raised = replace(raised, seconds=config.budget.seconds)
-    for what, before, now in (
-        ("trials", config.budget.trials, raised.trials),
-        ("seconds", config.budget.seconds, raised.seconds),
-    ):
-        if now < before:
-            had = "no end" if math.isinf(before) else f"{before:g}"
-            raise BadInput(f"A budget of {now:g} {what} is below the run's own, {had}; resume can only raise it.")
-    if raised == config.budget:
-        return config
-    flags = {"trials": "--trials", "time": "--time-budget"}
-    return workflow.extend(run, raised, [word for key, value in more.items() for word in (flags[key], str(value))])
 
 
 def _open(run: str | Path | Result, runs: str | Path) -> Run:
@@ -335,7 +265,7 @@ def _open(run: str | Path | Result, runs: str | Path) -> Run:
     if isinstance(run, Result):
         return Run.open(run.path)
     path = Path(run)
-    return Run.open(path if len(path.parts) > 1 else Path(runs) / path)
+    return Run.open((path if len(path.parts) > 1 else Path(runs) / path).resolve())
 
 
 def _free_name(root: Path, stem: str) -> str:

@@ -11,8 +11,8 @@ from searchkit.core.serialization import JSON
 from searchkit.search.settings import Status, StopSearch
 
 if TYPE_CHECKING:
-    from searchkit.api.progress import Screen
     from searchkit.run import Run
+    from searchkit.workflow import Screen
 
 ENDED = ("trained", "failed")
 """The states of a trial that its callback hears of: one that was refused before training is no trial to it."""

@@ -1,4 +1,4 @@
-"""What a person sees while the line works, on stderr: one live line on a terminal, plain lines elsewhere.
+"""What a person sees while a run works, on stderr: one live line on a terminal, plain lines elsewhere.
 
 rich does the terminal, and honours NO_COLOR. The plain lines come when something changed, and at most every few
 seconds, so that a log of a night's search stays readable.
@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console as Terminal
-from rich.status import Status as Spinner
 from rich.text import Text
 
 from searchkit.core.quantities import show_seconds
 from searchkit.core.serialization import JSON
-from searchkit.data.summary import describe as describe_data
 
 if TYPE_CHECKING:
+    from rich.status import Status as Spinner
+
     from searchkit.search.settings import Status
 
 PLAIN_LINE_SECONDS = 5.0
@@ -30,7 +30,11 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class Console:
-    """quiet: says nothing at all; results and errors are not its business."""
+    """Progress on stderr; results and errors are not its business.
+
+    Args:
+        quiet: whether to show nothing at all.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.terminal = Terminal(stderr=True, quiet=quiet, highlight=False)
@@ -38,17 +42,20 @@ class Console:
         self.last = (-1, -math.inf)  # trials done, when that was said
 
     def say(self, text: str) -> None:
+        """Show one line that stays."""
         self.terminal.print(_verbatim(text), soft_wrap=True)
 
     def summary(self, name: str, found: Mapping[str, JSON]) -> None:
-        """What was found in the data, before any training."""
+        """Show what was found in the data, before any training."""
+        from searchkit.data.summary import describe as describe_data
+
         self.say(f"task {name}")
         for what, words in describe_data(found).items():
             for row in wrapped(f"  {what:<12} ", words, self.terminal.width):
                 self.say(row)
 
     def progress(self, status: Status) -> None:
-        """The search's own callback."""
+        """Show where the search stands: the search's own callback."""
         line = describe(status)
         shown = _verbatim(line)
         if self.terminal.is_terminal:
@@ -63,14 +70,16 @@ class Console:
                 self.last = (status.done, now)
 
     def close(self) -> None:
+        """End the live line, if there is one."""
         if self.spinner is not None:
             self.spinner.stop()
             self.spinner = None
 
 
 def wrapped(label: str, words: str, width: int) -> list[str]:
-    """The words after their label, in lines of at most `width`, indented under the first word. A count stays with what
-    it counts, and nothing is cut within a word unless that word alone is longer than a line.
+    """The words after their label, in lines of at most `width`, indented under the first word.
+
+    A count stays with what it counts, and nothing is cut within a word unless that word alone is longer than a line.
     """
     together = re.sub(r" (?=[(\d])", NO_BREAK, words)
     indent = " " * len(label)
@@ -81,7 +90,7 @@ def wrapped(label: str, words: str, width: int) -> list[str]:
 
 
 def describe(status: Status) -> str:
-    """One line: how far, the best so far, the time left, what was turned away."""
+    """Describe where the search stands in one line: trials, the best so far, the time left, what was rejected."""
     parts = [f"{status.done} of {status.trials} trials" if status.trials < 1000 else f"{status.done} trials"]
     if status.best is not None:
         parts.append(f"best {status.best:.4g}")
@@ -99,5 +108,5 @@ def describe(status: Status) -> str:
 
 
 def _verbatim(text: str) -> Text:
-    """What came from data and files is shown as it is: no markup, no emoji codes, no escapes of the terminal."""
+    """Text from data and files as it is: no markup, no emoji codes, no escapes of the terminal."""
     return Text(text.replace("\x1b", ""))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
+if TYPE_CHECKING:  # the help of the command line needs no numpy
+    import numpy as np
 
-Arrays: TypeAlias = dict[str, np.ndarray]
+Arrays: TypeAlias = "dict[str, np.ndarray]"
 """Arrays by tensor name. The first axis counts the examples unless the `TensorSpec` says otherwise."""
 
 Split: TypeAlias = Literal["train", "val", "test"]

@@ -17,13 +17,13 @@ _EXAMPLES = {"size": "100KB or 1.5MB", "latency": "2ms or 500us", "count": "50k 
 _NAMES = {"size": "a size in bytes", "latency": "a latency", "count": "a count", "duration": "a duration"}
 
 
-def parse(kind: str, text: str, flag: str) -> float:
+def parse(kind: str, text: str, given: str) -> float:
     """Parse a quantity.
 
     Args:
         kind: "size", "latency", "count" or "duration".
         text: What the user wrote, e.g. "100KB".
-        flag: Name of the flag, for the error message.
+        given: The option and its value as the user wrote them, e.g. --max-size '100KB'; error messages begin with it.
 
     Returns:
         The value in bytes, milliseconds, units or seconds.
@@ -35,12 +35,10 @@ def parse(kind: str, text: str, flag: str) -> float:
     factor = None if found is None else _FACTORS[kind].get(found[2].lower())
     if found is None or factor is None:
         units = ", ".join(unit for unit in _FACTORS[kind] if unit)
-        raise BadInput(
-            f"{flag} '{text}' is not {_NAMES[kind]}; write a number and one of {units}, such as {_EXAMPLES[kind]}."
-        )
+        raise BadInput(f"{given} is not {_NAMES[kind]}; write a number and one of {units}, such as {_EXAMPLES[kind]}.")
     value = float(found[1]) * factor
     if not 0 < value < math.inf:
-        raise BadInput(f"{flag} '{text}' leaves room for nothing; it must be above 0, such as {_EXAMPLES[kind]}.")
+        raise BadInput(f"{given} leaves room for nothing; it must be above 0, such as {_EXAMPLES[kind]}.")
     return value
 
 

@@ -93,9 +93,10 @@ class Head(TypedDict):
 
 
 class RunFile(Head):
-    """A run that the command line made. question: see `line.Question`, which reads it."""
+    """A run. config: see `config.stored`, which reads it; question: the same in a run of the last release."""
 
-    question: dict[str, Any]
+    config: NotRequired[dict[str, Any]]
+    question: NotRequired[dict[str, Any]]
     task: TaskFacts
     command: list[str]
     started: str
@@ -298,6 +299,15 @@ class BySteps(TypedDict):
     """Errors of a forecast, by step of the horizon."""
 
     by_step: dict[str, list[float]]
+
+
+class AgreementWords(TypedDict):
+    """What "agreement" means for the form of the answers, in the words of the report."""
+
+    row: str
+    note: str
+    decides: bool
+    paired: bool
 
 
 class Histogram(TypedDict):

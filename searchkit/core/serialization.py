@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeAlias, TypeVar
-
-import numpy as np
 
 from searchkit.core.data_spec import brief
 from searchkit.core.errors import BadInput
@@ -31,7 +30,8 @@ def freeze(value: Any) -> JSON:
         return {str(k): freeze(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [freeze(v) for v in value]
-    if isinstance(value, np.generic):
+    numpy = sys.modules.get("numpy")  # not imported for this: the help of the command line needs no numpy
+    if numpy is not None and isinstance(value, numpy.generic):
         return value.item()
     return value
 

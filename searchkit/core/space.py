@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from searchkit.core.data_spec import DataSpec
-from searchkit.core.training import TrainingSpace
 from searchkit.core.typed import Range
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from searchkit.core.data_spec import DataSpec
+    from searchkit.core.training import TrainingSpace
 
 
 class Trial(Protocol):

@@ -54,8 +54,8 @@ def find(source: Source) -> RawDataset:
         if source.reads == "series":
             if path.suffix.lower() not in TABLES:
                 raise BadInput(
-                    f"--kind forecasting continues a table with a row a step, .csv or .parquet, and '{path}' is none; "
-                    "leave it out."
+                    "--problem forecasting continues a table with a row a step, .csv or .parquet, and "
+                    f"'{path}' is none; leave it out."
                 )
             _refuse_others(source, path, "target")
             return read_series(path, source)

@@ -22,13 +22,14 @@ class ProblemInfo:
     """What readers, help and the data summary need to know of a problem. Every value is a literal.
 
     Attributes:
+        shown: The name that users write, if it is not the one that runs and packed tasks hold.
         description: What the problem asks for, as a phrase for help: "one of several classes".
         predicts: The same for one data set, as the data summary shows it; `{n}` stands for the number of classes.
         selectable: Whether a user may ask for it by name; False if only packaged tasks have it.
         labelled: Whether it needs a target; False if it looks at the inputs alone.
         reads: How a file is read for it: "examples" one a row or file, "text" one running text, "pairs" of texts, or
             "series" one table with a row a step.
-        fields: Fields of `Source` that only this problem has a use for.
+        fields: Options of the data (see `searchkit.config.data`) that only this problem has a use for.
         asked_by: Those of `fields` that ask for it without its name.
         suits: The data that `fields` are for, as an error names it; "" if the problem's name says enough.
         vocabulary: Tokens at most if the user says nothing; None leaves it to the reader.
@@ -36,6 +37,7 @@ class ProblemInfo:
 
     description: str
     predicts: str
+    shown: str = ""
     selectable: bool = True
     labelled: bool = True
     reads: Reading = "examples"
@@ -75,7 +77,33 @@ def _info(node: ast.expr) -> ProblemInfo:
 
 def selectable() -> tuple[str, ...]:
     """The names that a user may ask for, in alphabetical order."""
-    return tuple(sorted(name for name, info in problems().items() if info.selectable))
+    return tuple(sorted(shown(name) for name, info in problems().items() if info.selectable))
+
+
+def shown(problem: str) -> str:
+    """The name that users write for a problem; one that is not known stays as it is."""
+    info = problems().get(problem)
+    return info.shown or problem if info is not None else problem
+
+
+def renamed() -> dict[str, str]:
+    """The names of problems that runs hold, to the names that users write, if the two differ."""
+    return {name: info.shown for name, info in problems().items() if info.shown}
+
+
+def stored(problem: str) -> str:
+    """The name that runs and packed tasks hold for a problem; the inverse of `shown`."""
+    return next((name for name, word in renamed().items() if word == problem), problem)
+
+
+def asked_by() -> dict[str, str]:
+    """Options of the data that ask for a problem without its name, and that problem."""
+    return {field: name for name, info in problems().items() for field in info.asked_by}
+
+
+def fields_of_one_problem() -> dict[str, str]:
+    """The other options that mean nothing to any other problem than one, and that problem."""
+    return {field: name for name, info in problems().items() for field in info.fields if field not in info.asked_by}
 
 
 def that_read(reading: Reading) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ def given_target(found: RawDataset, kind: str) -> np.ndarray:
     """
     target, where = found.target, found.where
     if target is None:
-        raise BadInput(f"{where} has no target, which {kind} needs; add y, or ask for --kind reconstruction.")
+        raise BadInput(f"{where} has no target, which {kind} needs; add y, or ask for --problem reconstruction.")
     if len(target) != len(found.x):
         raise BadInput(
             f"{where} has {len(found.x)} examples and {len(target)} targets; give one target for each example."
@@ -48,7 +48,7 @@ def read_values(found: RawDataset, kind: str) -> Target:
         word = next(str(value) for value in target.reshape(-1) if not is_number(value))
         raise BadInput(
             f"The target of {found.where} holds the text '{word}', and regression needs numbers; "
-            "choose another target or --kind classification."
+            "choose another target or --problem classification."
         )
     with np.errstate(over="ignore"):
         values = target.reshape(len(target), -1).astype(np.float32)
@@ -93,7 +93,7 @@ def read_classes(found: RawDataset, kind: str) -> Target:
     target = target.reshape(-1)
     if target.dtype.kind == "f" and (target != np.round(target)).any():
         value = target[target != np.round(target)][0]
-        raise BadInput(f"The target of {found.where} holds {value:g}, which is no class; choose --kind regression.")
+        raise BadInput(f"The target of {found.where} holds {value:g}, which is no class; choose --problem regression.")
     if target.dtype.kind == "f":
         target = target.astype(np.int64)
     if target.dtype.kind == "S":
@@ -106,7 +106,7 @@ def read_classes(found: RawDataset, kind: str) -> Target:
     if len(classes) > max(2, len(target) // 2):
         raise BadInput(
             f"The target of {found.where} has {len(classes)} different values in {count_rows(len(target))}, too "
-            "many for classes; choose another target, or --kind regression where it is a quantity."
+            "many for classes; choose another target, or --problem regression where it is a quantity."
         )
     indices = (target if found.labels else codes).astype(np.int64)
     return Target(indices, found.labels or tuple(str(value) for value in classes), strata=indices)

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from searchkit.config import stored as stored_config
 from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Goal
 from searchkit.core.run_files import NOTES, BundleFacts, SkippedFile
@@ -89,7 +90,8 @@ def gather(run: Run, evidence: Evidence | None) -> Report:
 
 def _asked(run: Run, evidence: Evidence | None) -> tuple[dict[str, JSON], str]:
     """What was asked, and the command: of the lineage that is shown; before any, the run's own."""
-    question, command = dict(run.config["question"]), run.config["command"]
+    config = stored_config.parse(run.config, run.named("run.json"))
+    question, command = stored_config.as_question(config), run.config["command"]
     if evidence is not None:
         own = {"recipe": evidence.recipe, "wish": evidence.wish}
         question |= {name: value for name, value in own.items() if value is not None}

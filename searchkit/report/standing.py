@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from searchkit import workflow
+from searchkit.config import stored as stored_config
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput
 from searchkit.core.quantities import show_cost, show_seconds
@@ -25,10 +26,9 @@ COSTS = ("params", "macs", "size_bytes")
 
 def brief_standing(run: Run) -> dict[str, JSON]:
     """One row of the list of runs. A trial that could not be trained to its end counts as one of the budget."""
-    question = workflow.question_of(run)
+    most = workflow.config_of(run).budget.budget().trials
     artifacts, log = run.artifacts(), run.lines(SEARCH_LOG)
     states = trial_states(run, log)
-    most = question.budget.trials
     ended = states["trained"] + states["failed"] >= most or (bool(log) and log[-1].get("event") == "end")
     state = "shipped" if run.bundle.is_dir() else "searched" if ended else "searching"
     stages = stage_order(artifacts)
@@ -79,7 +79,7 @@ def full_standing(run: Run) -> dict[str, JSON]:
         Beside the row of the list the goal, the data, the question, the trials by state, the best of them, the line of
         stages with their figures, the score on test, and the time.
     """
-    question, row = workflow.question_of(run), brief_standing(run)
+    question, row = stored_config.as_question(workflow.config_of(run)), brief_standing(run)
     facts, log = run.config["task"]["summary"], run.lines(SEARCH_LOG)
     about = next(iter((run.read_json("search.json", SearchFile) or {}).values()), None)
     metric, direction = (about["goal"], about["direction"]) if about else (facts["goal"], None)
@@ -91,7 +91,6 @@ def full_standing(run: Run) -> dict[str, JSON]:
     skipped = (run.read_json(SKIPPED, SkippedFile) or {}).values()
     ids, made = {artifact.id for artifact in chain}, {artifact.stage for artifact in chain}
     chosen = next((m for m in evidence.models if m.id == evidence.chosen), None) if evidence else None
-    budget = question.plain()["budget"]
     states, process = trial_states(run, log), run.writer()
     states["in training" if process else "interrupted"] = states.pop("unheard of")
     states["over a limit"] = _rejected(run, about)
@@ -101,8 +100,7 @@ def full_standing(run: Run) -> dict[str, JSON]:
         "process": process,
         "goal": {"metric": metric, "direction": direction},
         "data": {"task": run.config["task"]["name"], "rows": facts["rows"]},
-        "question": {"space": question.space, "recipe": question.recipe, "sampler": question.sampler,
-                     "seed": question.seed, "limits": question.plain()["limits"], "budget": budget},
+        "question": {name: question[name] for name in ("space", "recipe", "sampler", "seed", "limits", "budget")},
         "trial_states": states,
         "best": best and {"trial": best.made_by["number"], "metrics": best.metrics},
         "line": [{"stage": a.stage, "metrics": a.metrics} for a in chain if a.stage != "Trial"],

@@ -7,16 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from searchkit.config.limits import BudgetConfig
+from searchkit.config.search import COSTS, SearchConfig
 from searchkit.core.errors import BadInput, SearchkitError
 from searchkit.core.space import Budget
 
 if TYPE_CHECKING:
     from searchkit.search.sampler import Sampler
 
-SAMPLERS = ("tpe", "nsga2", "random", "grid")
-EXECUTORS = ("inline", "processes", "ray")
-COSTS = {"latency": "latency_ms", "size": "size_bytes", "macs": "macs", "params": "params"}
-"""What the user may minimize, and its name among the metrics of an artifact."""
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 class SearchStopped(SearchkitError):
@@ -61,22 +60,18 @@ class SearchSettings:
     hang_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
-        for what, value, allowed in (
-            ("sampler", self.sampler if isinstance(self.sampler, str) else SAMPLERS[0], SAMPLERS),
-            ("executor", self.executor, EXECUTORS),
-            ("cost to minimize", self.minimize or "params", tuple(COSTS)),
-            ("precision", self.precision, ("auto", "fp32", "bf16")),
-        ):
-            if value not in allowed:
-                raise BadInput(f"No {what} named '{value}'; there is {', '.join(allowed)}.")
-        if self.budget.trials < 1:
-            raise BadInput(f"A search of {self.budget.trials} trials finds nothing; give --trials 1 or more.")
-        if self.budget.epochs < 1 or self.budget.rungs < 1 or self.budget.eta < 2:
-            raise BadInput("A budget needs at least 1 epoch, 1 rung and eta 2 or more.")
-        if self.workers < 1:
-            raise BadInput(f"A search with {self.workers} workers trains nothing; give --workers 1 or more.")
-        if self.executor == "inline" and self.workers > 1:
-            raise BadInput(f"{self.workers} workers need processes of their own; use the executor processes or ray.")
+        # the configuration's own checks, so that a search made in code is refused by the same sentences
+        SearchConfig(
+            sampler=self.sampler if isinstance(self.sampler, str) else "tpe",  # one of your own has no name to check
+            minimize=self.minimize or "none",
+            workers=self.workers,
+            executor=self.executor,
+            address=self.address,
+        )
+        budget = self.budget
+        BudgetConfig(trials=budget.trials, epochs=budget.epochs, rungs=budget.rungs, eta=budget.eta)
+        if self.precision not in PRECISIONS:
+            raise BadInput(f"No precision named '{self.precision}'; choose {', '.join(PRECISIONS)}.")
 
     @property
     def sampler_name(self) -> str:

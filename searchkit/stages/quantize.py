@@ -23,6 +23,7 @@ from searchkit.core.space import Limits
 from searchkit.core.stage import StageContext
 from searchkit.onnx import int8, measure
 from searchkit.onnx import io as onnx_io
+from searchkit.onnx.arithmetic import arithmetic
 from searchkit.onnx.predictor import OnnxPredictor
 from searchkit.onnx.weight_only import weight_only
 from searchkit.tasks.metrics import errors_to_nearest
@@ -157,7 +158,7 @@ def measured(
     for method, path in files.items():
         evaluation = ctx.task.evaluate(OnnxPredictor(path), "val")
         own = own or evaluation
-        time, where = latency[method], int8.arithmetic(path, example)
+        time, where = latency[method], arithmetic(path, example)
         found.append(
             Int8Variant(
                 method=method,

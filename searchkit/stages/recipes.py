@@ -2,70 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from searchkit.config.compression import RENAMED_RECIPES, CompressionConfig
 from searchkit.core.errors import BadInput
 from searchkit.core.stage import Stage
 from searchkit.stages.pipeline import LeftOut
 from searchkit.stages.recipe import FIRST, SEPARATOR, Recipe, recipe_of
 
-NAMES = {
-    "compact": "distil, prune, quantize, export: the smallest file that is as good as the winner",
-    "int8": "quantize, export: the winner's own architecture in int8",
-    "prune": "prune, export: smaller, in fp32",
-    "distil": "distil, export: the winner, or a smaller trial as its student, in fp32",
-    "export": "the winner in fp32, exported and bundled",
-    "none": "stop after the search",
-}
-
 STAGES = {
     "compact": ("Promote", "Distill", "Prune", "Quantize", "Export"),
     "int8": ("Promote", "Quantize", "Export"),
     "prune": ("Promote", "Prune", "Export"),
-    "distil": ("Promote", "Distill", "Export"),
+    "distill": ("Promote", "Distill", "Export"),
     "export": ("Promote", "Export"),
     "none": (),
 }
-
-
-@dataclass(frozen=True)
-class CompressionConfig:
-    """What the user asks of the stages. Raises BadInput on a number that cannot be.
-
-    prune_to: as in Prune.to, to be delivered; None prunes to half of the parameters as far as `max_drop` allows, and,
-    if hard limits are set, which every candidate meets as it is, not at all. student: a trial's number, None for the
-    winner's own network; temperature, teacher_weight (0 to 1, of the teacher's part in the loss) and ensemble: of
-    Distill. max_drop, max_rise: as in Tolerance.
-    """
-
-    prune_to: float | None = None
-    prune_by: str = "params"
-    importance: str = "taylor"
-    max_drop: float = 0.005
-    max_rise: float = 0.02
-    student: int | None = None
-    temperature: float = 2.0
-    teacher_weight: float = 0.5
-    ensemble: int = 3
-
-    def __post_init__(self) -> None:
-        to = self.prune_to
-        if to is not None and (not 0 < to < math.inf or to == 1):
-            raise BadInput(f"Pruning to {to:g} shrinks nothing; give a share between 0 and 1, or a number above 1.")
-        if not 0 <= self.max_drop < 1:
-            raise BadInput(f"A drop of {self.max_drop:g} in the metric cannot be; it lies in [0, 1), such as 0.005.")
-        if not 0 <= self.max_rise < math.inf:
-            raise BadInput(f"A rise of {self.max_rise:g} of an error cannot be; it is 0 or more, such as 0.02 for 2 %.")
-        if self.student is not None and self.student < 0:
-            raise BadInput(f"The student {self.student} is no trial; give the number of a finished one, from 0 on.")
-        if not 0 < self.temperature < math.inf:
-            raise BadInput(f"A temperature of {self.temperature:g} softens nothing; it is above 0, such as 2.")
-        if not 0 <= self.teacher_weight <= 1:
-            raise BadInput(f"A teacher's weight of {self.teacher_weight:g} cannot be; it lies in [0, 1], such as 0.5.")
-        if self.ensemble < 1:
-            raise BadInput(f"An ensemble of {self.ensemble} networks teaches nothing; it has at least 1.")
 
 
 def make(
@@ -90,8 +42,9 @@ def make(
     from searchkit.stages.prune import Prune
     from searchkit.stages.quantize import Quantize
 
-    if name not in NAMES:
-        raise BadInput(f"No recipe named '{name}'; the recipes are {', '.join(NAMES)}.")
+    name = RENAMED_RECIPES.get(name, name)
+    if name not in STAGES:
+        raise BadInput(f"No recipe named '{name}'; the recipes are {', '.join(STAGES)}.")
     prune: Stage = Prune(
         to=wish.prune_to or 0.5,
         by=wish.prune_by,

@@ -28,6 +28,7 @@ from searchkit.core.serialization import JSON
 from searchkit.core.task import Task
 from searchkit.data.dataset import Dataset
 from searchkit.data.problems import problems as declared_problems
+from searchkit.data.problems import shown
 from searchkit.data.source import Source
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
@@ -94,7 +95,8 @@ def names() -> dict[str, str]:
 
 def problems() -> dict[str, str]:
     """The problems that a user may ask for: name to a phrase that says what is predicted. Imports no torch."""
-    return {name: info.description for name, info in sorted(declared_problems().items()) if info.selectable}
+    known = declared_problems().items()
+    return dict(sorted((shown(name), info.description) for name, info in known if info.selectable))
 
 
 def schemes() -> dict[str, str]:

@@ -23,14 +23,11 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from torch import Tensor
 
 from searchkit.core.data_spec import DataSpec
-from searchkit.core.errors import BadInput, GateFailed, NothingFeasible
 from searchkit.core.network import HasBootstrapValue
-from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import freeze, thaw
 from searchkit.core.space import Space
 from searchkit.core.space_file import load_space, source_of
 from searchkit.core.state import snapshot
-from searchkit.core.task import Task
 from searchkit.core.training import Teacher
 from searchkit.nn.surgery import EXACT, drops, gap, prunable_groups
 from searchkit.onnx import io as onnx_io
@@ -40,7 +37,7 @@ from searchkit.stages.importance import listed
 from searchkit.stages.prune import Prune
 from searchkit.stages.quantize import Quantize
 from searchkit.testing.fixture import N_ARCHS, CheckFailed, Fixture, outputs, require
-from searchkit.train import Diverged, make_optimizer
+from searchkit.train import make_optimizer
 
 
 @dataclass(frozen=True)
@@ -367,40 +364,6 @@ CHECKS: dict[str, Check] = {
     if name.startswith("check_") and function.__module__ == __name__
 }
 """All checks of this module by name, in order."""
-
-
-def run_check(name: str, fixture: Fixture) -> Result:
-    """Run one check by name; an exception of the family's code fails it."""
-    if name in fixture.space.skips:
-        return Result(name, "skipped", fixture.space.skips[name])
-    try:
-        detail = CHECKS[name](fixture)
-    except (CheckFailed, GateFailed, BadInput, NothingFeasible, Diverged) as error:
-        return Result(name, "failed", str(error))
-    except Exception as error:
-        return Result(name, "failed", f"it raises {type(error).__name__}: {error}".splitlines()[0])
-    return Result(name, "passed", detail or "")
-
-
-def run_checks(space: Space, task: Task, *, path: Path | None = None) -> list[Result]:
-    """Run all checks on a family.
-
-    Args:
-        space: The family.
-        task: The task to check it on.
-        path: The family's file.
-
-    Returns:
-        One result per check. A name in `skips` that is not a check also fails.
-    """
-    unknown = sorted(set(space.skips) - set(CHECKS))
-    results = [
-        Result(name, "failed", f"skips names '{name}', which is not a check; the checks are {', '.join(CHECKS)}")
-        for name in unknown
-    ]
-    with scratch_folder() as folder:
-        fixture = Fixture(space, task, folder)
-        return results + [run_check(name, fixture) for name in CHECKS]
 
 
 def parameter_names(space: Space, spec: DataSpec) -> list[str]:

@@ -73,7 +73,8 @@ def result(root: Path, heard: list[searchkit.TrialInfo]) -> searchkit.Result:
 def test_a_table_becomes_a_bundle(result: searchkit.Result) -> None:
     assert result.name == "mlp-data-1"
     assert result.verdict.startswith("mlp-data-1: ")
-    assert (result.path / "report.html").is_file() and result.report() == result.path / "report.html"
+    page = result.path / "report" / "report.html"
+    assert page.is_file() and result.report() == page
     done = subprocess.run([sys.executable, str(result.bundle / "verify.py")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "verified" in done.stdout
@@ -95,7 +96,7 @@ def test_trials_best_and_front(result: searchkit.Result, heard: list[searchkit.T
 
 
 def test_stages_are_what_the_report_says(result: searchkit.Result) -> None:
-    told = json.loads((result.path / "report.json").read_text())["stages"]
+    told = json.loads((result.path / "report" / "report.json").read_text())["stages"]
     assert [row["accuracy"] for row in result.stages] == [row["metric"]["value"] for row in told]
     assert [row["shipped"] for row in result.stages] == [True]
     assert result.stages[0]["low"] < result.stages[0]["accuracy"] or result.stages[0]["accuracy"] == 0
@@ -163,7 +164,7 @@ def test_compress_takes_another_trial(result: searchkit.Result) -> None:
     again = searchkit.compress(result, trial=other, recipe="export", progress="none")
     after = json.loads((again.bundle / "manifest.json").read_text())["params"]
     assert after == next(t.cost["params"] for t in result.trials if t.number == other) != before
-    with pytest.raises(searchkit.BadInput, match="it is one of compact"):
+    with pytest.raises(searchkit.BadInput, match="compresses nothing"):
         searchkit.compress(result, recipe="none")
     with pytest.raises(searchkit.BadInput, match="no finished trial 99"):
         searchkit.compress(result, trial=99)
@@ -171,7 +172,7 @@ def test_compress_takes_another_trial(result: searchkit.Result) -> None:
 
 def test_the_stored_command_makes_the_same_run(result: searchkit.Result) -> None:
     """The words of run.json, read by the command line, ask for the same."""
-    from searchkit.api.options import config_of
+    from searchkit.lifecycle import config_of
 
     words = json.loads((result.path / "run.json").read_text())["command"]
     flags = dict(zip(words[2::2], words[3::2], strict=True))
@@ -179,7 +180,7 @@ def test_the_stored_command_makes_the_same_run(result: searchkit.Result) -> None
     assert flags["--data"] == str(result.path / "data" / "data.csv") and flags["--target"] == "species"
     assert flags["--trials"] == "3" and flags["--epochs"] == "8" and flags["--recipe"] == "export"
     assert flags["--minimize"] == "params" and "--max-size" not in flags
-    assert config_of(searchkit.load_run(result.path)._run).source["data"] == flags["--data"]
+    assert config_of(searchkit.load_run(result.path)._run).data.data == flags["--data"]
 
 
 def test_resume_raises_the_budget_and_trains_nothing_twice(tmp_path: Path) -> None:
@@ -221,6 +222,34 @@ def test_a_callback_ends_the_search(
     assert [trial.state for trial in again.trials].count("trained") == 2
 
 
+def test_what_is_in_flight_when_a_search_is_stopped_is_closed(tmp_path: Path) -> None:
+    from searchkit import workflow
+    from searchkit.api.result import task_of
+    from searchkit.config.limits import BudgetConfig
+    from searchkit.run import Run
+
+    class Stopping:
+        """Stops when the second trial was handed out and has not ended."""
+
+        def say(self, text: str) -> None:
+            pass
+
+        def progress(self, status: Status) -> None:
+            if status.done == 1 and status.running == 1:
+                raise searchkit.StopSearch
+
+        def close(self) -> None:
+            pass
+
+    run = Run.open(searchkit.search("mlp", task="iris", runs=tmp_path, **ONE).path)
+    more = workflow.More(BudgetConfig(trials=5))
+    workflow.carry_out(
+        run, task_of(run), spaces=searchkit.load_space, screen=Stopping(), reports=None, more=more
+    )  # fmt: skip
+    assert [trial.state for trial in searchkit.load_run(run.path).trials] == ["trained", "cut off"]
+    assert not list((run.path / "rungs").iterdir())
+
+
 def test_an_error_in_a_callback_is_the_callers(tmp_path: Path) -> None:
     def broken(trial: searchkit.TrialInfo) -> None:
         raise ZeroDivisionError
@@ -240,9 +269,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"recipe": "tiny"}, "tiny"),
     ({"limits": {"szie": 3}}, "Did you mean 'size'"),
     ({"limits": {"size": "big"}}, "is not a size"),
-    ({"limits": {"params": 0.5}}, "below one"),
-    ({"budget": {"trials": 0}}, "0 trials"),
-    ({"budget": {"trials": True}}, "True trials"),
+    ({"limits": {"params": 0.5}}, "max_params=0.5 is out of range"),
+    ({"budget": {"trials": 0}}, "trials=0 is out of range"),
+    ({"budget": {"trials": True}}, "trials='True' is not a whole number"),
     ({"budget": {"times": "3m"}}, "Did you mean 'time'"),
     ({"budget": "soon"}, "is not a duration"),
     ({"progress": "loud"}, "auto, rich, plain or none"),
@@ -271,15 +300,20 @@ def test_what_cannot_be_asked_for_is_a_sentence_and_leaves_no_run(
 
 
 def test_limits_and_budgets_are_quantities(tmp_path: Path) -> None:
-    from searchkit.api.options import as_budget, as_limits
+    from searchkit.api.options import run_config
 
-    found = as_limits({"size": "100KB", "latency": "500us", "params": 5000, "macs": "5M"})
-    assert found == searchkit.Limits(size_bytes=100_000, latency_ms=0.5, params=5000, macs=5_000_000)
-    own = searchkit.Budget(trials=7, epochs=9)
-    assert as_budget(None, own) == own and as_limits(found) is found
-    assert as_budget({"epochs": 3}, own) == searchkit.Budget(trials=7, epochs=3)
-    assert as_budget("2m", own) == searchkit.Budget(trials=1000, epochs=9, seconds=120.0)
-    assert as_budget({"time": 30, "trials": 4}, own) == searchkit.Budget(trials=4, epochs=9, seconds=30.0)
+    def asked(limits: Any = None, budget: Any = None) -> tuple[searchkit.Limits, searchkit.Budget]:
+        config = run_config("mlp", {"task": "iris"}, limits=limits, budget=budget, given={})
+        return config.limits.limits(), config.budget.resolved(searchkit.Budget(trials=7, epochs=9)).budget()
+
+    limits = searchkit.Limits(size_bytes=100_000, latency_ms=0.5, params=5000, macs=5_000_000)
+    assert asked({"size": "100KB", "latency": "500us", "params": 5000, "macs": "5M"})[0] == limits == asked(limits)[0]
+    assert asked() == (searchkit.Limits(), searchkit.Budget(trials=7, epochs=9))
+    assert asked(budget={"epochs": 3})[1] == searchkit.Budget(trials=7, epochs=3)
+    assert asked(budget="2m")[1] == searchkit.Budget(trials=1000, epochs=9, seconds=120.0)
+    assert asked(budget={"time": 30, "trials": 4})[1] == searchkit.Budget(trials=4, epochs=9, seconds=30.0)
+    own = searchkit.Budget(trials=5, epochs=6, rungs=2, eta=4, least_rung_steps=10, seconds=50.0)
+    assert asked(budget=own)[1] == own
     with pytest.raises(searchkit.NothingFeasible):
         searchkit.search("mlp", task="iris", runs=tmp_path, limits={"params": 1}, **ONE)
 

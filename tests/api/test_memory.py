@@ -18,12 +18,12 @@ import pytest
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from searchkit.config.data import DataConfig
 from searchkit.core.errors import BadInput
 from searchkit.data import memory
 from searchkit.data.dataset import RawDataset
 from searchkit.data.find import find
 from searchkit.data.memory_files import relocated, store
-from searchkit.data.source import Source
 
 N = 12
 WORDS = ["red", "green", None] * (N // 3)
@@ -117,8 +117,8 @@ TABLES = [
 
 def read(data: Any, folder: Path, **more: Any) -> RawDataset:
     """Through the file, as a run reads it."""
-    options = {key: more.pop(key) for key in ("kind", "modality") if key in more}
-    return find(Source.parse({**store(data, folder, **more), **options}))
+    options = {key: more.pop(key) for key in ("problem", "modality") if key in more}
+    return find(DataConfig.parse({**store(data, folder, **more), **options}))
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -146,7 +146,7 @@ def test_the_test_split_is_a_table_of_its_own(tmp_path: Path) -> None:
     later = {name: values[:3] for name, values in TABLE.items()}
     for given in (store(dict(TABLE), tmp_path, target="label", test=later),
                   store({"train": Frame(TABLE), "test": later}, tmp_path, target="label")):  # fmt: skip
-        found = find(Source.parse(given))
+        found = find(DataConfig.parse(given))
         assert found.given["test"].tolist() == [N, N + 1, N + 2]
 
 

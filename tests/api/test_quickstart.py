@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_every_cell_runs(tmp_path: Path) -> None:
     assert verdict.startswith("mlp-data-1: ") and "KB" in verdict
     assert "<svg" in page and float(right) > 0.5
     assert trials.count("trained") == 3
-    assert Path(report).is_file() and (tmp_path / "runs" / "mlp-data-1" / "bundle" / "model.onnx").is_file()
+    assert (tmp_path / report).is_file() and (tmp_path / "runs" / "mlp-data-1" / "bundle" / "model.onnx").is_file()
     assert "verified" in done.stdout
     assert "3 of 3 trials" in done.stderr
 
@@ -68,7 +69,7 @@ def test_every_cell_runs_in_a_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyP
     import nbformat
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     page = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
@@ -76,6 +77,6 @@ def test_every_cell_runs_in_a_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    """This environment, with the checkout on the path before all else."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}

@@ -18,6 +18,7 @@ import search_driver
 import torch
 from torch import Tensor, nn
 
+from searchkit.config.run import RunConfig
 from searchkit.context import Context
 from searchkit.core.errors import SearchkitError
 from searchkit.core.goal import Goal, Tolerance
@@ -39,7 +40,7 @@ from searchkit.tasks import registry
 from searchkit.tasks.gan.adversary import Adversary
 from searchkit.tasks.rl.replay import LEAST_RANDOM, ReplayTraining
 from searchkit.train import fit
-from searchkit.workflow import RunConfig, context
+from searchkit.workflow import context
 
 TINY = load_space(search_driver.TINY)
 
@@ -322,8 +323,8 @@ def test_one_in_eta_goes_on_at_a_rung(eta: int, kept: int) -> None:
 
 def test_a_budget_is_spent_in_trials_and_seconds(ctx: Context) -> None:
     assert len(searched(ctx, budget=replace(SMALL, trials=3))) == 3
-    question = RunConfig("tiny", {}, budget=Budget(seconds=50.0))
-    found = context(ctx.run, question, ctx.task, lambda name: TINY, print, spent=20.0)
+    config = RunConfig.from_options(space="tiny", time_budget=50)
+    found = context(ctx.run, config, ctx.task, lambda name: TINY, print, spent=20.0)
     assert 29 < found.deadline.left() <= 30
 
 

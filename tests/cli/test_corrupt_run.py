@@ -19,6 +19,7 @@ import pytest
 from searchkit import workflow
 from searchkit.cli import app as cli
 from searchkit.context import Context
+from searchkit.core import catalogue
 from searchkit.core.data_spec import MOST_CHARACTERS
 from searchkit.core.errors import BadInput
 from searchkit.core.run_files import NOTES
@@ -33,7 +34,7 @@ from searchkit.search.time_planning import TimePlan
 from searchkit.stages.export import finish_bundle
 from searchkit.tasks import registry
 
-MLP = load_space(Path(__file__).parents[2] / "spaces" / "mlp.py")
+MLP = load_space(catalogue.find(catalogue.FAMILIES, "mlp"))
 
 NAME = "harmed"
 QUESTION = (
@@ -176,7 +177,7 @@ def read_pace(run: Run, file: Path) -> None:
 
 
 READERS: dict[str, Callable[[Run, Path], object]] = {
-    "run.json": lambda run, file: workflow.question_of(Run.open(run.path)),
+    "run.json": lambda run, file: workflow.config_of(Run.open(run.path)),
     "search.json": lambda run, file: searches(run),
     "search.jsonl": read_lines,
     "pace.json": read_pace,
@@ -223,7 +224,7 @@ def test_every_field_of_every_file_is_checked(finished: Path, tmp_path: Path, pa
     assert n_refused > 0
 
 
-RUN_FIELDS = ("format", "name", "question", "task", "command", "started", "versions", "hardware")
+RUN_FIELDS = ("format", "name", "config", "task", "command", "started", "versions", "hardware")
 
 
 @pytest.mark.parametrize("field", RUN_FIELDS)

@@ -1,8 +1,7 @@
-"""Every field of a question and of the wishes in it reaches what it is meant for."""
+"""Every option of a configuration reaches what it is meant for."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,9 +11,12 @@ import pytest
 import search_driver
 
 from searchkit import workflow
+from searchkit.config.compression import RECIPES, CompressionConfig
+from searchkit.config.limits import BudgetConfig
+from searchkit.config.run import SECTIONS, RunConfig, every_option
+from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import freeze
-from searchkit.core.space import Budget, Limits
 from searchkit.core.space_file import load_space
 from searchkit.core.stage import Stage
 from searchkit.core.training import Training
@@ -22,52 +24,61 @@ from searchkit.run import Run
 from searchkit.search.settings import SearchSettings
 from searchkit.stages import recipes
 from searchkit.stages.pipeline import LeftOut
-from searchkit.stages.recipes import CompressionConfig
 from searchkit.tasks import registry
-from searchkit.workflow import RunConfig, context, settings_of, start
+from searchkit.workflow import config_of, context, settings_of, start
 
 TINY = load_space(search_driver.TINY)
-PLAIN = RunConfig("tiny", {"task": "iris"}, executor="processes", workers=2, device="cpu")
+ASKED = {"space": "tiny", "task": "iris", "workers": 2, "device": "cpu"}
+PLAIN = RunConfig.from_options(**ASKED)
 
 
-def settings(question: RunConfig) -> SearchSettings:
-    return settings_of(question)
+def configured(**given: Any) -> RunConfig:
+    return RunConfig.from_options(**{**ASKED, **given})
 
 
-SETTINGS: dict[str, tuple[Any, Callable[[SearchSettings], Any], Any]] = {
-    "budget": (Budget(trials=77), lambda s: s.budget.trials, 77),
-    "sampler": ("nsga2", lambda s: s.sampler, "nsga2"),
-    "minimize": (None, lambda s: s.cost, None),
-    "workers": (3, lambda s: s.workers, 3),
-    "executor": ("ray", lambda s: s.executor, "ray"),
-    "address": ("ray://x:1", lambda s: s.address, "ray://x:1"),
-    "storage": ("sqlite:///x.db", lambda s: s.storage, "sqlite:///x.db"),
-    "recipe": ("prune", lambda s: s.ship_int8, False),
-    "fixed_epochs": (True, lambda s: s.plans_epochs, False),
+SETTINGS: dict[str, tuple[dict[str, Any], Callable[[SearchSettings], Any], Any]] = {
+    "trials": ({"trials": 77}, lambda s: s.budget.trials, 77),
+    "epochs": ({"epochs": 7}, lambda s: s.budget.epochs, 7),
+    "rungs": ({"rungs": 2}, lambda s: s.budget.rungs, 2),
+    "sampler": ({"sampler": "nsga2"}, lambda s: s.sampler, "nsga2"),
+    "minimize": ({"minimize": "none"}, lambda s: s.cost, None),
+    "workers": ({"workers": 3}, lambda s: s.workers, 3),
+    "executor": ({"executor": "ray"}, lambda s: s.executor, "ray"),
+    "address": ({"executor": "ray", "address": "ray://x:1"}, lambda s: s.address, "ray://x:1"),
+    "storage": ({"storage": "sqlite:///x.db"}, lambda s: s.storage, "sqlite:///x.db"),
+    "recipe": ({"recipe": "prune"}, lambda s: s.ship_int8, False),
 }
 
 
-@pytest.mark.parametrize("field", SETTINGS)
-def test_what_a_question_asks_of_the_search_reaches_its_settings(field: str) -> None:
-    value, read, expected = SETTINGS[field]
-    assert read(settings_of(replace(PLAIN, **{field: value}))) == expected != read(settings_of(PLAIN))
+@pytest.mark.parametrize("option", SETTINGS)
+def test_what_is_asked_of_the_search_reaches_its_settings(option: str) -> None:
+    given, read, expected = SETTINGS[option]
+    assert read(settings_of(configured(**given))) == expected != read(settings_of(PLAIN))
 
 
-def made_context(question: RunConfig, folder: Path) -> Any:
-    return context(Run(folder, {}), question, registry.load({"task": "iris"}), lambda name: TINY, print)
+def test_only_epochs_that_the_user_chose_are_fixed() -> None:
+    fixed = replace(PLAIN, budget=replace(PLAIN.budget, fixed_epochs=True))
+    assert settings_of(PLAIN).plans_epochs and not settings_of(fixed).plans_epochs
 
 
-CONTEXT: dict[str, tuple[Any, Callable[[Any], Any], Any]] = {
-    "seed": (9, lambda ctx: ctx.seed, 9),
-    "workers": (3, lambda ctx: ctx.threads, 3),
-    "limits": (Limits(params=5), lambda ctx: ctx.limits.params, 5),
+def made_context(config: RunConfig, folder: Path) -> Any:
+    return context(Run(folder, {}), config, registry.load({"task": "iris"}), lambda name: TINY, print)
+
+
+CONTEXT: dict[str, tuple[dict[str, Any], Callable[[Any], Any], Any]] = {
+    "seed": ({"seed": 9}, lambda ctx: ctx.seed, 9),
+    "workers": ({"workers": 3}, lambda ctx: ctx.threads, 3),
+    "max_params": ({"max_params": 5}, lambda ctx: ctx.limits.params, 5),
+    "max_size": ({"max_size": "2KB"}, lambda ctx: ctx.limits.size_bytes, 2000),
+    "max_latency": ({"max_latency": "500us"}, lambda ctx: ctx.limits.latency_ms, 0.5),
+    "max_macs": ({"max_macs": "1k"}, lambda ctx: ctx.limits.macs, 1000),
 }
 
 
-@pytest.mark.parametrize("field", CONTEXT)
-def test_what_a_question_asks_of_the_stages_reaches_their_context(field: str, tmp_path: Path) -> None:
-    value, read, expected = CONTEXT[field]
-    found = [read(made_context(q, tmp_path)) for q in (PLAIN, replace(PLAIN, **{field: value}))]
+@pytest.mark.parametrize("option", CONTEXT)
+def test_what_is_asked_of_the_stages_reaches_their_context(option: str, tmp_path: Path) -> None:
+    given, read, expected = CONTEXT[option]
+    found = [read(made_context(config, tmp_path)) for config in (PLAIN, configured(**given))]
     assert found[1] == expected != found[0]
 
 
@@ -75,14 +86,14 @@ def test_the_device_is_picked_as_asked(tmp_path: Path, monkeypatch: pytest.Monke
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    found = [made_context(replace(PLAIN, device=d), tmp_path).device for d in ("cpu", "cuda", "auto")]
+    found = [made_context(configured(device=d), tmp_path).device for d in ("cpu", "cuda", "auto")]
     assert found == ["cpu", "cuda", "cuda"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert made_context(replace(PLAIN, device="auto"), tmp_path).device == "cpu"
+    assert made_context(configured(device="auto"), tmp_path).device == "cpu"
     with pytest.raises(BadInput, match="finds no CUDA device"):
-        made_context(replace(PLAIN, device="cuda"), tmp_path)
-    with pytest.raises(BadInput, match="No device named 'tpu'"):
-        made_context(replace(PLAIN, device="tpu"), tmp_path)
+        made_context(configured(device="cuda"), tmp_path)
+    with pytest.raises(BadInput, match="device='tpu' is unknown; choose auto, cpu or cuda"):
+        configured(device="tpu")
 
 
 def test_the_family_that_is_asked_for_is_the_contexts(tmp_path: Path) -> None:
@@ -92,33 +103,31 @@ def test_the_family_that_is_asked_for_is_the_contexts(tmp_path: Path) -> None:
         asked.append(name)
         return TINY
 
-    found = context(Run(tmp_path, {}), replace(PLAIN, space="mine.py"), registry.load({"task": "iris"}), spaces, print)
+    config = configured(space="mine.py")
+    found = context(Run(tmp_path, {}), config, registry.load({"task": "iris"}), spaces, print)
     assert asked == ["mine.py"] and found.spaces("tiny") is TINY and found.spaces("mine.py") is TINY
     assert asked == ["mine.py"], "loaded once, known by both of its names"
     found.spaces("other")
     assert asked == ["mine.py", "other"]
 
 
-def test_a_question_is_stored_whole_and_read_back(tmp_path: Path) -> None:
-    changed = RunConfig(
-        "cnn", {"task": "digits", "split_seed": 5}, Budget(trials=3, seconds=9.0), Limits(params=7),
-        CompressionConfig(prune_to=0.25),
-        "prune", "random", "macs", 4, 3, "processes", "a", "sqlite:///x", "cpu", True,
-    )  # fmt: skip
-    default = RunConfig("x", {"task": "iris"})
-    same = [f.name for f in fields(RunConfig) if getattr(changed, f.name) == getattr(default, f.name)]
-    assert same == ["executor"], "a field that is not changed here is not tested"
+def test_every_option_has_another_value_that_is_stored_and_read_back(tmp_path: Path) -> None:
+    alone = {"task", "recipe", "executor", "problem", "noise", "anomaly"}  # they exclude others: each by itself below
+    given = {declared.name: about.example.strip("'") for _, declared, about in every_option()}
+    changed = RunConfig.from_options(**{k: v for k, v in given.items() if k not in alone}, executor="ray",
+                                     problem="forecasting", recipe="int8")  # fmt: skip
+    changed = replace(changed, budget=BudgetConfig(30.0, 3, 4, 1, 2, 7, True))
+    default = RunConfig()
+    for name, section in SECTIONS.items():
+        pairs = [(getattr(getattr(c, name), f.name) for c in (changed, default)) for f in fields(section)]
+        same = [f.name for f, (one, other) in zip(fields(section), pairs, strict=True) if one == other]
+        assert set(same) <= alone, "a field that is not changed here is not tested"
     run = start(changed, registry.load({"task": "iris"}), root=tmp_path, name="run", command=["search"])
-    stored = json.loads((run.path / "run.json").read_text())["question"]
-    assert RunConfig.parse(stored) == changed
-    assert RunConfig.parse(json.loads(json.dumps(default.plain()))) == default, "an endless budget too"
-    whole = RunConfig.parse({**stored, "executor": "ray"})
-    assert whole == replace(changed, executor="ray")
-
-
-def test_each_field_of_a_question_has_a_row() -> None:
-    rows = {**SETTINGS, **CONTEXT, "space": 0, "source": 0, "wish": 0, "device": 0}
-    assert set(rows) == {f.name for f in fields(RunConfig)}
+    assert config_of(Run.open(run.path)) == changed
+    for other in ({"task": "wine"}, {"noise": "gaussian:0.5"}, {"anomaly": "crack"}):
+        config = RunConfig.from_options(space="x", workers=2, **other)
+        run = start(config, registry.load({"task": "iris"}), root=tmp_path, name=next(iter(other)), command=[])
+        assert config_of(Run.open(run.path)) == config
 
 
 # ── wishes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +158,7 @@ def test_each_wish_reaches_the_stages_and_nothing_else_changes(field: str) -> No
 
 
 def test_each_field_of_a_wish_has_a_row() -> None:
-    assert set(WISHES) == {f.name for f in fields(CompressionConfig)}
+    assert {*WISHES, "recipe"} == {f.name for f in fields(CompressionConfig)}
 
 
 def test_the_defaults_of_a_recipe() -> None:
@@ -174,15 +183,13 @@ def test_a_winner_under_hard_limits_is_pruned_only_when_asked(
 def test_a_recipe_that_there_is_not_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(BadInput, match="No recipe named 'all'; the recipes are compact, int8, prune"):
         recipes.make("all", CompressionConfig(), epochs=3, limited=False)
-    assert set(recipes.NAMES) == set(recipes.STAGES)
-    assert [name for name in recipes.NAMES if recipes.quantizes(name)] == ["compact", "int8"]
+    assert set(RECIPES) == set(recipes.STAGES)
+    assert [name for name in RECIPES if recipes.quantizes(name)] == ["compact", "int8"]
     assert not recipes.quantizes("all")
 
 
 def test_the_recipe_the_wish_and_the_limits_make_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`compress` asks for the recipe that the question names, with its wish, and says whether there are limits."""
-    from types import SimpleNamespace
-
+    """`compress` asks for the recipe that is asked for, with its wish, and says whether there are limits."""
     seen: list[dict[str, Any]] = []
 
     def make(name: str, wish: CompressionConfig, **given: Any) -> tuple[Stage, ...]:
@@ -190,13 +197,12 @@ def test_the_recipe_the_wish_and_the_limits_make_the_line(tmp_path: Path, monkey
         return ()
 
     monkeypatch.setattr(recipes, "make", make)
-    run = Run(tmp_path, {"name": "run"})
+    run = Run(tmp_path, {"name": "r"})
     ctx = replace(made_context(PLAIN, tmp_path), run=run)
-    winner: Any = SimpleNamespace(
-        training=freeze(Training(epochs=7)), notes={"setting": ["fp32", False]}, id="x", files={}
-    )
+    winner = Artifact("x", "tiny", {}, freeze(Training(epochs=7)), (), {}, None, notes={"setting": ["fp32", False]})
     monkeypatch.setattr(Run, "log", lambda self, artifact: [])
-    for question in (PLAIN, replace(PLAIN, recipe="int8", wish=CompressionConfig(ensemble=2), limits=Limits(macs=3))):
-        assert workflow.compress(winner, ctx, question) == []
+    for config in (PLAIN, configured(recipe="int8", ensemble=2, max_macs=3)):
+        assert workflow.compress(winner, ctx, config) == []
     plain = {"name": "compact", "wish": CompressionConfig(), "epochs": 7, "limited": False}
-    assert seen == [plain, {"name": "int8", "wish": CompressionConfig(ensemble=2), "epochs": 7, "limited": True}]
+    int8 = CompressionConfig("int8", ensemble=2)
+    assert seen == [plain, {"name": "int8", "wish": int8, "epochs": 7, "limited": True}]

@@ -69,12 +69,12 @@ def anomaly_without_labels(folder: Path) -> Source:
     return {**archive(folder, x=X), "anomaly": "1"}
 
 
-@refused("--kind anomaly needs the class, or classes, to hold out", "--anomaly LABEL, of 0, 1")
+@refused("--problem anomaly needs the class, or classes, to hold out", "--anomaly LABEL, of 0, 1")
 def anomaly_without_a_class(folder: Path) -> Source:
     return {**archive(folder, x=X, y=Y), "kind": "anomaly"}
 
 
-@refused("--anomaly '1' is for --kind anomaly, not for classification", "leave one of them out")
+@refused("--anomaly 1 is for --problem anomaly, not for classification", "leave one of them out")
 def anomaly_of_another_kind(folder: Path) -> Source:
     return {**archive(folder, x=X, y=Y), "anomaly": "1", "kind": "classification"}
 
@@ -99,7 +99,7 @@ def noise_that_masks_more_than_all(folder: Path) -> Source:
     return {**archive(folder, x=X), "noise": "mask:1.5"}
 
 
-@refused("--noise 'gaussian:0.5' is for --kind denoising, not for reconstruction")
+@refused("--noise 'gaussian:0.5' is for --problem denoising, not for reconstruction")
 def noise_of_another_kind(folder: Path) -> Source:
     return {**archive(folder, x=X), "noise": "gaussian:0.5", "kind": "reconstruction"}
 
@@ -128,7 +128,7 @@ def no_data_at_all(folder: Path) -> Source:
     return {}
 
 
-@refused("both", "--task NAME or --data PATH")
+@refused("--task 'digits' and --data '.*' exclude one another", "not both")
 def task_and_data(folder: Path) -> Source:
     return {"task": "digits", "data": str(folder)}
 
@@ -138,12 +138,12 @@ def unknown_key(folder: Path) -> Source:
     return {"data": str(folder), "tagret": "y"}
 
 
-@refused("No modality named 'video'", "tabular, image, series, tokens, voxels")
+@refused("--modality 'video' is unknown", "tabular, image, series, tokens, voxels or graph")
 def unknown_modality(folder: Path) -> Source:
     return archive(folder, x=X, y=Y) | {"modality": "video"}
 
 
-@refused("No kind named 'ranking'", "anomaly, classification, denoising, forecasting, generation")
+@refused("--problem 'ranking' is unknown", "anomaly, classification, denoising, exact-seq2seq, forecasting")
 def unknown_kind(folder: Path) -> Source:
     return archive(folder, x=X, y=Y) | {"kind": "ranking"}
 
@@ -260,7 +260,7 @@ def infinite_value(folder: Path) -> Source:
     return table(folder, rows(x=lambda k: "inf" if k == 3 else str(k)))
 
 
-@refused("30 different values in 30 rows, too many for classes", "--kind regression")
+@refused("30 different values in 30 rows, too many for classes", "--problem regression")
 def a_quantity_as_classes(folder: Path) -> Source:
     return table(folder, rows(y=str), kind="classification")
 
@@ -405,12 +405,12 @@ def fractional_tokens(folder: Path) -> Source:
     return archive(folder, x=X, y=Y) | {"modality": "tokens"}
 
 
-@refused("no class; choose --kind regression")
+@refused("no class; choose --problem regression")
 def quantities_as_classes(folder: Path) -> Source:
     return archive(folder, x=X, y=X[:, 0]) | {"kind": "classification"}
 
 
-@refused("no target, which classification needs", "--kind reconstruction")
+@refused("no target, which classification needs", "--problem reconstruction")
 def classes_without_targets(folder: Path) -> Source:
     return archive(folder, x=X) | {"kind": "classification"}
 
@@ -751,12 +751,12 @@ def spectrogram_of_a_table(folder: Path) -> Source:
     return archive(folder, x=X, y=Y) | {"features": "logmel"}
 
 
-@refused("No features named 'mfcc'", "raw, logmel")
+@refused("--features 'mfcc' is unknown", "raw or logmel")
 def unknown_features(folder: Path) -> Source:
     return sounds(folder, features="mfcc")
 
 
-@refused("--steps 0 leaves nothing", "from 1 on")
+@refused("--steps 0 is out of range", "at least 1")
 def no_steps(folder: Path) -> Source:
     return sounds(folder, steps=0)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from searchkit.core.data_spec import Arrays, TensorSpec
 from searchkit.nn.convolution import MixedDepthwise
-from searchkit.onnx import int8, measure, minify, passes
+from searchkit.onnx import arithmetic, int8, measure, minify, passes
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.parity import parity
 from searchkit.onnx.predictor import Deployed, OnnxPredictor, TorchPredictor
@@ -66,7 +66,7 @@ def test_what_follows_a_join_of_convolutions_is_part_of_them(branches: tuple[nn.
     assert "BatchNormalization" not in counts and counts["Conv"] == 4 and counts["Concat"] == 2
     assert counts["Relu"] == counts["LeakyRelu"] == 2, "an activation behind each convolution, which runs them as one"
     int8.static(path, tmp_path / "q.onnx", [images(32)])
-    assert int8.arithmetic(tmp_path / "q.onnx", images(1)) == int8.Arithmetic(1.0, {})
+    assert arithmetic.arithmetic(tmp_path / "q.onnx", images(1)) == arithmetic.Arithmetic(1.0, {})
 
 
 def test_a_join_that_others_read_too_is_left_as_it_is(tmp_path: Path) -> None:

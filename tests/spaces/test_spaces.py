@@ -21,8 +21,9 @@ from searchkit.core.space import Space
 from searchkit.core.space_file import load_space
 from searchkit.core.task import Task
 from searchkit.tasks import registry
-from searchkit.testing.families import CHECKS, parameter_names, run_check
+from searchkit.testing.families import CHECKS, parameter_names
 from searchkit.testing.fixture import Fixture
+from searchkit.testing.suite import run_check
 from searchkit.testing.tasks import TASK_CHECKS
 
 FOLDER = Path(__file__).parents[2] / "spaces"

@@ -27,8 +27,8 @@ from searchkit.run import Run
 from searchkit.stages.importance import Ranking, Uncuttable, cuts, listed, prune_
 from searchkit.stages.prune import Prune
 from searchkit.tasks import registry
-from searchkit.testing.families import run_check
 from searchkit.testing.fixture import Fixture
+from searchkit.testing.suite import run_check
 
 
 def outputs_of(net: nn.Module) -> dict[str, int]:

@@ -16,7 +16,7 @@ from searchkit.core.goal import Evaluation, Goal, Tolerance
 from searchkit.core.space import Limits
 from searchkit.nn.attention import Attention
 from searchkit.nn.sequence import AttentionPool
-from searchkit.onnx import int8, measure
+from searchkit.onnx import arithmetic, int8, measure
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.parity import parity
 from searchkit.onnx.predictor import OnnxPredictor
@@ -236,7 +236,7 @@ def test_a_mask_costs_the_softmax_and_the_maximum_nothing_of_their_range(tmp_pat
     make("static", tmp_path / "m.onnx", tmp_path / "q.onnx", arrays)
     found = parity(OnnxPredictor(tmp_path / "q.onnx"), OnnxPredictor(tmp_path / "m.onnx"), arrays)
     assert found.max_rel < 0.05 and found.argmax > 0.9
-    share = int8.arithmetic(tmp_path / "q.onnx", {"image": arrays["image"][:1]}).int8_share
+    share = arithmetic.arithmetic(tmp_path / "q.onnx", {"image": arrays["image"][:1]}).int8_share
     assert share == 1.0, "the products around it run in int8 all the same"
 
 
@@ -281,7 +281,7 @@ def test_every_way_answers_as_fp32_does_and_shrinks_the_file(name, method, expor
 def test_the_share_of_int8_arithmetic_is_what_onnx_runtime_runs(name, method, share, exported, tmp_path):
     arrays = rows(NETS[name][1], 64)
     make(method, exported[name], tmp_path / "q.onnx", arrays)
-    found = int8.arithmetic(tmp_path / "q.onnx", {"image": arrays["image"][:1]})
+    found = arithmetic.arithmetic(tmp_path / "q.onnx", {"image": arrays["image"][:1]})
     assert found.int8_share == share
     assert bool(found.fp32) == (share < 1)
 

@@ -156,9 +156,9 @@ BAD = {
     "pendulum": ({"task": "gymnasium:Pendulum-v1"}, "'Pendulum-v1' takes actions from Box.*discrete actions"),
     "crowded": ({"task": "gymnasium:Crowded-v0"}, "has 100,000 actions.*at most 4,096"),
     "growing": ({"task": "gymnasium:Growing-v0"}, "differs in size from step to step"),
-    "kind": ({"task": "CartPole-v1", "kind": "regression"}, "--kind 'regression' is for data.*leave it out"),
+    "kind": ({"task": "CartPole-v1", "kind": "regression"}, "--problem 'regression' is for data.*leave it out"),
     "modality": ({"task": "CartPole-v1", "modality": "image"}, "--modality 'image' is for data.*leave it out"),
-    "no scheme": ({"task": "Acrobot-v1"}, "No task named 'Acrobot-v1'.*gymnasium:NAME for an environment"),
+    "no scheme": ({"task": "Acrobot-v1"}, "No task named 'Acrobot-v1'.*gymnasium:NAME among them"),
 }
 
 

@@ -27,8 +27,9 @@ from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor, deploy
 from searchkit.tasks import predictions, registry
 from searchkit.tasks.problems.forecasting import ForecastTask
 from searchkit.tasks.problems.mackey_glass import mackey_glass
-from searchkit.testing.families import parameter_names, run_check
+from searchkit.testing.families import parameter_names
 from searchkit.testing.fixture import Fixture
+from searchkit.testing.suite import run_check
 
 ROOT = Path(__file__).parents[2]
 Source = dict[str, JSON]
@@ -223,7 +224,7 @@ def _task_of(stream: np.ndarray) -> ForecastTask:
     made = make_task(
         RawDataset("s", stream, None, "the series", "series", kind="forecasting", targets=names,
               columns=tuple(Column(name, "numeric") for name in names)),
-        Said(data="s.csv", kind="forecasting", window=32, horizon=16),
+        Said(data="s.csv", problem="forecasting", window=32, horizon=16),
     )  # fmt: skip
     assert isinstance(made, ForecastTask)
     return made
@@ -475,22 +476,22 @@ def split_seed(folder: Path) -> Source:
     return write(folder) | {"split_seed": 3}
 
 
-@refused("A horizon of 0 steps is too small", "at least 1")
+@refused("--horizon 0 is out of range", "at least 1")
 def no_horizon(folder: Path) -> Source:
     return write(folder) | {"horizon": 0}
 
 
-@refused("--horizon 8 is for a series to be continued", "--kind forecasting")
+@refused("--horizon 8 is for forecasting a series", "add --problem forecasting")
 def horizon_of_a_table(folder: Path) -> Source:
     return {"data": write(folder)["data"], "target": "wave", "horizon": 8}
 
 
-@refused("--horizon 8 is for --kind forecasting", "iris", "leave it out")
+@refused("--horizon 8 is for --problem forecasting", "iris", "leave it out")
 def horizon_of_a_table_task(folder: Path) -> Source:
     return {"task": "iris", "horizon": 8}
 
 
-@refused("is no series to be continued", "leave out --kind forecasting")
+@refused("is no series to be continued", "leave out --problem forecasting")
 def a_task_that_is_no_series(folder: Path) -> Source:
     return {"task": "digits", "kind": "forecasting"}
 
@@ -505,7 +506,7 @@ def split_of_a_task(folder: Path) -> Source:
     return {"task": "mackey-glass", "split": "0.6,0.2,0.2"}
 
 
-@refused("--kind forecasting continues a table", "a.npz")
+@refused("--problem forecasting continues a table", "a.npz")
 def an_archive(folder: Path) -> Source:
     np.savez(folder / "a.npz", x=np.zeros((20, 2)))
     return {"data": str(folder / "a.npz"), "kind": "forecasting"}

@@ -42,7 +42,7 @@ def test_problems_are_listed_without_torch() -> None:
 
 
 def test_a_problem_that_only_packaged_tasks_have_is_refused() -> None:
-    with pytest.raises(BadInput, match="No kind named 'control'"):
+    with pytest.raises(BadInput, match="--problem 'control' is unknown"):
         Source.parse({"data": "a.npz", "kind": "control"})
 
 

@@ -319,7 +319,7 @@ def a_text_whose_val_is_shorter_than_a_window(folder: Path) -> Source:
     return written(folder, "ab " * 900, window=200, vocabulary=8)
 
 
-@refused("A window of 2 tokens is too small", "at least 8")
+@refused("--window 2 is out of range", "at least 8")
 def a_window_of_two(folder: Path) -> Source:
     return written(folder, PROSE, window=2, kind="language")
 
@@ -329,7 +329,7 @@ def a_vocabulary_of_fewer_tokens_than_characters(folder: Path) -> Source:
     return written(folder, PROSE, vocabulary=5, kind="language")
 
 
-@refused("No tokens named 'syllables'", "words, pairs, characters")
+@refused("--tokens 'syllables' is unknown", "words, pairs or characters")
 def tokens_that_are_none(folder: Path) -> Source:
     return written(folder, PROSE, tokens="syllables")
 

@@ -12,8 +12,9 @@ import pytest
 from searchkit.core.space_file import load_space
 from searchkit.core.task import Task
 from searchkit.tasks import registry
-from searchkit.testing.families import CHECKS, run_check, run_checks
+from searchkit.testing.families import CHECKS
 from searchkit.testing.fixture import Fixture
+from searchkit.testing.suite import run_check, run_checks
 
 SOUND = '''
 """A sound family for the suite to pass."""

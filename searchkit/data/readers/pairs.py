@@ -18,7 +18,7 @@ from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON
 from searchkit.data.byte_pairs import learn
 from searchkit.data.dataset import RawDataset
-from searchkit.data.problems import problems, that_read
+from searchkit.data.problems import problems, shown, that_read
 from searchkit.data.readers.text import read_text, split_of_name
 from searchkit.data.sizes import MIN_ROWS
 from searchkit.data.source import Source
@@ -201,7 +201,8 @@ def from_pairs(parts: dict[str, Pairs], name: str, where: str, source: Source, *
     if len(sources) < MIN_ROWS:
         raise BadInput(f"{where} has {len(sources)} pairs; at least {MIN_ROWS} are needed for train, val and test.")
     if kind not in that_read("pairs"):
-        raise BadInput(f"{where} holds pairs of texts, which are for {' or '.join(that_read('pairs'))}, not {kind}.")
+        takes = " or ".join(map(shown, that_read("pairs")))
+        raise BadInput(f"{where} holds pairs of texts, which are for {takes}, not {shown(kind)}.")
     given: dict[str, np.ndarray] = {}
     begin = 0
     for split, pairs in parts.items():

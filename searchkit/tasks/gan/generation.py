@@ -9,8 +9,8 @@ new noise for each batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 
@@ -36,6 +36,7 @@ from searchkit.tasks.gan.cycle import Cycle
 from searchkit.tasks.gan.frechet import potentials, precision_and_recall
 from searchkit.tasks.gan.perception import Perception, features, train
 from searchkit.tasks.modalities.image import ScaleImage, UnscaleImage, channel_order, digits
+from searchkit.tasks.modalities.noise import draw_noise
 from searchkit.tasks.predictions import GENERATION
 from searchkit.tasks.prepare import arranged, guess_kind, make_task, require_rows
 from searchkit.tasks.protocols import Modality, ProblemSpec
@@ -47,57 +48,6 @@ FITTED = 10_000
 
 NOISE = (16, 64)
 """How many numbers a picture is made of: a quarter of its pixels, within these bounds."""
-
-
-# ── Noise as a modality, a picture as the answer ─────────────────────────────────────────────────────────────────────
-
-
-class AsItIs(nn.Module):
-    """The identity: noise needs no preprocessing."""
-
-    def forward(self, noise: Tensor) -> Tensor:
-        """(B, Z) noise, unchanged."""
-        return noise
-
-
-@dataclass(frozen=True)
-class Noise:
-    """The modality of a generator's input: numbers from the unit Gaussian."""
-
-    augmentations: Mapping[str, Callable[[Tensor, Generator], Tensor]] = field(default_factory=dict)
-    corrupts: frozenset[str] = frozenset()
-    form = "noise"
-
-    def arrange(self, found: RawDataset) -> Arrays:
-        """Refuse: noise is drawn, not read.
-
-        Raises:
-            BadInput: Always.
-        """
-        raise BadInput(f"Noise is made, not read; give pictures in {found.where} and ask for --kind generation.")
-
-    def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
-        """The raw input "noise", (Z,)."""
-        return (TensorSpec("noise", data.inputs["noise"].shape[1:]),)
-
-    def preprocessor(self, data: Dataset) -> nn.Module:
-        """The identity."""
-        return AsItIs()
-
-    def restore(self, data: Dataset, preprocessor: nn.Module) -> nn.Module:
-        """Refuse: noise is not reconstructed.
-
-        Raises:
-            BadInput: Always.
-        """
-        raise BadInput("Noise cannot be rebuilt; ask for --kind generation of pictures.")
-
-    def vocabulary(self, data: Dataset) -> int:
-        """0: the inputs are no tokens."""
-        return 0
-
-
-MODALITIES = {"noise": Noise()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -367,7 +317,7 @@ def generation(found: RawDataset, source: Source) -> GenerationTask:
     """
     inputs = arranged(found, source)[1]
     if list(inputs) != ["image"]:
-        raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --kind generation takes images.")
+        raise BadInput(f"{found.where} holds no pictures, which is what is drawn; --problem generation takes images.")
     pictures = inputs["image"]
     classes = classes_of(found)
     rows = split_rows(len(found.x), classes, given=found.given, seed=source.split_seed)
@@ -399,19 +349,6 @@ PROBLEMS = {
         whole=generation,
     ),
 }
-
-
-def draw_noise(rows: Mapping[str, np.ndarray], n: int, size: int, *, seed: int) -> np.ndarray:
-    """Draw noise, (n, size) float32.
-
-    In each split the mean is exactly 0 and the deviation exactly 1, as in the distribution, so that a generator is not
-    scored by the luck of a draw.
-    """
-    noise = np.zeros((n, size), dtype=np.float32)
-    for split, chosen in rows.items():
-        drawn = np.random.default_rng(derive_seed("noise", split, seed)).standard_normal((len(chosen), size))
-        noise[chosen] = (drawn - drawn.mean()) / drawn.std()
-    return noise
 
 
 def load(source: Source) -> Task:

@@ -188,7 +188,9 @@ def image_translation(found: RawDataset, source: Source) -> ImageTranslationTask
     """
     inputs = arranged(found, source)[1]
     if list(inputs) != ["image"]:
-        raise BadInput(f"{found.where} holds no pictures, which is what is restyled; --kind restyling takes images.")
+        raise BadInput(
+            f"{found.where} holds no pictures, which is what is restyled; --problem image-translation takes images."
+        )
     sets = np.unique(found.target) if found.target is not None and found.target.ndim == 1 else np.empty(0)
     if len(sets) != 2:
         held = "1 set" if len(sets) < 2 else f"{len(sets)} sets"
@@ -221,6 +223,7 @@ PROBLEMS = {
         ProblemInfo(
             description="the picture as one of a second set, learnt from unpaired pictures",
             predicts="the picture as one of the second set",
+            shown="image-translation",
         ),
         GENERATION,
         whole=image_translation,

@@ -163,7 +163,7 @@ def held_out(wanted: str | None, labels: tuple[str, ...], where: str) -> list[in
     known = ", ".join(labels[:20]) + (f" and {len(labels) - 20} more" if len(labels) > 20 else "")
     if wanted is None:
         raise BadInput(
-            f"--kind anomaly needs the class, or classes, to hold out of {where}: --anomaly LABEL, of {known}."
+            f"--problem anomaly needs the class, or classes, to hold out of {where}: --anomaly LABEL, of {known}."
         )
     names = [wanted] if wanted in labels else [name.strip() for name in wanted.split(",")]
     for name in names:
@@ -249,5 +249,5 @@ def load(source: Source) -> Task:
     from searchkit.tasks.modalities.image import digits
 
     if source.kind in (None, "anomaly"):
-        source = replace(source, kind="anomaly", anomaly=source.anomaly or HELD_OUT)
+        source = replace(source, problem="anomaly", anomaly=source.anomaly or HELD_OUT)
     return make_task(digits("digits-anomaly"), source)

@@ -206,4 +206,4 @@ def load(source: Source) -> Task:
     from searchkit.tasks.modalities.image import digits
 
     kind = source.kind or "denoising"
-    return make_task(digits("digits-denoising", labelled=False), replace(source, kind=kind))
+    return make_task(digits("digits-denoising", labelled=False), replace(source, problem=kind))

@@ -245,7 +245,7 @@ def make_forecast(found: RawDataset, source: Source) -> ForecastTask:
     if found.kind != "forecasting":
         raise BadInput(
             f"{found.where} is no series to be continued, which forecasting needs: a table with a row a step; leave "
-            "out --kind forecasting."
+            "out --problem forecasting."
         )
     if source.modality not in (None, "series") or source.features:
         raise unsuited(found.where, source.features or source.modality)

@@ -258,14 +258,14 @@ def read_ranks(found: RawDataset, problem: str) -> Target:
     if target.ndim == 2 and target.shape[1] > 1:
         raise BadInput(
             f"The target of {found.where} has {target.shape[1]} columns, and {problem} needs one; choose a column, or "
-            "--kind multilabel."
+            "--problem multilabel."
         )
     target = target.reshape(-1)
     if target.dtype.kind in "biuf" and (target != np.round(target)).any():
         value = target[target != np.round(target)][0]
         raise BadInput(
             f"The target of {found.where} holds {value:g}, and {problem} needs whole numbers; round it, or choose "
-            "--kind regression."
+            "--problem regression."
         )
     if target.dtype.kind == "S":
         target = np.char.decode(target, "utf-8", "replace")
@@ -273,7 +273,7 @@ def read_ranks(found: RawDataset, problem: str) -> Target:
     if not 2 <= len(names) <= MOST_RANKS:
         raise BadInput(
             f"The target of {found.where} has {len(names)} different values, and {problem} takes 2 to {MOST_RANKS} "
-            "ranks; choose another target, or --kind regression for a quantity."
+            "ranks; choose another target, or --problem regression for a quantity."
         )
     order = np.argsort([_leading_number(str(name), found.where, problem) for name in names], kind="stable")
     ranks = np.argsort(order)[codes].astype(np.int64)

@@ -35,6 +35,7 @@ from searchkit.data.summary import summarise
 from searchkit.tasks.bundle_files import script
 from searchkit.tasks.predictions import ACTIONS
 from searchkit.tasks.protocols import ProblemSpec
+from searchkit.tasks.rl.encoding import InUnit, encoder
 from searchkit.tasks.rl.environments import Environment, EnvSpec, ExplorationPolicy, play
 from searchkit.tasks.rl.replay import DISCOUNT, TRAINING_SEEDS, ReplayTraining
 
@@ -57,9 +58,6 @@ values of 1 the gain of one action over another is lost in its steps."""
 CHECKS = 20
 """Times in a training that it plays on val and keeps the best network so far: Q-learning forgets and learns again."""
 
-LARGEST = 10.0
-"""The deviation of a feature over the log, at most, in the unit that networks see. That unit is how far random actions
-move the feature: what drifts slowly, and ends the game far out (the cart of CartPole-v1), is seen in fine steps."""
 
 SHARPNESS = 8.0
 """Of softened policies at temperature 1: a step of one standard deviation of the teacher's gains, in nats. Rusu et al.
@@ -124,7 +122,7 @@ class ControlTask:
 
     def preprocessor(self) -> nn.Module:
         """Scaling of observations, or one-hot states."""
-        return _preprocessor(self.about, self.raw("train")["observation"], self._log.unit)
+        return encoder(self.about, self.raw("train")["observation"], self._log.unit)
 
     def postprocessor(self) -> nn.Module:
         """Action values from the network's unit to that of the rewards."""
@@ -316,7 +314,7 @@ def load(source: Source) -> ControlTask:
     """
     assert source.task is not None
     id = source.task.removeprefix("gymnasium:")
-    for what, given in (("--modality", source.modality), ("--kind", source.kind)):
+    for what, given in (("--modality", source.modality), ("--problem", source.kind)):
         if given is not None:
             raise BadInput(f"{what} '{given}' is for data, and '{id}' is an environment that is played; leave it out.")
     environment = Environment(id)
@@ -389,57 +387,3 @@ def _on_the_way(wanderer: ExplorationPolicy, seeds: list[int]) -> tuple[np.ndarr
         actions.append(episode.actions[step])
         values.append(episode.values(DISCOUNT)[step])
     return np.stack(observations), np.array(actions, np.int64), np.array(values, np.float32)
-
-
-# ── Before and after the network ─────────────────────────────────────────────────────────────────────────────────────
-
-
-class Scale(nn.Module):
-    """Standardize observations: mean 0 over the log, each feature in its unit."""
-
-    mean: Tensor
-    unit: Tensor
-
-    def __init__(self, mean: Tensor, unit: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("unit", unit)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, features) to the same shape."""
-        return (x - self.mean) / self.unit
-
-
-class OneHot(nn.Module):
-    """One-hot states; an unknown state becomes zeros."""
-
-    states: Tensor
-
-    def __init__(self, n_states: int) -> None:
-        super().__init__()
-        self.register_buffer("states", torch.arange(n_states))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,) states to (B, n_states)."""
-        return (x[:, None] == self.states).float()
-
-
-class InUnit(nn.Module):
-    """Rescale action values from the network's unit to that of the rewards."""
-
-    def __init__(self, unit: float) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def forward(self, values: Tensor) -> Tensor:
-        """(B, n_actions) to the same shape."""
-        return values * self.unit
-
-
-def _preprocessor(about: EnvSpec, seen: np.ndarray, unit: np.ndarray) -> nn.Module:
-    if about.n_states:
-        return OneHot(about.n_states).eval()
-    mean, deviation = seen.mean(0, dtype=np.float64), seen.std(0, dtype=np.float64)
-    unit = np.clip(unit, deviation / LARGEST, deviation)
-    unit = np.where(unit > 1e-8, unit, 1.0)
-    return Scale(torch.from_numpy(mean).float(), torch.from_numpy(unit).float()).eval()

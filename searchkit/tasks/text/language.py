@@ -177,7 +177,7 @@ def read_tokens(found: RawDataset, kind: str) -> Target:
         BadInput: The data are no text to be continued.
     """
     if found.tokenizer is None:
-        raise BadInput(f"{found.where} is no text, which {kind} needs; give a text file, or leave out --kind.")
+        raise BadInput(f"{found.where} is no text, which {kind} needs; give a text file, or leave out --problem.")
     return Target(given_target(found, kind).astype(np.int64))
 
 
@@ -185,7 +185,10 @@ PROBLEMS = {
     "language": ProblemSpec(
         next_token,
         ProblemInfo(
-            description="the next token of a text, at every step", predicts="the token after each", reads="text"
+            description="the next token of a text, at every step",
+            predicts="the token after each",
+            shown="language-modeling",
+            reads="text",
         ),
         STEPS,
         read=read_tokens,

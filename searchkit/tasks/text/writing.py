@@ -286,6 +286,7 @@ PROBLEMS = {
         ProblemInfo(
             description="the one text that is the right answer to a text",
             predicts="a text, the one that is right",
+            shown="exact-seq2seq",
             reads="pairs",
         ),
         STEPS,

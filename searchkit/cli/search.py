@@ -1,0 +1,172 @@
+"""The verb search: a new run, or one to go on with."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from searchkit.cli.console import Console
+from searchkit.cli.crashes import watch_for_crashes
+from searchkit.cli.opening import load_space, open_run, space_path
+from searchkit.cli.options import AsJson, ConfigFile, Quiet, Resume, Verbose, configured, layers, read_section
+from searchkit.cli.output import emit, emit_shipped, set_up_logging
+from searchkit.config import naming
+from searchkit.config.naming import FLAG
+from searchkit.config.run import SECTIONS, RunConfig
+from searchkit.config.sources import Layer
+from searchkit.core import catalogue
+from searchkit.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from searchkit.core.artifact import Artifact
+    from searchkit.core.task import Task
+    from searchkit.run import Run
+
+EXAMPLES = (
+    "searchkit search --space cnn",
+    "searchkit search --space mlp --data adult.csv --target income",
+    "searchkit search --space cnn --data photos/ --time-budget 45m --workers 2",
+)
+
+WITH_RESUME = ("trials", "time_budget", "workers", "runs", "reports")
+"""What --resume may change: how much may be spent, how many work at once, and where things are."""
+
+log = logging.getLogger("searchkit")
+
+
+@configured(*SECTIONS, leave_out=("student", "temperature", "teacher_weight", "ensemble"))
+def search(
+    *,
+    resume: Resume = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+    **given: Any,
+) -> None:
+    """Search, compress, evaluate and bundle a network for your data.
+
+    Everything but --space has a default: `searchkit search --space cnn` is a whole run.
+    """
+    set_up_logging(verbose)
+    console = Console(quiet=quiet)
+    started = time.monotonic()
+    if resume is not None:
+        _go_on(resume, config, given, console, as_json, started)
+        return
+    from searchkit import workflow
+
+    values = layers(given, config)
+    log_origins(values)
+    loaded, asked = _load(RunConfig.of(values))
+    workflow.require_startable(asked)
+    console.summary(loaded.name, loaded.summary())
+    runs = Path(asked.output.runs)
+    name = asked.output.name or free_name(runs, Path(str(asked.search.space)).stem, loaded.name)
+    run = workflow.start(asked, loaded, root=runs, name=name, command=sys.argv)
+    _finish(run, loaded, asked.output.reports, None, console, as_json, started)
+
+
+def _load(asked: RunConfig) -> tuple[Task, RunConfig]:
+    """The data, and the configuration with what the family says where the user does not.
+
+    Raises:
+        BadInput: there is no such family or no such data, or the family is not for them.
+    """
+    if asked.search.space is None:
+        known = ", ".join(catalogue.files(catalogue.FAMILIES))
+        raise BadInput(f"{FLAG.mention('space')} is missing; the spaces are {known}, or a path to your own file.")
+    path = space_path(asked.search.space)
+    data = asked.data
+    if data.task is None and data.data is None:
+        data = replace(data, task=str(catalogue.glance(path).get("task", "")) or None)
+    from searchkit import workflow
+    from searchkit.tasks import registry
+
+    loaded = registry.load(data.plain())
+    name = path.stem if path.parent == catalogue.FAMILIES else str(path)
+    family = load_space(name)
+    refusal = family.accepts(loaded.spec)
+    if refusal is not None:
+        raise BadInput(f"The space '{family.name}' is not for the task '{loaded.name}': {refusal}.")
+    asked = replace(asked, data=data, search=replace(asked.search, space=name))
+    return loaded, workflow.resolve(asked, family)
+
+
+def _go_on(
+    name: str, file: Path | None, given: Mapping[str, Any], console: Console, as_json: bool, started: float
+) -> None:
+    """Go on with a run. Raises BadInput if a flag is given that its own configuration answers."""
+    from searchkit import workflow
+    from searchkit.config.limits import BudgetConfig
+    from searchkit.tasks import registry
+
+    extra = [flag for flag, value in given.items() if value is not None and flag not in WITH_RESUME]
+    if file is not None or extra:
+        out = FLAG.mention(extra[0] if extra else "config")
+        raise BadInput(
+            f"{FLAG.given('resume', name)} takes its configuration from the run; leave out {out}. With it go "
+            "--workers, a higher --trials or --time-budget, --runs, --reports, --json, --quiet and --verbose."
+        )
+    output = read_section("output", given)
+    run = open_run(name, output.runs)
+    stored = workflow.config_of(run)
+    with naming.written(FLAG):
+        budget = BudgetConfig(trials=given["trials"], time_budget=given["time_budget"])
+        workers = replace(stored.search, workers=given["workers"] or stored.search.workers).workers
+    words = [
+        word
+        for flag in ("trials", "time_budget")
+        if given[flag] is not None
+        for word in (FLAG.mention(flag), str(given[flag]))
+    ]
+    more = workflow.More(budget, None if given["workers"] is None else workers, tuple(words))
+    task = registry.load(stored.data.plain())
+    _finish(run, task, output.reports, more, console, as_json, started)
+
+
+def _finish(
+    run: Run, task: Task, reports: str | None, more: Any, console: Console, as_json: bool, started: float
+) -> None:
+    """Carry out the run and print what came of it."""
+    from searchkit import workflow
+
+    watch_for_crashes(run)
+    done = workflow.carry_out(run, task, spaces=load_space, screen=console, reports=reports, more=more)
+    if done.verdict is None:
+        _emit_search(run, done.winner, task, as_json)
+    else:
+        seconds = time.monotonic() - started
+        emit_shipped(run, done.verdict, done.report, as_json=as_json, seconds=seconds, verb="search")
+
+
+def _emit_search(run: Run, winner: Artifact, task: Task, as_json: bool) -> None:
+    metric, number = task.goal.metric, winner.made_by["number"]
+    text = (
+        f"The search is done: trial {number} has val {metric} {winner.metrics[metric]:.4g} "
+        f"with {winner.metrics['params']:,.0f} parameters. Next: searchkit compress {run.name}"
+    )
+    plain = {"run": run.name, "path": str(run.path), "trial": number, "metrics": winner.metrics}
+    emit(as_json, "search", plain, text)
+
+
+def free_name(runs: Path, space: str, task: str) -> str:
+    """The first name of the form space-task-number that no run has."""
+    number = 1
+    while (runs / f"{space}-{task}-{number}").exists():
+        number += 1
+    return f"{space}-{task}-{number}"
+
+
+def log_origins(values: Layer) -> None:
+    """Tell the log where each option that is no default came from; passwords in URLs are left out."""
+    if log.isEnabledFor(logging.INFO):
+        from searchkit.search.storage import without_password
+
+        for name, value in values.items():
+            log.info("%s", value.origin.given(name, without_password(str(value.value))))
