@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from slow_list import SLOW, is_slow
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -25,16 +26,6 @@ def stored_data() -> Callable[[str], Path]:
         return DATA / name
 
     return find
-
-
-SLOW = Path(__file__).with_name("slow.txt")
-"""The tests that took long when they were last timed, one name a line: `benchmarks/slow_tests.py` writes
-it. Without its parameters a name stands for all tests of the function, with "[*-last]" for all with this last one."""
-
-
-def is_slow(name: str, listed: frozenset[str]) -> bool:
-    function, _, parameters = name.partition("[")
-    return bool({name, function, f"{function}[*-{parameters.rpartition('-')[2]}"} & listed)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

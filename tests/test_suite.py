@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import is_slow
+from slow_list import is_slow
 
 TESTS = Path(__file__).resolve().parent
 while not (TESTS / "conftest.py").exists():  # wherever in the tree this file lies

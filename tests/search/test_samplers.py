@@ -13,6 +13,7 @@ import pytest
 import search_driver
 from optuna.trial import FrozenTrial
 
+from searchkit.config.search import SAMPLERS
 from searchkit.context import Context
 from searchkit.core.errors import BadInput
 from searchkit.core.space import Budget, Limits
@@ -24,7 +25,7 @@ from searchkit.search.choices import at, at_random, like
 from searchkit.search.coordinator import search
 from searchkit.search.results import history
 from searchkit.search.sampler import NAMED, Ask, Exhausted, SearchView, ask_optuna
-from searchkit.search.settings import SAMPLERS, SearchSettings
+from searchkit.search.settings import SearchSettings
 from searchkit.tasks import registry
 
 BUDGET = Budget(trials=5, epochs=2, rungs=2, eta=2, least_rung_steps=1)

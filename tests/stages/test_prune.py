@@ -96,7 +96,7 @@ class AsGiven(nn.Module):
 
 
 @pytest.mark.parametrize("how", IMPORTANCES)
-@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("global_ranking", [False, True])
 def test_every_importance_reaches_a_target_in_macs(how: str, global_ranking: bool) -> None:
     net, inputs = example("mbconv")
     one = tuple(x[:1] for x in inputs)
