@@ -243,7 +243,7 @@ class Scripted(Planted):
     def preprocessor(self) -> nn.Module:
         return nn.Identity()
 
-    answer = preprocessor
+    postprocessor = preprocessor
     inputs = answers = ()
 
     def evaluate(self, predict: Any, split: str) -> Any:

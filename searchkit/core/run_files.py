@@ -301,6 +301,15 @@ class BySteps(TypedDict):
     by_step: dict[str, list[float]]
 
 
+class AgreementWords(TypedDict):
+    """What "agreement" means for the form of the answers, in the words of the report."""
+
+    row: str
+    note: str
+    decides: bool
+    paired: bool
+
+
 class Histogram(TypedDict):
     """Errors as a histogram."""
 

@@ -85,3 +85,29 @@ def test_thaw_makes_dataclasses_in_dataclasses() -> None:
 
     # a local class cannot be named by an annotation, and none is needed for plain values
     assert thaw(Plain, {"about": {"a": [1]}, "rows": [[1, 2], [3]]}) == Plain({"a": [1]}, ((1, 2), (3,)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"chosen": "nobody"}, "lacks the one that is 'chosen'"),
+        ({"reference": "nobody"}, "lacks the one that is the 'reference'"),
+        ({"files": {}}, "'files' lacks a hash"),
+        ({"goal": {"metric": "mse", "direction": "minimize"}}, "a model has no 'mse', the metric of the goal"),
+        ({"errors": {"confusion": [[1, 2]], "unanswered": 0}}, "not as long as there are rows"),
+        ({"errors": {"histogram": [1, 2], "edges": [0.0, 1.0]}}, "'errors.edges' are not one more"),
+        ({"pictures": {"shape": [1, 2, 2, 1], "rows": {"given": "AAAA"}}}, "have not the size of their 'shape'"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_a_sentence(
+    run: Run, evidence: Evidence, changes: dict[str, object], said: str
+) -> None:
+    run.write_json(FILE, {**evidence.to_json(), **changes})
+    try:
+        with pytest.raises(BadInput, match="evidence.json of the run .* delete it and resume") as caught:
+            stored(run)
+        assert said in str(caught.value)
+        run.write_json(FILE, {**evidence.to_json(), "format": 1})
+        assert stored(run) is None, "of another format: it is made again"
+    finally:
+        (run.path / FILE).unlink()

@@ -137,10 +137,10 @@ def children(pid: int) -> list[int]:
 
 def test_a_torn_line_of_the_log_is_survived(tmp_path: Path) -> None:
     run = Run.create(tmp_path, "run", {})
-    run.append_line("search.jsonl", {"event": "rung", "trial": 1})
+    run.append_line("search.jsonl", {"event": "dispatch", "space": "cnn", "trial": 1, "rung": 0})
     with open(run.path / "search.jsonl", "ab") as handle:
         handle.write(b'{"event": "trained", "tri')
-    run.append_line("search.jsonl", {"event": "rung", "trial": 2})
+    run.append_line("search.jsonl", {"event": "dispatch", "space": "cnn", "trial": 2, "rung": 0})
     assert [row["trial"] for row in run.lines("search.jsonl")] == [1, 2]
 
 

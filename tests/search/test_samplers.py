@@ -135,5 +135,5 @@ def test_a_refused_candidate_is_among_the_trials_with_its_constraint(tmp_path: P
 
 def test_the_names_of_the_command_line_are_the_samplers_that_there_are() -> None:
     assert tuple(NAMED) == SAMPLERS
-    with pytest.raises(BadInput, match="No sampler named 'tpee'; there is tpe, nsga2, random, grid"):
+    with pytest.raises(BadInput, match="--sampler 'tpee' is unknown; choose tpe, nsga2, random or grid"):
         SearchSettings(sampler="tpee")

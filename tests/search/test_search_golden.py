@@ -52,16 +52,16 @@ def settings(**changes: Any) -> SearchSettings:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sampler": "anneal"}, "No sampler named 'anneal'; there is tpe, nsga2, random, grid."),
-        ({"executor": "slurm"}, "No executor named 'slurm'; there is inline, processes, ray."),
-        ({"minimize": "energy"}, "No cost to minimize named 'energy'; there is latency, size, macs, params."),
-        ({"precision": "fp16"}, "No precision named 'fp16'; there is auto, fp32, bf16."),
-        ({"budget": replace(BUDGET, trials=0)}, "A search of 0 trials finds nothing"),
-        ({"budget": replace(BUDGET, epochs=0)}, "at least 1 epoch, 1 rung and eta 2"),
-        ({"budget": replace(BUDGET, rungs=0)}, "at least 1 epoch, 1 rung and eta 2"),
-        ({"budget": replace(BUDGET, eta=1)}, "at least 1 epoch, 1 rung and eta 2"),
-        ({"workers": 0, "executor": "ray"}, "A search with 0 workers trains nothing"),
-        ({"workers": 2}, "2 workers need processes of their own"),
+        ({"sampler": "anneal"}, "--sampler 'anneal' is unknown; choose tpe, nsga2, random or grid."),
+        ({"executor": "slurm"}, "--executor 'slurm' is unknown; choose inline, processes or ray."),
+        ({"minimize": "energy"}, "--minimize 'energy' is unknown; choose latency, size, macs, params or none."),
+        ({"precision": "fp16"}, "No precision named 'fp16'; choose auto, fp32, bf16."),
+        ({"budget": replace(BUDGET, trials=0)}, "--trials 0 is out of range"),
+        ({"budget": replace(BUDGET, epochs=0)}, "--epochs 0 is out of range"),
+        ({"budget": replace(BUDGET, rungs=0)}, "--rungs 0 is out of range"),
+        ({"budget": replace(BUDGET, eta=1)}, "--eta 1 is out of range"),
+        ({"workers": 0, "executor": "ray"}, "--workers 0 is out of range"),
+        ({"workers": 2}, "--workers 2 needs processes of its own, and --executor inline has one"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], said: str) -> None:

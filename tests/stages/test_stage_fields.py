@@ -27,7 +27,6 @@ from searchkit.core.stage import Stage
 from searchkit.core.task import Task
 from searchkit.core.training import FitPlan, TrainState
 from searchkit.onnx import int8, measure
-from searchkit.onnx import io as onnx_io
 from searchkit.run import Run
 from searchkit.stages import quantize
 from searchkit.stages.distill import Distill
@@ -240,7 +239,7 @@ def asked(ctx: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
 
     monkeypatch.setattr(int8, "static", static)
     monkeypatch.setattr(int8, "dynamic", shutil.copy)
-    monkeypatch.setattr(onnx_io, "weight_only", shutil.copy)
+    monkeypatch.setattr(quantize, "weight_only", shutil.copy)
     monkeypatch.setattr(quantize, "measured", measured)
     monkeypatch.setattr(quantize, "choose", choose)
     monkeypatch.setattr(Unsaved, "model_path", lambda self, artifact: file)
