@@ -308,6 +308,15 @@ class Histogram(TypedDict):
     edges: list[float]
 
 
+class PredictionFacts(TypedDict):
+    """The form of the answers of a problem, in the words of the report."""
+
+    row: str
+    note: str
+    decides: bool
+    paired: bool
+
+
 class Pictures(TypedDict):
     """Example images as base64 text."""
 

@@ -16,7 +16,7 @@ from searchkit.core.data_spec import brief
 from searchkit.core.errors import BadInput
 from searchkit.core.estimates import Difference, Interval, Latency, McNemar
 from searchkit.core.goal import Goal
-from searchkit.core.run_files import Errors, MadeBy, Pictures
+from searchkit.core.run_files import Errors, MadeBy, Pictures, PredictionFacts
 from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.core.typed import As, Count, Mismatch, NotNegative, Range, Share, conform
 from searchkit.run import Run
@@ -113,7 +113,7 @@ class Evidence:
     models: tuple[ModelEvidence, ...]
     errors: Annotated[dict[str, JSON], As(Errors)]
     groups: Count | None = None
-    prediction: dict[str, JSON] | None = None
+    prediction: Annotated[dict[str, JSON] | None, As(PredictionFacts | None)] = None
     rivals: tuple[BaselineEvidence, ...] = ()
     pictures: Annotated[dict[str, JSON] | None, As(Pictures | None)] = None
     recipe: str | None = None
