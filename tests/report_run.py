@@ -209,7 +209,7 @@ def add_line(run: Run, goal: Goal, **planted: str) -> list[Artifact]:
     notes: dict[str, dict[str, JSON]] = {
         "Promote": {},
         "Distill": {
-            "candidates": {"as it was": value, "control": value - 0.001, "distilled": value + 0.002},
+            "candidates": {"before distillation": value, "control": value - 0.001, "distilled": value + 0.002},
             "kept": "distilled",
             "metric": goal.metric,
             "teachers": 3,

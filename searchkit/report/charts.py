@@ -106,7 +106,7 @@ def differences(rows: Sequence[FileRow], metric: str) -> str:
     unit = "points" if metric in formatting.SHARES else f"in {formatting.metric_name(metric)}"
     told = "; ".join(f"{name} {formatting.difference(metric, found)}" for name, found, _ in marks)
     figure = Figure(
-        "differences", "Difference to the fp32 winner on test, in pairs", told, height=TOP + 46 + 34.0 * len(marks)
+        "differences", "Paired difference to the fp32 winner on test", told, height=TOP + 46 + 34.0 * len(marks)
     )
     return _forest(figure, marks, 0.0, f"difference to the fp32 winner, {unit}", scale=scale)
 
@@ -265,7 +265,7 @@ def confusion(table: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
     right = sum(table[i][i] for i in range(n))
     figure = Figure(
         "confusion", "Confusion matrix",
-        f"{right} of {sum(map(sum, table))} test examples lie on the diagonal, where the answer is the truth.",
+        f"{right} of {sum(map(sum, table))} test examples are on the diagonal of correct predictions.",
         height=height,
     )  # fmt: skip
     figure.text(left, 14, "answer →", look="axis-title")
@@ -300,7 +300,7 @@ def predicted(points: Sequence[Sequence[float]], name: str, target: str) -> str:
     values = [v for pair in points for v in pair]
     x, y = spanning(values, LEFT, RIGHT), spanning(values, height - 50, TOP)
     figure = Figure(
-        name, f"Predicted against true {target}", f"{len(points)} test examples around the line of perfect answers.",
+        name, f"Predicted against true {target}", f"{len(points)} test examples; the line is a perfect prediction.",
         height=height,
     )  # fmt: skip
     ticks = [(t, formatting.short(t)) for t in x.ticks()]
@@ -325,7 +325,7 @@ def by_step(lines: Mapping[str, Sequence[float]], unit: str) -> str:
     last = max(len(line) for line in lines.values())
     x, y = Scale(1, max(last, 2), LEFT, RIGHT), spanning([0.0, *values], height - 88, TOP)
     figure = Figure(
-        "by-step", "Error of each step to come", f"{unit} of {last} steps to come: " + ", ".join(lines) + ".",
+        "by-step", "Error by forecast step", f"{unit} of {last} steps to come: " + ", ".join(lines) + ".",
         height=height,
     )  # fmt: skip
     ticks = [(float(n), str(n)) for n in linear_numbers([1, max(last, 2)])]

@@ -341,6 +341,6 @@ def _search_verdict(found: Report) -> str:
     number, value = search.best_so_far[-1]
     return (
         f"{name}: search only, {formatting.plural(search.n_trained, 'trial')}; the best, trial {number}, has a "
-        f"validation {formatting.metric_name(metric)} of {formatting.metric(metric, value)}, which flatters it: "
+        f"validation {formatting.metric_name(metric)} of {formatting.metric(metric, value)}, which is optimistic: "
         "nothing was scored on test."
     )

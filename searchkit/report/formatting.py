@@ -11,21 +11,21 @@ SHARES = (
     "accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "false_alarm_rate", "subset_accuracy",
     "label_accuracy", "exact_match",
 )  # fmt: skip
-"""Metrics that are shares of 1, shown in per cent and their differences in points."""
+"""Metrics that are shares of 1, shown in percent and their differences in points."""
 
 NAMES = {
     "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "rmse": "RMSE", "mae": "MAE", "mse": "MSE", "r2": "R²",
     "mse_to_clean": "MSE to the clean input", "mse_of_input": "MSE of the noisy input", "elbo": "ELBO, nats",
     "bleu": "BLEU", "chrf": "chrF",
-    "frechet": "Fréchet distance", "real_frechet": "Fréchet distance of real pictures of train",
+    "frechet": "Fréchet distance", "real_frechet": "Fréchet distance of real training images",
 }  # fmt: skip
 
 MEANINGS = {
-    "frechet": "The Fréchet distance tells how far all drawn pictures together are from all real ones, in features of "
-    "a small classifier that was trained on train: 0 is no difference, 1 or more is one picture drawn for all; what as "
-    "many real pictures of train have is as near as can be expected. Precision is the share of the drawn that lie "
-    "among the real, recall the share of the real that lie among the drawn. The features are not Inception’s, so that "
-    "no published FID compares.",
+    "frechet": "The Fréchet distance compares the generated images with the real ones, in features of a small "
+    "classifier trained on the train split. 0 means no difference; 1 or more is what repeating one image scores. The "
+    "distance of real training images is the best that can be expected. Precision is the share of generated images "
+    "that lie among the real ones, recall the share of real images that lie among the generated ones. The features "
+    "are not Inception’s, so published FID values do not compare.",
 }
 """Of metrics that need more than their name."""
 

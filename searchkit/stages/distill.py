@@ -1,13 +1,13 @@
-"""Distil: a student learns the answers of a teacher beside the truth (Hinton et al. 2015, arXiv:1503.02531).
+"""Distill: a student learns the outputs of a teacher beside the targets (Hinton et al. 2015, arXiv:1503.02531).
 
 The student is the parent's own network trained on, or a smaller trial of the run. The teacher is the mean of the parent
 and those of the run's best trials that make the mean better on val (greedy selection, Caruana et al. 2004, Ensemble
 selection from libraries of models): if halving has stopped the others early, they only blur it.
 Not to be confused with the recovery inside Prune, which has the parent alone as its teacher.
 
-Every distillation has its control: the same student, steps and seed, without the teacher. The best on val of the
-student as it was, the control and the distilled one is kept, so a teacher that does not help is never shipped, and the
-report shows all three.
+Every distillation has its control: the same student, steps and seed, without the teacher. Of the
+student before distillation, the control and the distilled student, the best on val is kept, so a teacher that does not
+help is never shipped; the report shows all three.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Distill:
         return self.epochs * (2.0 + 0.3 * self.ensemble)
 
     def __call__(self, artifact: Artifact, ctx: StageContext) -> Artifact:
-        """The best on val of the student as it was, the control and the distilled one.
+        """The best on val of the student before distillation, the control and the distilled one.
 
         Raises:
             BadInput: There is no finished trial of the student's number.
@@ -73,11 +73,11 @@ class Distill:
         """
         start = artifact if self.student is None else ctx.run.trial(self.student)
         teacher = self._teacher(artifact, ctx)
-        candidates = {"as it was": ctx.network(start)}
+        candidates = {"before distillation": ctx.network(start)}
         log = []
         guide = Teacher(teacher, self.temperature, self.weight)
         for name, guided, share in (("control", None, self.epochs / self.planned_epochs), ("distilled", guide, 1.0)):
-            net = deepcopy(candidates["as it was"])
+            net = deepcopy(candidates["before distillation"])
             curve = ctx.recover(net, start, epochs=self.epochs, teacher=guided, lr_scale=self.lr_scale, share=share)
             log += [{"candidate": name, **row} for row in curve]
             candidates[name] = net

@@ -146,7 +146,7 @@ def histogram(found: Evaluation, beside: Mapping[str, Evaluation]) -> dict[str, 
 
 # ── The forms ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_DIFFERENCE = "they differ by no more than fp32 errs"
+_DIFFERENCE = "difference within the error of fp32"
 _WITHIN = (
     "An answer agrees with fp32 if the two differ, root mean square over the example, by no more than the fp32 "
     "winner’s own root mean squared error on test."

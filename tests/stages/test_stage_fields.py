@@ -124,7 +124,7 @@ def test_distillation_trains_the_control_as_long_and_keeps_the_best(ctx: Context
     made = made_by(ctx, DISTILL)
     assert [row["candidate"] for row in made.notes["log"]] == ["control"] * 2 + ["distilled"] * 2
     values = made.notes["candidates"]
-    assert list(values) == ["as it was", "control", "distilled"]
+    assert list(values) == ["before distillation", "control", "distilled"]
     assert values[made.notes["kept"]] == max(values.values())
     assert 2 <= made.notes["teachers"] <= 3, "no trial that was trained longer makes the mean better"
     assert made_by(ctx, replace(DISTILL, ensemble=1)).notes["teachers"] == 1

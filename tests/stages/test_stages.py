@@ -479,7 +479,7 @@ def test_time_is_shared_by_what_each_stage_would_train(ctx: Context) -> None:
 def test_distill_keeps_the_best_on_val_and_records_its_control(clean: SimpleNamespace) -> None:
     made = clean.artifacts[1]
     values = made.notes["candidates"]
-    assert set(values) == {"as it was", "control", "distilled"}
+    assert set(values) == {"before distillation", "control", "distilled"}
     assert values[made.notes["kept"]] == max(values.values())
     assert made.metrics["accuracy"] == pytest.approx(max(values.values()))
     assert 1 <= made.notes["teachers"] <= 2
@@ -505,7 +505,7 @@ def test_distill_that_does_not_help_leaves_the_student_as_it_was(ctx: Context) -
     """Steps of no use: a rate so high that both candidates are ruined."""
     start = trial(ctx, 0, epochs=12)
     made = apply((Distill(epochs=1, lr_scale=1e4, ensemble=1),), start, ctx)[-1]
-    assert made.notes["kept"] == "as it was"
+    assert made.notes["kept"] == "before distillation"
     ours, theirs = ctx.run.weights(made), ctx.run.weights(start)
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
 
