@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from command_line import TINY, Desk, Finished, in_process
 
+from searchkit.cli.output import StderrHandler
+
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,6 +20,16 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("SEARCHKIT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SEARCHKIT_STORAGE", "")  # a search with --storage sets it
+
+
+@pytest.fixture(autouse=True)
+def no_log_on_stderr() -> Iterator[None]:
+    """What the command line sets up to show the log is gone after the test: the Python API shows none."""
+    yield
+    log = logging.getLogger("searchkit")
+    for handler in [handler for handler in log.handlers if isinstance(handler, StderrHandler)]:
+        log.removeHandler(handler)
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture
