@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from searchkit.core.errors import BadInput as BadInput
     from searchkit.core.errors import GateFailed as GateFailed
     from searchkit.core.errors import Infeasible as Infeasible
-    from searchkit.core.errors import NotInstalled as NotInstalled
     from searchkit.core.errors import NothingFeasible as NothingFeasible
+    from searchkit.core.errors import NotInstalled as NotInstalled
     from searchkit.core.errors import SearchkitError as SearchkitError
     from searchkit.core.interrupt import Interrupted as Interrupted
     from searchkit.core.space import Budget as Budget

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from searchkit.config.run import RunConfig
 from searchkit.core.errors import BadInput
+from searchkit.core.run_files import SearchFile
 from searchkit.core.serialization import qualified_name
-from searchkit.core.stage import Stage
 from searchkit.core.task import Task
 from searchkit.run import Run
 from searchkit.stages.recipe import Recipe, recipe_of
@@ -56,16 +56,16 @@ class Own:
 
     def named(self, config: RunConfig) -> RunConfig:
         """The configuration with the names of what was given by value."""
-        names = {
-            "own_sampler": None
-            if self.sampler is None or isinstance(self.sampler, str)
-            else qualified_name(self.sampler),
-            "own_metric": qualified_name(self.metric.score) if isinstance(self.metric, Metric) else None,
-        }
-        compression = config.compression
-        if isinstance(self.recipe, Recipe):
-            compression = replace(compression, own_recipe=self.recipe.title)
-        return replace(config, search=replace(config.search, **names), compression=compression)
+        sampler, metric, recipe = self._names
+        search = replace(config.search, own_sampler=sampler, own_metric=metric)
+        return replace(config, search=search, compression=replace(config.compression, own_recipe=recipe))
+
+    @property
+    def _names(self) -> tuple[str | None, str | None, str | None]:
+        """Of the sampler, the metric and the recipe; None if it was not given by value."""
+        sampler = None if self.sampler is None or isinstance(self.sampler, str) else qualified_name(self.sampler)
+        metric = qualified_name(self.metric.score) if isinstance(self.metric, Metric) else None
+        return sampler, metric, self.recipe.title if isinstance(self.recipe, Recipe) else None
 
     def measured(self, task: Task) -> Task:
         """The task with the metric as its goal, if one was given.
@@ -95,43 +95,53 @@ def require_given(run: Run, config: RunConfig, own: Own, task: Task) -> None:
     Raises:
         BadInput: one is not given, or is another.
     """
-    now = own.named(config)
+    sampler, _, recipe = own._names
     given = {
-        "sampler": (config.search.own_sampler, now.search.own_sampler),
+        "sampler": (config.search.own_sampler, sampler),
         "metric": (config.search.own_metric, own_metric.name_of(task)),
-        "recipe": (
-            config.compression.own_recipe,
-            now.compression.own_recipe if isinstance(own.recipe, Recipe) else None,
-        ),
+        "recipe": (_in_brackets(config.compression.own_recipe), _in_brackets(recipe)),
     }
     _require(run, given, "resume")
     for option, value in own.options.items():
         kept = config.search.sampler if option == "sampler" else config.compression.recipe
         if value != kept:
-            raise BadInput(
-                f"The run '{run.name}' has the {option} '{kept}', and goes on with no other; leave out {option}."
-            )
+            raise BadInput(f"The run '{run.name}' has {option}={kept} and goes on with it; leave out {option}={value}.")
 
 
 def require_metric(run: Run, config: RunConfig, task: Task) -> None:
-    """Check that the task has the metric that a run was searched by. Raises BadInput if not."""
+    """Check that the task has the metric that a run was searched by.
+
+    Raises:
+        BadInput: it has another, or one that is better in the other direction.
+    """
     _require(run, {"metric": (config.search.own_metric, own_metric.name_of(task))}, "compress")
+    goal = task.goal
+    for about in (run.read_json("search.json", SearchFile) or {}).values():
+        if (about["goal"], about["direction"]) != (goal.metric, goal.direction):
+            raise BadInput(
+                f"The run '{run.name}' was searched to {about['direction']} {about['goal']}, and the metric is now to "
+                f"{goal.direction} {goal.metric}; give it the metric that it had."
+            )
 
 
 def _require(run: Run, given: dict[str, tuple[str | None, str | None]], verb: str) -> None:
     """Raises BadInput unless what was given then and what is given now have the same names."""
     missing = [what for what, (then, now) in given.items() if then is not None and now is None]
     if missing:
-        values = " and ".join(f"{what}={given[what][0]}" for what in missing)
+        values = ", ".join(f"{what} {given[what][0]}" for what in missing)
         words = ", ".join(f"{what}=..." for what in missing)
         raise BadInput(
-            f"The run '{run.name}' was given {values} by value and keeps the name alone; give it again in Python: "
+            f"The run '{run.name}' was given by value what it keeps the name of alone: {values}. Give it again in Python: "
             f"searchkit.{verb}(run, {words})."
         )
     for what, (then, now) in given.items():
         if then != now:
-            was = f"was given {then}" if then else "was given none"
-            raise BadInput(f"The run '{run.name}' {was} as its {what}, and {now} is another; go on with the same one.")
+            had = f"the {what} {then}" if then else f"no {what}"
+            raise BadInput(f"The run '{run.name}' was given {had} by value, and {now} is another; give it what it had.")
+
+
+def _in_brackets(title: str | None) -> str | None:
+    return None if title is None else f"({title})"
 
 
 def _sampler(given: object) -> Any:
@@ -149,7 +159,7 @@ def _sampler(given: object) -> Any:
     return name if NAMED.get(name) == given else given
 
 
-def _recipe(given: str | Recipe | Sequence[Stage] | None) -> str | Recipe | None:
+def _recipe(given: object) -> str | Recipe | None:
     if given is None or isinstance(given, (str, Recipe)):
         return given
     if not isinstance(given, Sequence):
@@ -157,7 +167,7 @@ def _recipe(given: str | Recipe | Sequence[Stage] | None) -> str | Recipe | None
     return recipe_of(given)
 
 
-def _metric(given: str | Metric | Callable[..., Any] | None) -> str | Metric | None:
+def _metric(given: object) -> str | Metric | None:
     if given is None or isinstance(given, (str, Metric)):
         return given
     name = getattr(given, "__name__", type(given).__name__)

@@ -39,8 +39,8 @@ from searchkit.lifecycle import (
     resumable,
     start,
 )
-from searchkit.own import Own, require_given
 from searchkit.machine import cores, cpu_model, default_workers, pick_device
+from searchkit.own import Own, require_given
 from searchkit.run import Run
 from searchkit.stages import recipes
 

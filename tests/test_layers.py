@@ -1,6 +1,7 @@
 """A module imports only from lower layers: read from the imports themselves, so that no test has to run them.
 
-`spaces/` sees only `core` and `nn`, and what of `core` the facade hands on; the engine finds the families by their folder and imports none of them.
+`spaces/` sees only `core` and `nn`, and what of `core` the facade hands on; the engine finds the families by their
+folder and imports none of them.
 """
 
 from __future__ import annotations
