@@ -99,7 +99,7 @@ def require_given(run: Run, config: RunConfig, own: Own, task: Task) -> None:
     given = {
         "sampler": (config.search.own_sampler, sampler),
         "metric": (config.search.own_metric, own_metric.name_of(task)),
-        "recipe": (_in_brackets(config.compression.own_recipe), _in_brackets(recipe)),
+        "recipe": (config.compression.own_recipe, recipe),
     }
     _require(run, given, "resume")
     for option, value in own.options.items():
@@ -128,20 +128,15 @@ def _require(run: Run, given: dict[str, tuple[str | None, str | None]], verb: st
     """Raises BadInput unless what was given then and what is given now have the same names."""
     missing = [what for what, (then, now) in given.items() if then is not None and now is None]
     if missing:
-        values = ", ".join(f"{what} {given[what][0]}" for what in missing)
-        words = ", ".join(f"{what}=..." for what in missing)
+        values = ", ".join(f"{what}=<{given[what][0]}>" for what in missing)
         raise BadInput(
-            f"The run '{run.name}' was given by value what it keeps the name of alone: {values}. Give it again in Python: "
-            f"searchkit.{verb}(run, {words})."
+            f"The run '{run.name}' keeps the names alone of what it was given by value; give it again in Python: "
+            f"searchkit.{verb}(run, {values})."
         )
     for what, (then, now) in given.items():
         if then != now:
             had = f"the {what} {then}" if then else f"no {what}"
             raise BadInput(f"The run '{run.name}' was given {had} by value, and {now} is another; give it what it had.")
-
-
-def _in_brackets(title: str | None) -> str | None:
-    return None if title is None else f"({title})"
 
 
 def _sampler(given: object) -> Any:
