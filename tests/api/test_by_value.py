@@ -145,6 +145,17 @@ def test_it_goes_on_with_the_same_values_alone(result: searchkit.Result) -> None
     assert ways(more) == ["smallest first"] * 3
 
 
+def test_a_bundle_has_no_script_of_the_metric_that_was_replaced(tmp_path: Path) -> None:
+    """A problem's own script would be held against the interval of the metric that was given."""
+    rows = np.random.default_rng(0).normal(size=(90, 3))
+    asked = {**SHORT, "task": None, "problem": "ordinal", "budget": {**BUDGET, "trials": 1}}
+    recipe = (searchkit.Promote(), searchkit.Export(rows=16))
+    run = searchkit.search(TINY, (rows, np.arange(90) % 3), runs=tmp_path, metric=hits, recipe=recipe, **asked)
+    assert not (run.bundle / "metric.py").exists()
+    searchkit.search(TINY, (rows, np.arange(90) % 3), runs=tmp_path, recipe="export", name="plain", **asked)
+    assert (tmp_path / "plain" / "bundle" / "metric.py").is_file()
+
+
 def test_compress_takes_stages(tmp_path: Path) -> None:
     asked = {**SHORT, "budget": {**BUDGET, "trials": 1}, "recipe": "none"}
     run = searchkit.search("mlp", name="plain", runs=tmp_path, sampler=Random(), metric="accuracy", **asked)
