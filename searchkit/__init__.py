@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from searchkit.api.spaces import list_tasks as list_tasks
     from searchkit.api.spaces import load_space as load_space
     from searchkit.api.trials import TrialInfo as TrialInfo
+    from searchkit.core.data_spec import DataSpec as DataSpec
+    from searchkit.core.data_spec import TensorSpec as TensorSpec
     from searchkit.core.errors import BadInput as BadInput
     from searchkit.core.errors import GateFailed as GateFailed
+    from searchkit.core.errors import Infeasible as Infeasible
     from searchkit.core.errors import NothingFeasible as NothingFeasible
     from searchkit.core.errors import NotInstalled as NotInstalled
     from searchkit.core.errors import SearchkitError as SearchkitError
@@ -33,7 +36,21 @@ if TYPE_CHECKING:
     from searchkit.core.space import Budget as Budget
     from searchkit.core.space import Limits as Limits
     from searchkit.core.space import Space as Space
+    from searchkit.core.space import Trial as Trial
+    from searchkit.core.training import Categorical as Categorical
+    from searchkit.core.training import LogUniform as LogUniform
+    from searchkit.core.training import Training as Training
+    from searchkit.core.training import TrainingSpace as TrainingSpace
+    from searchkit.core.training import Uniform as Uniform
+    from searchkit.search.sampler import Sampler as Sampler
     from searchkit.search.settings import StopSearch as StopSearch
+    from searchkit.stages.distill import Distill as Distill
+    from searchkit.stages.export import Export as Export
+    from searchkit.stages.promote import Promote as Promote
+    from searchkit.stages.prune import Prune as Prune
+    from searchkit.stages.quantize import Quantize as Quantize
+    from searchkit.stages.recipe import Recipe as Recipe
+    from searchkit.tasks.own_metric import Metric as Metric
 
 __version__ = "0.1.0"
 
@@ -48,16 +65,33 @@ _HOMES = {
     "list_tasks": "api.spaces",
     "load_space": "api.spaces",
     "TrialInfo": "api.trials",
+    "DataSpec": "core.data_spec",
+    "TensorSpec": "core.data_spec",
     "BadInput": "core.errors",
     "GateFailed": "core.errors",
-    "NothingFeasible": "core.errors",
+    "Infeasible": "core.errors",
     "NotInstalled": "core.errors",
+    "NothingFeasible": "core.errors",
     "SearchkitError": "core.errors",
     "Interrupted": "core.interrupt",
     "Budget": "core.space",
     "Limits": "core.space",
     "Space": "core.space",
+    "Trial": "core.space",
+    "Categorical": "core.training",
+    "LogUniform": "core.training",
+    "Training": "core.training",
+    "TrainingSpace": "core.training",
+    "Uniform": "core.training",
+    "Sampler": "search.sampler",
     "StopSearch": "search.settings",
+    "Distill": "stages.distill",
+    "Export": "stages.export",
+    "Promote": "stages.promote",
+    "Prune": "stages.prune",
+    "Quantize": "stages.quantize",
+    "Recipe": "stages.recipe",
+    "Metric": "tasks.own_metric",
 }
 """Each public name, and the module that it is loaded from."""
 

@@ -25,6 +25,7 @@ from searchkit.core.serialization import thaw
 from searchkit.core.space import Space
 from searchkit.core.task import Task
 from searchkit.machine import cores, cpu_model, default_workers, pick_device
+from searchkit.own import require_metric
 from searchkit.run import Run
 
 CLOCK = "clock.json"
@@ -97,9 +98,10 @@ def reopen(run: Run, task: Task) -> RunConfig:
     """The configuration of a run, checked against the data as they are now.
 
     Raises:
-        BadInput: the data have changed since the run began, or run.json is damaged.
+        BadInput: the data have changed since the run began, the metric is another, or run.json is damaged.
     """
     config, before = config_of(run), run.config["task"]
+    require_metric(run, config, task)
     rows_then, rows_now = ({split: rows.tolist() for split, rows in s.items()} for s in (run.splits(), task.splits()))
     if task.fingerprint != before["fingerprint"]:  # of the values and the splits
         what = "the splits are the same, the values are not" if rows_then == rows_now else "the splits are others"

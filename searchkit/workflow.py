@@ -40,6 +40,7 @@ from searchkit.lifecycle import (
     start,
 )
 from searchkit.machine import cores, cpu_model, default_workers, pick_device
+from searchkit.own import Own, require_given
 from searchkit.run import Run
 from searchkit.stages import recipes
 
@@ -114,7 +115,14 @@ class Outcome:
 
 
 def carry_out(
-    run: Run, task: Task, *, spaces: Spaces, screen: Screen, reports: str | None, more: More | None = None
+    run: Run,
+    task: Task,
+    *,
+    spaces: Spaces,
+    screen: Screen,
+    reports: str | None,
+    more: More | None = None,
+    own: Own | None = None,
 ) -> Outcome:
     """Do what a run's configuration asks for and is not done yet: search, compress, evaluate, report.
 
@@ -126,12 +134,15 @@ def carry_out(
         reports: see `report_folder`.
         more: what changes in a run that is resumed; None if the run is new. A new run that fails on its configuration
             before anything is trained is removed.
+        own: the sampler and the recipe that were given by value; the task has the metric.
 
     Raises:
         BadInput: the configuration cannot be carried out.
         NothingFeasible: no network meets the limits.
         Interrupted: Ctrl-C was pressed; what is done is kept.
     """
+    own = own or Own()
+    require_given(run, config_of(run), own, task)
     config = reopen(run, task)
     with run.locked(), resumable(run):
         if more is not None:
@@ -149,11 +160,11 @@ def carry_out(
         try:
             ctx = context(run, config, task, spaces, say, spent=clock.before)
             say(f"run {run.name}" + (" resumed" if more else "") + f" in {run.path}")
-            winner = search(ctx, config, progress, spent=clock.before)
+            winner = search(ctx, config, progress, spent=clock.before, own=own)
             screen.close()
             if config.compression.recipe == "none":
                 return Outcome(winner, None, {})
-            verdict, written = prove(compress(winner, ctx, config), ctx, report_folder(run, reports))
+            verdict, written = prove(compress(winner, ctx, config, own), ctx, report_folder(run, reports))
         except (BadInput, NothingFeasible):
             if more is None:
                 discard_unbegun(run)
@@ -203,24 +214,26 @@ def context(run: Run, config: RunConfig, task: Task, spaces: Spaces, echo: Echo,
     )
 
 
-def settings_of(config: RunConfig) -> SearchSettings:
-    """What the search takes of the configuration."""
+def settings_of(config: RunConfig, own: Own | None = None) -> SearchSettings:
+    """What the search takes of the configuration, and its sampler if that was given by value."""
     from searchkit.search.settings import SearchSettings
 
     return SearchSettings(
         budget=config.budget.budget(),
-        sampler=config.search.sampler,
+        sampler=(own and own.sampler) or config.search.sampler,
         minimize=config.minimized,
         workers=config.search.workers or 1,
         executor=config.search.executor,
         address=config.search.address,
         storage=config.search.storage,
-        ship_int8=recipes.quantizes(config.compression.recipe),
+        ship_int8=recipes.quantizes(config.compression.shown_recipe),
         plans_epochs=not config.budget.fixed_epochs,
     )
 
 
-def search(ctx: Context, config: RunConfig, progress: Progress, *, spent: float = 0.0) -> Artifact:
+def search(
+    ctx: Context, config: RunConfig, progress: Progress, *, spent: float = 0.0, own: Own | None = None
+) -> Artifact:
     """Run the search, or finish it.
 
     Args:
@@ -228,6 +241,7 @@ def search(ctx: Context, config: RunConfig, progress: Progress, *, spent: float 
         config: the configuration of the run.
         progress: hears where the search stands.
         spent: seconds of the time budget that were gone when this began: the search's share is of the whole.
+        own: the sampler that was given by value, if one was.
 
     Returns:
         The best trial of the Pareto front in the metric, and the cheaper of equals.
@@ -246,7 +260,7 @@ def search(ctx: Context, config: RunConfig, progress: Progress, *, spent: float 
         share = max(LEAST_SEARCH_SHARE * whole, min(SEARCH_SHARE * whole, whole - fixed))
         deadline = Deadline.after(max(0.0, share - spent))
     family = ctx.spaces(str(config.search.space))
-    search(family, replace(ctx, deadline=deadline), settings_of(config), progress)
+    search(family, replace(ctx, deadline=deadline), settings_of(config, own), progress)
     found = winners(ctx.run)
     if not found:
         raise BadInput(
@@ -256,13 +270,14 @@ def search(ctx: Context, config: RunConfig, progress: Progress, *, spent: float 
     return found[0]
 
 
-def compress(winner: Artifact, ctx: Context, config: RunConfig) -> list[Artifact]:
+def compress(winner: Artifact, ctx: Context, config: RunConfig, own: Own | None = None) -> list[Artifact]:
     """Put a trial through the recipe of the configuration.
 
     Args:
         winner: the trial.
         ctx: what the stages may use.
         config: the configuration, whose compression is carried out.
+        own: the recipe that was given by value, if one was.
 
     Returns:
         The lineage from the trial to the last artifact.
@@ -274,7 +289,8 @@ def compress(winner: Artifact, ctx: Context, config: RunConfig) -> list[Artifact
     pace = StageBudget(seconds[len(seconds) // 2] if seconds else 0.0)
     limited = config.limits.limits() != Limits()
     epochs = ctx.training(winner).epochs
-    stages = recipes.make(config.compression.recipe, config.compression, epochs=epochs, limited=limited)
+    recipe = (own and own.recipe) or config.compression.recipe
+    stages = recipes.make(recipe, config.compression, epochs=epochs, limited=limited)
     deadline = Deadline(ctx.deadline.at - EVIDENCE_SECONDS)
     precision, channels_last = ctx.run.notes(winner, "setting")
     ctx = replace(ctx, deadline=deadline, precision=precision, channels_last=channels_last)
@@ -321,7 +337,7 @@ def prove(
     from searchkit.stages.export import finish_bundle
 
     compression = (config or config_of(ctx.run)).compression
-    asked = {"recipe": compression.recipe, "wish": compression, "command": command or ctx.run.config["command"]}
+    asked = {"recipe": compression.shown_recipe, "wish": compression, "command": command or ctx.run.config["command"]}
     found = evidence.collect(ctx, lineage, lineage[0], asked=asked)
     finish_bundle(ctx.run, found.to_json())
     written = write(ctx.run, found, folder)

@@ -21,8 +21,8 @@ class Options(TypedDict, total=False):
     """Options of `search`, each with the default and the meaning of the command line's flag of the same name.
 
     Data: problem, modality, test_files, anomaly, noise, features, steps, split_seed, encoding, tokens, vocabulary,
-    window, horizon, split, time_column. Search: seed, sampler, minimize, workers, executor, address, storage, device.
-    Compression: recipe, prune_to, prune_by, importance, max_drop, max_rise. Output: reports.
+    window, horizon, split, time_column. Search: seed, minimize, workers, executor, address, storage, device.
+    Compression: prune_to, prune_by, importance, max_drop, max_rise. Output: reports.
     """
 
     problem: str
@@ -41,14 +41,12 @@ class Options(TypedDict, total=False):
     split: str
     time_column: str
     seed: int
-    sampler: str
     minimize: str
     workers: int
     executor: str
     address: str
     storage: str
     device: str
-    recipe: str
     prune_to: float
     prune_by: str
     importance: str
@@ -60,7 +58,6 @@ class Options(TypedDict, total=False):
 class Compression(TypedDict, total=False):
     """Options of `compress`, each with the default and the meaning of the command line's flag of the same name."""
 
-    recipe: str
     prune_to: float
     prune_by: str
     importance: str
@@ -150,7 +147,10 @@ def compression(given: Mapping[str, Any]) -> CompressionConfig:
 
 
 def words(config: RunConfig, name: str) -> list[str]:
-    """The command line that makes the same run, word by word, as `run.json` keeps it."""
+    """The command line that makes the same run, word by word, as `run.json` keeps it.
+
+    What was given by value is named in it, though the command line takes no such value.
+    """
     found = ["searchkit", "search"]
     for section, kind in SECTIONS.items():
         asked, usual = getattr(config, section), kind()
@@ -159,7 +159,12 @@ def words(config: RunConfig, name: str) -> list[str]:
             if value is not None and value != getattr(usual, field.name):
                 text = f"{value:g}s" if field.name == "time_budget" else str(value)
                 found += ["--" + field.name.replace("_", "-"), text]
-    return found
+    own = {
+        "--sampler": config.search.own_sampler,
+        "--metric": config.search.own_metric,
+        "--recipe": config.compression.own_recipe,
+    }
+    return found + [word for flag, name in own.items() if name is not None for word in (flag, name)]
 
 
 def require_known(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -20,6 +20,7 @@ from searchkit.api.result import Result, task_of
 from searchkit.api.spaces import load_space, name_of
 from searchkit.api.trials import Callback, Watched
 from searchkit.config import naming
+from searchkit.config.compression import CompressionConfig
 from searchkit.config.data import DataConfig
 from searchkit.config.limits import BudgetConfig
 from searchkit.config.run import RunConfig
@@ -28,10 +29,15 @@ from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON
 from searchkit.core.space import Budget, Limits, Space
 from searchkit.data import memory, memory_files
+from searchkit.own import Own
+from searchkit.stages.recipe import Recipe
 
 if TYPE_CHECKING:
+    from searchkit.core.stage import Stage
     from searchkit.core.task import Task
     from searchkit.run import Run
+    from searchkit.search.sampler import Sampler
+    from searchkit.tasks.own_metric import Metric, Score
 
 GIVEN = "the given data"
 """What data in memory are called in what is said of them."""
@@ -48,6 +54,9 @@ def search(
     budget: Budget | Mapping[str, Any] | str | None = None,
     name: str | None = None,
     runs: str | Path = "runs",
+    sampler: str | Sampler | None = None,
+    recipe: str | Recipe | Sequence[Stage] | None = None,
+    metric: str | Metric | Score | None = None,
     callback: Callback | None = None,
     progress: Show = "auto",
     **options: Unpack[Options],
@@ -67,6 +76,11 @@ def search(
             takes the family's own.
         name: of the run. None finds a free one.
         runs: the folder of runs.
+        sampler: what proposes the networks: "tpe", "nsga2", "random", "grid", or a `Sampler` of your own.
+        recipe: what compresses the winner: a name such as "compact", or stages such as (Promote(), Prune(to=0.5),
+            Export()), your own among them.
+        metric: the goal in place of the task's own: a `Metric`, or a function of the decisions and the targets of n
+            examples that gives the n scores, whose mean is then maximized. A name is that of the task's own metric.
         callback: called after each trial with a `TrialInfo`. It ends the search by returning False or by raising
             `StopSearch`; the best trial so far is then compressed and bundled.
         progress: "auto" shows progress in a notebook's cell or on the terminal; "rich", "plain" or "none" choose.
@@ -81,14 +95,16 @@ def search(
         GateFailed: a proof failed, such as an export that disagrees with its network.
         Interrupted: Ctrl-C; `resume` goes on.
     """
+    own = _own(sampler, recipe, metric, options)
+    given = {**options, **own.options}
     family, root, shown = load_space(space), Path(runs).resolve(), Progress(progress)
     with tempfile.TemporaryDirectory(prefix="searchkit-") as staged:
-        run_config(name_of(space), {"task": family.task}, limits=limits, budget=budget, given=_of_no_data(options))
+        run_config(name_of(space), {"task": family.task}, limits=limits, budget=budget, given=_of_no_data(given))
         source = _source(data, target, task, test_data, family, Path(staged))
-        config = run_config(name_of(space), source, limits=limits, budget=budget, given=options)
-        loaded, run = _start(config, family, root, name, Path(staged))
+        config = run_config(name_of(space), source, limits=limits, budget=budget, given=given)
+        loaded, run = _start(own.named(config), family, root, name, Path(staged), own)
     screen = _watched(shown, run, callback)
-    workflow.carry_out(run, loaded, spaces=load_space, screen=screen, reports=config.output.reports)
+    workflow.carry_out(run, loaded, spaces=load_space, screen=screen, reports=config.output.reports, own=own)
     return Result(run)
 
 
@@ -98,6 +114,9 @@ def resume(
     runs: str | Path = "runs",
     budget: Mapping[str, Any] | None = None,
     workers: int | None = None,
+    sampler: str | Sampler | None = None,
+    recipe: str | Recipe | Sequence[Stage] | None = None,
+    metric: str | Metric | Score | None = None,
     callback: Callback | None = None,
     progress: Show = "auto",
 ) -> Result:
@@ -108,12 +127,17 @@ def resume(
         runs: the folder of runs.
         budget: more trials or time than before, such as {"trials": 24} or {"time": "60m"}.
         workers: worker processes, if other than before.
+        sampler: the one that the run was given, if it was a value of your own; the run keeps its name alone.
+        recipe: the same.
+        metric: the same.
         callback: see `search`. It hears of the trials that end from now on.
         progress: see `search`.
 
     Raises:
-        BadInput: there is no such run, its data have changed, or the budget is below the one before.
+        BadInput: there is no such run, its data have changed, the budget is below the one before, or the run was given
+            a sampler, recipe or metric by value and is not given it again.
     """
+    own = _own(sampler, recipe, metric, {})
     opened, given = _open(run, runs), budget or {}
     require_known(given, {"trials": "trials", "time": "time_budget"}, "budget to raise")
     with naming.written(naming.KEYWORD):
@@ -123,7 +147,8 @@ def resume(
     more = workflow.More(asked, workers, tuple(word for key in given for word in (flags[key], str(given[key]))))
     screen = _watched(Progress(progress), opened, callback)
     with naming.written(naming.KEYWORD):
-        workflow.carry_out(opened, task_of(opened), spaces=load_space, screen=screen, reports=None, more=more)
+        task = own.measured(task_of(opened))
+        workflow.carry_out(opened, task, spaces=load_space, screen=screen, reports=None, more=more, own=own)
     return Result(opened)
 
 
@@ -131,6 +156,8 @@ def compress(
     run: str | Path | Result,
     *,
     trial: int | None = None,
+    recipe: str | Recipe | Sequence[Stage] | None = None,
+    metric: str | Metric | Score | None = None,
     runs: str | Path = "runs",
     progress: Show = "auto",
     **options: Unpack[Compression],
@@ -140,9 +167,11 @@ def compress(
     Args:
         run: a run's name in the folder `runs`, its path, or a `Result`.
         trial: the number of a trained trial. None takes the winner.
+        recipe: a name such as "compact", or stages such as (Promote(), Prune(to=0.5), Export()), your own among them.
+        metric: the one that the run was given, if it was a value of your own.
         runs: the folder of runs.
         progress: see `search`.
-        **options: recipe and the settings of its stages; see `Compression`.
+        **options: the settings of the stages of a recipe that is named; see `Compression`.
 
     Raises:
         BadInput: there is no such run or trial, or an option is not allowed.
@@ -150,10 +179,12 @@ def compress(
     """
     from searchkit.search.results import winners
 
-    asked, opened, shown = compression(options), _open(run, runs), Progress(progress)
+    own = _own(None, recipe, metric, options)
+    asked, opened, shown = compression({**options, **own.options}), _open(run, runs), Progress(progress)
+    asked = own.named(RunConfig(compression=asked)).compression
     if asked.recipe == "none":
         raise BadInput("The recipe 'none' compresses nothing; give another one, such as recipe='compact'.")
-    task = task_of(opened)
+    task = own.measured(task_of(opened))
     before = lifecycle.reopen(opened, task)
     if asked.student is not None:
         opened.trial(asked.student)
@@ -164,8 +195,8 @@ def compress(
             best = winners(opened) if trial is None else [opened.trial(trial)]
             if not best:
                 raise BadInput(f"The run '{opened.name}' has no trained trial; go on with it by searchkit.resume.")
-            made = workflow.compress(best[0], ctx, config)
-            command = _compress_words(opened.name, trial, options)
+            made = workflow.compress(best[0], ctx, config, own)
+            command = _compress_words(opened.name, trial, {"recipe": recipe and asked.shown_recipe, **options})
             folder = lifecycle.report_folder(opened, None)
             workflow.prove(made, ctx, folder, config=config, command=command)
     finally:
@@ -210,9 +241,9 @@ def _source(data: Any, target: Any, task: str | None, test: Any, family: Space, 
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _start(config: RunConfig, family: Space, root: Path, name: str | None, staged: Path) -> tuple[Task, Run]:
+def _start(config: RunConfig, family: Space, root: Path, name: str | None, staged: Path, own: Own) -> tuple[Task, Run]:
     """A new run on disk; what can be refused is refused before. The data in `staged` become the run's own."""
-    task = _load(config.data.plain(), staged)
+    task = own.measured(_load(config.data.plain(), staged))
     if (refusal := family.accepts(task.spec)) is not None:
         raise BadInput(f"The space '{family.name}' is not for the task '{task.name}': {refusal}.")
     config = lifecycle.resolve(config, family)
@@ -249,7 +280,19 @@ def _moved(value: JSON, old: Path, new: Path) -> JSON:
     return str(new / Path(value).relative_to(old)) if is_inside else value
 
 
-def _of_no_data(options: Options) -> dict[str, Any]:
+def _own(sampler: object, recipe: object, metric: object, options: Mapping[str, Any]) -> Own:
+    """What was given by value. Raises BadInput if a recipe of stages is given settings beside them."""
+    own = Own.of(sampler, recipe, metric)
+    apart = [name for name in options if name in CompressionConfig.__dataclass_fields__]
+    if isinstance(own.recipe, Recipe) and apart:
+        raise BadInput(
+            f"{apart[0]} is a setting of a recipe that is named, and the recipe is ({own.recipe.title}); write it into "
+            "the stage, such as Prune(to=0.5)."
+        )
+    return own
+
+
+def _of_no_data(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that can be checked before there are data."""
     return {name: value for name, value in options.items() if name not in DataConfig.__dataclass_fields__}
 

@@ -88,8 +88,14 @@ class CompressionConfig:
     ensemble: int = option(
         3, "Number of trained networks that form the teacher, best first.", kind="whole", low=1, example="1"
     )
+    own_recipe: str | None = option(None, "Names of the stages of a recipe that was given as a value.", internal=True)
 
     def __post_init__(self) -> None:
         settle(self)
         if self.prune_to == 1:
             raise BadInput(f"{naming.given('prune_to', 1)} prunes nothing; give a share below 1 or a value above 1.")
+
+    @property
+    def shown_recipe(self) -> str:
+        """The recipe's name; of one that was given as a value, the names of its stages."""
+        return self.own_recipe or self.recipe

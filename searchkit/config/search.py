@@ -64,6 +64,8 @@ class SearchConfig:
         example="postgresql://user@host/db",
     )
     device: str = option("auto", "Device that trains the networks.", choices=DEVICES, example="cpu")
+    own_sampler: str | None = option(None, "Name of a sampler that was given as a value.", internal=True)
+    own_metric: str | None = option(None, "Name of a metric that was given as a value.", internal=True)
 
     def __post_init__(self) -> None:
         settle(self)

@@ -54,9 +54,10 @@ def as_question(config: RunConfig) -> dict[str, JSON]:
     budget = config.budget.budget()
     return {
         **{name: getattr(config.search, name) for name in OLD_SEARCH},
+        "sampler": config.search.own_sampler or config.search.sampler,
         "minimize": config.minimized,
         "source": config.data.plain(),
-        "recipe": config.compression.recipe,
+        "recipe": config.compression.shown_recipe,
         "wish": freeze(config.compression),
         "limits": freeze(config.limits.limits()),
         "budget": {**freeze(budget), "seconds": config.budget.time_budget},

@@ -72,6 +72,12 @@ def digest(*parts: JSON) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def qualified_name(value: object) -> str:
+    """The module and name of a function, or of the class of any other value: "strangers.Walk"."""
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 def derive_seed(*parts: JSON) -> int:
     """Return a 31-bit seed that depends on every part and on nothing else."""
     return int(digest("seed", *parts)[:8], 16) & 0x7FFFFFFF

@@ -23,7 +23,7 @@ class Recipe:
 
     Attributes:
         stages: Begin with `Promote()`; your own may be among them.
-        name: What the report calls it; the stages' names by default.
+        name: What the report calls it; the stages' names alone by default.
 
     Raises:
         BadInput: It is empty, does not begin with `Promote()`, or holds what is no stage.
@@ -50,12 +50,19 @@ class Recipe:
         return tuple(type(stage).__name__ for stage in self.stages)
 
     @property
+    def title(self) -> str:
+        """What a run keeps of it: the names of its stages, after its own name if it has one."""
+        stages = SEPARATOR.join(self.stage_names)
+        return stages if self.name == stages else f"{self.name}{AFTER_NAME}{stages}"
+
+    @property
     def quantizes(self) -> bool:
         """Whether what it ships is an int8 file."""
         return "Quantize" in self.stage_names
 
 
 SEPARATOR = ", "
+AFTER_NAME = ": "
 
 
 def recipe_of(stages: Recipe | Sequence[Stage]) -> Recipe:

@@ -8,7 +8,7 @@ from searchkit.config.compression import RENAMED_RECIPES, CompressionConfig
 from searchkit.core.errors import BadInput
 from searchkit.core.stage import Stage
 from searchkit.stages.pipeline import LeftOut
-from searchkit.stages.recipe import FIRST, SEPARATOR, Recipe, recipe_of
+from searchkit.stages.recipe import AFTER_NAME, FIRST, SEPARATOR, Recipe, recipe_of
 
 STAGES = {
     "compact": ("Promote", "Distill", "Prune", "Quantize", "Export"),
@@ -77,6 +77,6 @@ def quantizes(name: str | Recipe | Sequence[Stage]) -> bool:
 
 
 def stage_names(name: str) -> tuple[str, ...]:
-    """The names of a recipe's stages, by the recipe's name as a run keeps it; () if the name says nothing of them."""
-    found = tuple(name.split(SEPARATOR))
+    """The names of a recipe's stages, by its name or its `Recipe.title`; () if they say nothing of them."""
+    found = tuple(name.rpartition(AFTER_NAME)[2].split(SEPARATOR))
     return STAGES.get(name, found if found[0] == FIRST else ())

@@ -19,7 +19,7 @@ import numpy as np
 from searchkit.core.data_spec import Arrays, Split
 from searchkit.core.errors import BadInput
 from searchkit.core.goal import Evaluation, Goal, Predict
-from searchkit.core.serialization import JSON
+from searchkit.core.serialization import JSON, qualified_name
 from searchkit.core.task import Task
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -75,8 +75,14 @@ def with_metric(task: Task, metric: Metric) -> Task:
     made = copy.copy(task)
     made.goal = goal = Goal(metric.name, metric.direction, span=metric.span)
     # on the instance: whatever else the task is (grouped, with baselines) it stays, and its own loop finds these
-    vars(made).update(evaluate=evaluate, pack=packed)
+    vars(made).update(evaluate=evaluate, pack=packed, own_metric=qualified_name(metric.score))
     return made
+
+
+def name_of(task: Task) -> str | None:
+    """The qualified name of the score that `with_metric` made the task's goal; None if the goal is the task's own."""
+    found: str | None = getattr(task, "own_metric", None)
+    return found
 
 
 def _checked(metric: Metric, found: Evaluation) -> np.ndarray:

@@ -117,6 +117,9 @@ def test_every_option_has_another_value_that_is_stored_and_read_back(tmp_path: P
     changed = RunConfig.from_options(**{k: v for k, v in given.items() if k not in alone}, executor="ray",
                                      problem="forecasting", recipe="int8")  # fmt: skip
     changed = replace(changed, budget=BudgetConfig(30.0, 3, 4, 1, 2, 7, True))
+    own = {"own_sampler": "mine.Walk", "own_metric": "mine.cost"}
+    changed = replace(changed, search=replace(changed.search, **own),
+                      compression=replace(changed.compression, own_recipe="Promote, Mine"))  # fmt: skip
     default = RunConfig()
     for name, section in SECTIONS.items():
         pairs = [(getattr(getattr(c, name), f.name) for c in (changed, default)) for f in fields(section)]
@@ -158,7 +161,7 @@ def test_each_wish_reaches_the_stages_and_nothing_else_changes(field: str) -> No
 
 
 def test_each_field_of_a_wish_has_a_row() -> None:
-    assert {*WISHES, "recipe"} == {f.name for f in fields(CompressionConfig)}
+    assert {*WISHES, "recipe", "own_recipe"} == {f.name for f in fields(CompressionConfig)}
 
 
 def test_the_defaults_of_a_recipe() -> None:

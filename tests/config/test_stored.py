@@ -67,7 +67,7 @@ def test_every_damaged_field_is_a_sentence_that_names_it(section: str, name: str
     damaged[stored.KEY][section][name] = wrong
     takes_words = isinstance(wrong, (str, int)) and name in (
         "space", "address", "storage", "data", "task", "target", "test_data", "test_files", "noise", "anomaly",
-        "encoding", "split", "time_column", "name", "runs", "reports",
+        "encoding", "split", "time_column", "name", "runs", "reports", "own_sampler", "own_metric", "own_recipe",
     )  # fmt: skip
     try:
         stored.parse(damaged, WHERE)
