@@ -1,7 +1,7 @@
 """The report's figures: each a pure function from the plain data of report.json to SVG, or "" if there is nothing.
 
 Every figure says in its description what it shows, for who cannot see it, and repeats no number that a table near it
-gives. Colours follow Okabe and Ito (2008), so that none is told from another by hue alone if vision differs; shapes,
+gives. Colors follow Okabe and Ito (2008), so that none is told from another by hue alone if vision differs; shapes,
 dashes and words tell them apart too.
 """
 
@@ -19,7 +19,7 @@ from searchkit.report.svg import WIDTH, Figure, Scale, shortened, spanning, want
 LEFT, RIGHT, TOP = 58.0, WIDTH - 12, 34.0
 
 Mark = tuple[str, formatting.Estimate, str]
-"""A name, its estimate with the interval, and the CSS class of its colour."""
+"""A name, its estimate with the interval, and the CSS class of its color."""
 
 
 def _value_ticks(scale: Scale, metric: str) -> list[tuple[float, str]]:
@@ -49,7 +49,7 @@ def front(found: FrontRows, metric: str) -> str:
     figure = Figure(
         "front", "Pareto front",
         f"Validation {formatting.metric_name(metric)} against {formatting.COSTS[name]} of {len(points)} trials; "
-        f"{len(best)} are on the front, and one is marked as chosen.",
+        f"{len(best)} {'is' if len(best) == 1 else 'are'} on the front, and one is marked as chosen.",
         height=height,
     )  # fmt: skip
     figure.axes(x, y, x_ticks=[(t, _cost_tick(name, t)) for t in x.ticks(4)], y_ticks=_value_ticks(y, metric))
@@ -205,7 +205,7 @@ def linear_numbers(numbers: Sequence[int]) -> list[int]:
 
 
 def curves(rows: Sequence[CurveRow], name: str, *, key: str, unit: str, log: bool = False) -> str:
-    """`key` (loss or val) by epoch; those marked `named` have a colour and a name, the others are faint."""
+    """`key` (loss or val) by epoch; those marked `named` have a color and a name, the others are faint."""
     drawn = [(row, [(p["epoch"], p[key]) for p in row["points"] if p.get(key) is not None]) for row in rows]
     drawn = [(row, points) for row, points in drawn if points]
     if not drawn:

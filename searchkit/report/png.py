@@ -1,4 +1,4 @@
-"""Bytes of a PNG file from pixels (ISO/IEC 15948), 8 bits grey or RGB: enough to lay small pictures into a page."""
+"""Bytes of a PNG file from pixels (ISO/IEC 15948), 8 bits gray or RGB: enough to lay small pictures into a page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def png(pixels: bytes, width: int, height: int, channels: int) -> bytes:
         pixels: Rows from the top, each value a byte.
         width: In pixels.
         height: In pixels.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (gray) or 3 (RGB).
 
     Raises:
         ValueError: There are not as many bytes as that.

@@ -1,7 +1,7 @@
 """Small SVG figures from numbers: scales, axes and marks, and nothing that needs a script or a font.
 
 The one idea: a figure is drawn about as wide as a phone (`WIDTH` units), so that its text is read at its own size there
-and two figures stand side by side on a desk. Colours are the page's CSS variables, by class, so that dark mode and
+and two figures stand side by side on a desk. Colors are the page's CSS variables, by class, so that dark mode and
 print restyle them. Text passes through ElementTree, which escapes it.
 """
 

@@ -1,7 +1,7 @@
 """A rung as a job: plain data in, plain data out, on any machine.
 
 A job starts from the state that the rung before left and returns its own, so a killed worker costs one rung and no
-database or run folder is needed on the machine that trains. Whatever goes wrong inside comes back as a labelled result:
+database or run folder is needed on the machine that trains. Whatever goes wrong inside comes back as a labeled result:
 the search's one broad boundary is here.
 """
 

@@ -148,7 +148,7 @@ def histogram(found: Evaluation, beside: Mapping[str, Evaluation]) -> dict[str, 
 
 _DIFFERENCE = "they differ by no more than fp32 errs"
 _WITHIN = (
-    "An answer counts as fp32’s where the two differ, root mean square over the example, by no more than the fp32 "
+    "An answer counts as fp32’s if the two differ, root mean square over the example, by no more than the fp32 "
     "winner’s own root mean squared error on test."
 )
 
@@ -171,7 +171,7 @@ GENERATION = Prediction(
     within_distance_to_nearest,
     histogram,
     _DIFFERENCE,
-    "An answer counts as fp32’s where the two, of the same input, differ by no more than the fp32 winner’s pictures "
+    "An answer counts as fp32’s if the two, of the same input, differ by no more than the fp32 winner’s pictures "
     "are from the nearest real ones, root mean square.",
     paired=False,
 )

@@ -109,7 +109,7 @@ def choose_modality(found: RawDataset, source: Source) -> str:
 def guess_modality(found: RawDataset) -> str:
     """Tell the modality by the number of axes.
 
-    2 are a table, 3 a grey picture if uint8 and a series otherwise, 4 a picture, 5 voxels. Voxels of one channel have
+    2 are a table, 3 a gray picture if uint8 and a series otherwise, 4 a picture, 5 voxels. Voxels of one channel have
     4 axes too, and have to be asked for.
 
     Raises:

@@ -41,7 +41,7 @@ from searchkit.tasks.predictions import GENERATION
 from searchkit.tasks.prepare import arranged, guess_kind, make_task, require_rows
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
-EMBEDDED = {"digits-generation": "draw 8x8 digits from noise: like 1,797 grey images of 64 values (scikit-learn)"}
+EMBEDDED = {"digits-generation": "draw 8x8 digits from noise: like 1,797 gray images of 64 values (scikit-learn)"}
 
 FITTED = 10_000
 """Training pictures that a normal distribution is fitted to at most."""

@@ -188,7 +188,7 @@ def _shape(kind: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.
                  np.stack([np.arange(half), np.arange(half) + half], 1)]
             )  # fmt: skip
             n = 2 * half
-        case "hub":  # all hang on one, and a few on their neighbour
+        case "hub":  # all hang on one, and a few on their neighbor
             some = node[:-1][rng.random(n - 2) < 0.3]
             edges = np.concatenate([np.stack([np.zeros_like(node), node], 1), np.stack([some, some + 1], 1)])
         case _:  # two groups, most of each joined, and one edge between them

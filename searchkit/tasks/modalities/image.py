@@ -17,7 +17,7 @@ from searchkit.data.scaling import channel_statistics
 from searchkit.data.source import Source
 from searchkit.tasks.prepare import make_task
 
-EMBEDDED = {"digits": "handwritten digits: 1,797 grey images of 8x8, 10 classes (scikit-learn)"}
+EMBEDDED = {"digits": "handwritten digits: 1,797 gray images of 8x8, 10 classes (scikit-learn)"}
 
 CHANNELS = (1, 3, 4)
 

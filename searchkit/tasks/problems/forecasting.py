@@ -118,7 +118,7 @@ def forecast(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_in
 
 
 class ForecastTask(ArrayTask):
-    """An ArrayTask that keeps the stream and cuts what is asked for: neighbouring windows share all steps but one."""
+    """An ArrayTask that keeps the stream and cuts what is asked for: neighboring windows share all steps but one."""
 
     def __init__(self, data: Dataset) -> None:
         self.cut = cut_of(data)
