@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test fast check lint types mutants install clean support-check
+.PHONY: demo test fast check lint types mutants install clean support-check options
 
 demo: install            ## from nothing to a report: search, compress, prove, bundle
 	$(BIN)/python cli.py search --space cnn
@@ -29,6 +29,9 @@ types: install
 
 support-check: install   ## before a release: is docs/support.md of the families as they are?
 	PYTHONPATH=. $(BIN)/python benchmarks/support.py docs/support.md --check
+
+options: install         ## write the list of options in docs/configuration.md again
+	$(BIN)/python -m searchkit.config.document docs/configuration.md
 
 install: .venv/installed
 

@@ -110,7 +110,7 @@ def _run() -> int:
         if not text:  # the help was shown, because nothing was asked for
             return BadInput.exit_status
         verb = f"{error.ctx.command_path} --help" if error.ctx is not None else "searchkit --help"
-        raise BadInput(f"{text if text[-1] in '.?)' else text + '.'} `{verb}` shows what it takes.") from error
+        raise BadInput(f"{text if text[-1] in '.?' else text + '.'} `{verb}` shows what it takes.") from error
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

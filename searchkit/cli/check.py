@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +17,11 @@ EXAMPLES = ("searchkit check my_family.py", "searchkit check spaces/cnn.py", "se
 
 File = Annotated[
     Path,
-    typer.Argument(metavar="FILE", help="Path of a file that defines a family as SPACE.", show_default=False),
+    typer.Argument(
+        metavar="FILE",
+        help="Path of a file that defines a family as SPACE, or the name of a family.",
+        show_default=False,
+    ),
 ]
 Task = Annotated[
     str | None,
@@ -37,7 +40,7 @@ def check(file: File, task: Task = None, as_json: AsJson = False) -> None:
     from searchkit.tasks import registry
     from searchkit.testing.suite import run_checks
 
-    family = load_space(str(file) if os.sep in str(file) else f".{os.sep}{file}")
+    family = load_space(str(file))
     results = run_checks(family, registry.load({"task": task or family.task}), path=file)
     failed = [r for r in results if r.outcome == "failed"]
     text = "\n".join(f"{r.outcome:<8} {r.check:<28} {r.detail}" for r in results)

@@ -81,7 +81,7 @@ def wrapped(label: str, words: str, width: int) -> list[str]:
 
     A count stays with what it counts, and nothing is cut within a word unless that word alone is longer than a line.
     """
-    together = re.sub(r" (?=[(\d])", NO_BREAK, words)
+    together = re.sub(r"(?<![,;:]) (?=[(\d])", NO_BREAK, words)
     indent = " " * len(label)
     lines = textwrap.wrap(
         together, max(width, len(label) + 20), initial_indent=label, subsequent_indent=indent, break_on_hyphens=False

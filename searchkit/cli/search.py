@@ -82,14 +82,15 @@ def _load(asked: RunConfig) -> tuple[Task, RunConfig]:
         known = ", ".join(catalogue.files(catalogue.FAMILIES))
         raise BadInput(f"{FLAG.mention('space')} is missing; the spaces are {known}, or a path to your own file.")
     path = space_path(asked.search.space)
+    name = path.stem if path.parent == catalogue.FAMILIES else str(path)
     data = asked.data
     if data.task is None and data.data is None:
-        data = replace(data, task=str(catalogue.glance(path).get("task", "")) or None)
+        # a glance spares the import of torch, so that wrong data are refused at once
+        data = replace(data, task=str(catalogue.glance(path).get("task", "")) or load_space(name).task)
     from searchkit import workflow
     from searchkit.tasks import registry
 
     loaded = registry.load(data.plain())
-    name = path.stem if path.parent == catalogue.FAMILIES else str(path)
     family = load_space(name)
     refusal = family.accepts(loaded.spec)
     if refusal is not None:

@@ -1,9 +1,14 @@
-"""The configuration described: a commented TOML file with every default, and a JSON schema."""
+"""The configuration described: a commented TOML file with every default, a JSON schema, and a page of documentation.
+
+Run as a module with the path of the page, it writes the page's list of options again.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from searchkit.config.naming import plain_number
@@ -64,7 +69,7 @@ def _comment(about: Option, default: object) -> list[str]:
     if allowed := about.allowed():
         words += f" Choices: {', '.join(allowed)}."
     if default is None:
-        words += f" Default: {about.usual}."
+        words += " Required." if about.usual == "required" else f" Default: {about.usual}."
     return [f"# {line}" for line in textwrap.wrap(words, WIDTH - 2, break_on_hyphens=False)]
 
 
@@ -108,3 +113,17 @@ def to_markdown() -> str:
             rows.append(f"| `--{declared.name.replace('_', '-')}` | {words} | {shown} | `{about.example}` |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts) + "\n"
+
+
+OPTIONS = "## Options\n\n"
+"""The heading of the page below which the tables stand, to its end."""
+
+
+def rewrite(page: Path) -> None:
+    """Write the tables of a page of documentation again, and leave what stands above them."""
+    above = page.read_text(encoding="utf-8").split(OPTIONS)[0]
+    page.write_text(above + OPTIONS + to_markdown(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite(Path(sys.argv[1]))

@@ -99,7 +99,7 @@ def toml_file(file: Path, sections: Sections) -> Layer:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(
-            f"The configuration {file} is no TOML ({error}); `searchkit config` writes one to begin with."
+            f"The configuration {file} is not valid TOML ({error}); `searchkit config` writes one to begin with."
         ) from error
     return tables_of(tables, str(file), sections, base=file.parent)
 
@@ -202,7 +202,7 @@ def _unknown_table(table: str, where: str, sections: Sections) -> str:
     if home is not None:
         return f"The key '{table}' of {where} stands in no table; it belongs to [{home[0]}]."
     tables = naming.listed(tuple(f"[{name}]" for name in names))
-    return f"No table [{table}] is known, in {where}; the tables are {tables}.{naming.nearest(table, names)}"
+    return f"{where} has no table [{table}]; the tables are {tables}.{naming.nearest(table, names)}"
 
 
 def _unknown_key(key: str, table: str, where: str, sections: Sections) -> str:
@@ -213,4 +213,4 @@ def _unknown_key(key: str, table: str, where: str, sections: Sections) -> str:
     near = naming.nearest(key, own) or naming.nearest(key, tuple(options))
     if not near:
         near = f" The keys of this table are {', '.join(own)}."
-    return f"No key '{key}' is known, in [{table}] of {where}.{near}"
+    return f"[{table}] of {where} has no key '{key}'.{near}"

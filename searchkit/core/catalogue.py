@@ -44,7 +44,9 @@ def find(folder: Path, name: str) -> Path:
     if name.endswith(".py") or os.sep in name:
         path = Path(name)
         if not path.is_file():
-            raise BadInput(f"--space '{name}' looks like a path, and no file is there; its file ends in SPACE = …")
+            raise BadInput(
+                f"There is no family file '{name}'; give the path of a .py file that ends in SPACE = Space(...)."
+            )
         return path.resolve()
     near = get_close_matches(name, known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -56,10 +58,14 @@ def glance(path: Path) -> dict[str, JSON]:
 
     Returns:
         The name, the first line of the docstring as "about", and those of task, paper, trials and epochs that are
-        literals in the file.
+        literals in the file. Of a file that is not Python, the name alone.
     """
-    module = ast.parse(path.read_text(encoding="utf-8"))
-    found: dict[str, JSON] = {"name": path.stem, "about": (ast.get_docstring(module) or "").partition("\n")[0]}
+    found: dict[str, JSON] = {"name": path.stem, "about": ""}
+    try:
+        module = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError):  # whoever loads the family says what is wrong with its file
+        return found
+    found["about"] = (ast.get_docstring(module) or "").partition("\n")[0]
     for node in ast.walk(module):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Space", "Budget"):
             for keyword in node.keywords:

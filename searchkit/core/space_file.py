@@ -100,7 +100,7 @@ def _space_of(names: dict[str, object], path: Path) -> Space:
     space = names.get("SPACE")
     if not isinstance(space, Space):
         found = "no SPACE" if space is None else f"a SPACE that is a {type(space).__name__}"
-        raise BadInput(f"{path} has {found}; a family file ends in SPACE = Space(...), see docs and `check FILE`.")
+        raise BadInput(f"{path} has {found}; a family file ends in SPACE = Space(...), as CONTRIBUTING.md shows.")
     return space
 
 

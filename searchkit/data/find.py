@@ -22,8 +22,8 @@ from searchkit.data.source import Source
 TABLES = (".csv", ".tsv", ".data", ".parquet")
 
 ALLOWED = (
-    "a .csv or .parquet table, an .npz archive, a .ts file, a .txt text or text of graphs, a folder of idx files, of "
-    "wav files, of train and test lines of text or of parallel texts, or one sub-folder of images a class"
+    "a table (.csv, .parquet), an .npz, .ts or .txt file, or a folder of idx, .wav or text files, or of images with "
+    "one subfolder per class"
 )
 
 TAKEN_BY = {

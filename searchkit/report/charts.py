@@ -49,7 +49,7 @@ def front(found: FrontRows, metric: str) -> str:
     figure = Figure(
         "front", "Pareto front",
         f"Validation {formatting.metric_name(metric)} against {formatting.COSTS[name]} of {len(points)} trials; "
-        f"{len(best)} are on the front, and one is marked as chosen.",
+        f"{len(best)} {'is' if len(best) == 1 else 'are'} on the front, and one is marked as chosen.",
         height=height,
     )  # fmt: skip
     figure.axes(x, y, x_ticks=[(t, _cost_tick(name, t)) for t in x.ticks(4)], y_ticks=_value_ticks(y, metric))

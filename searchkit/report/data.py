@@ -293,9 +293,7 @@ def training_curves(
         rows = run.log(artifact) if artifact.stage in ("Distill", "Prune") else []
         for part in sorted({str(row.get("candidate", row.get("step", ""))) for row in rows}):
             own = [row for row in rows if str(row.get("candidate", row.get("step", ""))) == part]
-            word = {"Distill": part, "Prune": f"pruned, step {int(part) + 1}" if part.isdigit() else "pruned"}[
-                artifact.stage
-            ]
+            word = {"Distill": part, "Prune": f"pruned, step {part}" if part else "pruned"}[artifact.stage]
             staged.append(Curve(word, True, _thinned(own), goal.metric))
     return Curves(tuple(searched), tuple(staged))
 

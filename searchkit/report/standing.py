@@ -135,7 +135,7 @@ def describe(found: Mapping[str, JSON], *, name: str) -> str:
 
     metric, question = found["goal"]["metric"], found["question"]
     rows, direction = found["data"]["rows"], found["goal"]["direction"]
-    at_work = f"process {found['process']} is at work" if found["process"] else "no process is at work"
+    at_work = f"process {found['process']} is running" if found["process"] else "no process is running"
     states = {state: n for state, n in found["trial_states"].items() if n}
     limits = [f"{show_cost(cost, value)} at most" for cost, value in question["limits"].items() if value is not None]
     lines = [
@@ -143,8 +143,8 @@ def describe(found: Mapping[str, JSON], *, name: str) -> str:
         ("goal", f"{direction + ' ' if direction else ''}{formatting.metric_name(metric)}"),
         ("data", f"{found['data']['task']}: {sum(rows.values()):,} rows ("
                  + ", ".join(f"{split} {n:,}" for split, n in rows.items()) + ")"),
-        ("question", f"space {question['space']}, recipe {question['recipe']}, sampler {question['sampler']}, "
-                     f"seed {question['seed']}" + "".join(f", {limit}" for limit in limits)),
+        ("search", f"space {question['space']}, recipe {question['recipe']}, sampler {question['sampler']}, "
+                   f"seed {question['seed']}" + "".join(f", {limit}" for limit in limits)),
         ("trials", f"{found['trials']} of {found['of']}: "
                    + (", ".join(f"{n} {state}" for state, n in states.items()) or "none begun")),
     ]  # fmt: skip

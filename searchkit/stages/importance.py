@@ -275,7 +275,7 @@ class Cuts:
         """
         smallest = cost(self.trial(self.widths(0.0)))
         if smallest > target:
-            left = f", with {listed(self.whole)} left whole because it cannot follow them" if self.whole else ""
+            left = f", with {listed(self.whole)} left whole because pruning cannot follow them" if self.whole else ""
             raise Uncuttable(
                 f"it cannot reach {target:,.6g}: the smallest that cutting this network gives is {smallest:,.6g}{left}"
             )

@@ -124,7 +124,7 @@ class Prune:
         aim = self._aim(net, artifact, ctx)
         cost, before, target = aim.cost, aim.before, aim.target
         if aim.whole:
-            ctx.echo(f"Prune: {listed(aim.whole)} stay whole because it cannot follow them through the network")
+            ctx.echo(f"Prune: cannot follow {listed(aim.whole)} through the network, and leaves them whole")
         edits: list[JSON] = []
         log: list[dict[str, JSON]] = []
         steps: list[dict[str, JSON]] = []

@@ -307,7 +307,7 @@ def check_cut_equals_masked(fixture: Fixture) -> str:
                 f"differ by {difference:.2g}); does forward() depend on a width?",
             )
     names = listed(tuple(whole))
-    return f"Prune leaves {names} whole because it cannot follow them through the network" if whole else ""
+    return f"pruning cannot follow {names} through the network, and leaves them whole" if whole else ""
 
 
 def check_distill_matches(fixture: Fixture) -> None:

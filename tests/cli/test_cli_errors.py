@@ -86,12 +86,12 @@ def tear(pictures: Path) -> None:
     (pictures / "cat" / "0.png").write_bytes((pictures / "cat" / "1.png").read_bytes()[:60])
 
 
-def family(body: str) -> Make:
+def family(body: str, data: tuple[str, ...] = ("--task", "iris")) -> Make:
     """A stranger's family: the mlp's file with something put in its place."""
 
     def make(folder: Path) -> list[str]:
         (folder / "mine.py").write_text(body)
-        return ["--space", str(folder / "mine.py"), "--task", "iris", "--workers", "1", "--executor", "inline"]
+        return ["--space", str(folder / "mine.py"), *data, "--workers", "1", "--executor", "inline"]
 
     return make
 
@@ -121,7 +121,7 @@ CASES = {
     "no space": Case(flags("--task", "iris"), r"--space is missing; the spaces are .*mlp"),
     "unknown space": Case(flags("--space", "mpl"), r"No space named 'mpl'; the spaces are .*Did you mean 'mlp'"),
     "unknown task": Case(flags("--space", "mlp", "--task", "iri"), r"No task named 'iri'; did you mean 'iris'"),
-    "unknown flag": Case(flags("--space", "mlp", "--trails", "3"), r"No such option: --trails"),
+    "unknown flag": Case(flags("--space", "mlp", "--trails", "3"), r"No such option: --trails .*--trials\)\. `search"),
     "a word for a number": Case(flags("--space", "mlp", "--trials", "many"), r"'many' is not a whole number"),
     "no trials": Case(flags(*QUICK, "--trials", "0"), r"--trials 0 is out of range; give .* at least 1"),
     "no epochs": Case(flags(*QUICK, "--epochs", "-1"), r"--epochs -1 is out of range"),
@@ -181,6 +181,9 @@ CASES = {
     "no place to write": Case(flags(*QUICK, "--runs", "/proc/runs"), r"Cannot write the run folder /proc/runs"),
     "a file that raises": Case(family("raise RuntimeError('on purpose')"), r"mine\.py cannot be loaded.*on purpose"),
     "a file without a space": Case(family("x = 1"), r"has no SPACE"),
+    "a file without a space or data": Case(family("x = 1", ()), r"has no SPACE"),
+    "a file that is not Python": Case(family("def (", ()), r"mine\.py cannot be loaded: line 1: SyntaxError"),
+    "no family file": Case(flags("--space", "mine.py"), r"no family file 'mine\.py'"),
     "a wrong output shape": Case(family(WRONG_SHAPE), r"gives \(7,\) an example, and the task 'iris' wants \(3,\)"),
     "a limit that none can meet": Case(
         flags(*QUICK, "--max-params", "3"), r"the smallest found \(.*\) has [\d,]+ parameters", status=3

@@ -112,6 +112,13 @@ def test_the_data_summary_wraps_between_what_it_counts(width: int) -> None:
     assert not any(re.match(r"[(\d]", row[15:]) for row in rows), "a count has left what it counts"
 
 
+def test_the_data_summary_wraps_between_labels_that_are_numbers() -> None:
+    words = "one of 40 classes: " + ", ".join(f"{i} ({i * 977:,})" for i in range(40))
+    rows = wrapped("  predicts     ", words, 80)
+    assert " ".join(row[15:] for row in rows) == words and max(map(len, rows)) <= 80
+    assert all(row.endswith(",") for row in rows[:-1])
+
+
 def test_a_word_longer_than_the_line_is_cut_and_nothing_is_lost() -> None:
     rows = wrapped("  data         ", "x" * 200, 80)
     assert max(map(len, rows)) <= 80 and "".join(row[15:] for row in rows) == "x" * 200

@@ -85,9 +85,9 @@ def test_every_damaged_field_is_a_sentence_that_names_it(section: str, name: str
         ({"config": 3}, "The field 'config' in run.json of the run 'r' is no object"),
         ({"question": []}, "The field 'question' in run.json of the run 'r' is no object"),
         ({"question": {"source": 3}}, "The field 'source' in run.json of the run 'r' is no object"),
-        ({"config": {"serch": {}}}, "No table [serch] is known, in run.json of the run 'r'"),
-        ({"config": {"search": {"spcae": "mlp"}}}, "No key 'spcae' is known, in [search] of run.json of the run 'r'"),
-        ({"question": {"limits": {"watts": 3}}}, "No key 'watts' is known, in [limits] of run.json"),
+        ({"config": {"serch": {}}}, "run.json of the run 'r' has no table [serch]"),
+        ({"config": {"search": {"spcae": "mlp"}}}, "[search] of run.json of the run 'r' has no key 'spcae'"),
+        ({"question": {"limits": {"watts": 3}}}, "[limits] of run.json of the run 'r' has no key 'watts'"),
     ],
 )
 def test_another_shape_is_a_sentence(damaged: dict[str, Any], says: str) -> None:

@@ -153,7 +153,7 @@ def target_of_a_task(folder: Path) -> Source:
     return {"task": "iris", "target": "species"}
 
 
-@refused("no file or folder", "nowhere.csv", r"\.csv or \.parquet")
+@refused("no file or folder", "nowhere.csv", r"\.csv, \.parquet.*subfolder per class")
 def missing_file(folder: Path) -> Source:
     return {"data": str(folder / "nowhere.csv"), "target": "y"}
 
@@ -297,7 +297,7 @@ def reconstruction_of_words(folder: Path) -> Source:
     return table(folder, rows(), kind="reconstruction", target=None)
 
 
-@refused("no whole Parquet file", "save it again")
+@refused("not a complete Parquet file", "save it again")
 def corrupt_parquet(folder: Path) -> Source:
     (folder / "t.parquet").write_bytes(b"PAR1" + b"\0" * 50)
     return {"data": str(folder / "t.parquet"), "target": "y"}
@@ -306,7 +306,7 @@ def corrupt_parquet(folder: Path) -> Source:
 # ── Archives ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@refused("no whole .npz archive", "copy or save it again")
+@refused("not a complete .npz archive", "copy or save it again")
 def truncated_npz(folder: Path) -> Source:
     source = archive(folder, x=X, y=Y)
     whole = Path(source["data"]).read_bytes()
@@ -314,7 +314,7 @@ def truncated_npz(folder: Path) -> Source:
     return source
 
 
-@refused("no whole .npz archive", "copy or save it again")
+@refused("not a complete .npz archive", "copy or save it again")
 def flipped_bits_in_npz(folder: Path) -> Source:
     source = archive(folder, x=X, y=Y)
     blob = bytearray(Path(source["data"]).read_bytes())
@@ -328,7 +328,19 @@ def pickled_npz(folder: Path) -> Source:
     return archive(folder, x=np.array([{"a": 1}] * 40, dtype=object), y=Y)
 
 
-@refused("pickled objects|no whole .npz")
+@refused("is not an .npz archive; write one with numpy.savez")
+def random_bytes_called_npz(folder: Path) -> Source:
+    """Which numpy takes for a pickle."""
+    (folder / "a.npz").write_bytes(b"\x17\xa2 no archive" * 9)
+    return {"data": str(folder / "a.npz")}
+
+
+@refused("Every value of .* is missing", "at least one column")
+def a_table_without_any_value(folder: Path) -> Source:
+    return archive(folder, x=np.full((40, 3), np.nan, np.float32), y=Y)
+
+
+@refused("pickled objects|not a complete .npz")
 def a_pickle_called_npz(folder: Path) -> Source:
     (folder / "a.npz").write_bytes(b"\x80\x04}\x94.")
     return {"data": str(folder / "a.npz")}
@@ -468,12 +480,12 @@ def idx_that_is_a_png(folder: Path) -> Source:
     return idx_folder(folder, b"\x89PNG" + idx(IMAGES), LABELS)
 
 
-@refused("no whole gzip file", "copy it again")
+@refused("not a complete gzip file", "copy it again")
 def truncated_gzip(folder: Path) -> Source:
     return idx_folder(folder, gzip.compress(idx(IMAGES))[:-40], gzip.compress(LABELS), ".gz")
 
 
-@refused("no whole gzip file")
+@refused("not a complete gzip file")
 def gzip_in_name_alone(folder: Path) -> Source:
     return idx_folder(folder, idx(IMAGES), LABELS, ".gz")
 
@@ -550,7 +562,7 @@ def one_class_of_images(folder: Path) -> Source:
     return image_folder(folder, ("cat",))
 
 
-@refused("folder .* is empty", "one sub-folder")
+@refused("folder .* is empty", "one subfolder")
 def empty_folder(folder: Path) -> Source:
     return {"data": str(folder)}
 
@@ -659,21 +671,21 @@ def wav_without_samples(folder: Path) -> Source:
     return source
 
 
-@refused("b_71.wav' is no whole 16-bit PCM wav file", "ends too early")
+@refused("b_71.wav' is not a complete 16-bit PCM wav file", "ends too early")
 def wav_of_no_bytes(folder: Path) -> Source:
     source = sounds(folder)
     (folder / "wav" / "b_71.wav").touch()
     return source
 
 
-@refused("b_71.wav' is no whole 16-bit PCM wav file", "RIFF")
+@refused("b_71.wav' is not a complete 16-bit PCM wav file", "RIFF")
 def text_called_wav(folder: Path) -> Source:
     source = sounds(folder)
     (folder / "wav" / "b_71.wav").write_text("this is no sound at all")
     return source
 
 
-@refused("b_71.wav' is no whole 16-bit PCM wav file", "unknown format: 3")
+@refused("b_71.wav' is not a complete 16-bit PCM wav file", "unknown format: 3")
 def wav_of_floats(folder: Path) -> Source:
     source = sounds(folder)
     blob = bytearray(wav(folder / "wav" / "b_71.wav").read_bytes())
@@ -946,7 +958,7 @@ def test_an_archive_cut_anywhere_is_refused(tmp_path: Path, size: int) -> None:
     blob = Path(source["data"]).read_bytes()
     assert len(blob) > 700
     Path(source["data"]).write_bytes(blob[:size])
-    with pytest.raises(BadInput, match="no whole .npz|is empty"):
+    with pytest.raises(BadInput, match="not a complete .npz|is empty"):
         registry.load(source)
 
 

@@ -74,7 +74,7 @@ def test_a_run_in_full(run: Run) -> None:
     text = standing.describe(found, name="mlp-digits-7f")
     for said in (
         "maximize accuracy", "digits: 1,797 rows (train 1,077, val 360, test 360)", "a file of 20.0 KB at most",
-        "5 of 7: 5 trained, 1 failed, 2 interrupted, 1 over a limit", "no process is at work", "recipe compact",
+        "5 of 7: 5 trained, 1 failed, 2 interrupted, 1 over a limit", "no process is running", "recipe compact",
         f"trial {best.made_by['number']}: val accuracy {100 * best.metrics['accuracy']:.1f} %", "MACs",
         "13 min of 30 min; started 2026-11-20 10:11", "next      searchkit search --resume mlp-digits-7f",
     ):  # fmt: skip
@@ -104,7 +104,7 @@ def test_a_process_at_work_is_named_and_its_trials_are_in_training(run: Run) -> 
         handle.flush()
         found = standing.full_standing(run)
     assert found["process"] == "1234" and found["trial_states"]["in training"] == 2
-    assert "process 1234 is at work" in standing.describe(found, name="r")
+    assert "process 1234 is running" in standing.describe(found, name="r")
     assert "next      wait, or stop process 1234" in standing.describe(found, name="r")
     assert run.writer() is None
 

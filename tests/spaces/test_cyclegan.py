@@ -235,7 +235,7 @@ def test_what_is_no_two_sets_is_refused(tmp_path: Path) -> None:
     refused("The (val|test) split of .* would be empty", a=two["a"], b=two["b"][:1])
     (tmp_path / "only" / "a").mkdir(parents=True)
     Image.fromarray(two["a"][0]).save(tmp_path / "only" / "a" / "0.png")
-    with pytest.raises(BadInput, match="has one class, 'a'; at least 2 sub-folders"):
+    with pytest.raises(BadInput, match="has one class, 'a'; at least 2 subfolders"):
         registry.load({"data": str(tmp_path / "only"), "kind": "restyling"})
 
 

@@ -94,7 +94,7 @@ def test_what_stands_around_a_recurrent_layer_that_cannot_be_cut_is() -> None:
         net = Torchs("LSTM", proj_size=8).eval()
         groups, whole = prunable_groups(net, net.example())
         assert whole == ("first", "rnn") and [g.members[0].name for g in groups] == ["middle"]
-        with pytest.raises(Uncuttable, match=r"gives is [\d,]+, with first, rnn left whole because it cannot follow"):
+        with pytest.raises(Uncuttable, match=r"gives is [\d,]+, with first, rnn left whole because pruning"):
             prune_(net, net.example(), cost=params, target=5, ranking=Ranking(round_to=1))
 
 
@@ -296,7 +296,7 @@ def test_the_sentence_names_the_layers_that_were_not_followed(reads: bool, whole
     with pytest.raises(Uncuttable) as caught:
         prune_(net, net.example(), cost=params, target=5, ranking=Ranking(round_to=1))
     said = str(caught.value)
-    assert f", with {', '.join(whole)} left whole because it cannot follow them" in said and len(said) <= 250, said
+    assert f", with {', '.join(whole)} left whole because pruning cannot follow them" in said and len(said) <= 250, said
 
 
 def test_a_long_list_of_names_is_shortened() -> None:
@@ -352,7 +352,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Fixture:
 def test_the_check_passes_a_family_with_all_of_them_and_names_what_stays_whole(subject: Fixture) -> None:
     result = run_check("cut_equals_masked", subject)
     assert result.outcome == "passed", result.detail
-    assert result.detail == "Prune leaves mix, flat, one, two whole because it cannot follow them through the network"
+    assert result.detail == "pruning cannot follow mix, flat, one, two through the network, and leaves them whole"
 
 
 def test_the_stage_says_and_stores_what_stays_whole(subject: Fixture, tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_the_stage_says_and_stores_what_stays_whole(subject: Fixture, tmp_path: 
     parent = ctx.save(draft, net)
     child = Prune(to=0.99, steps=1, recovery_epochs=0, round_to=1)(parent, ctx)
     assert child.notes["whole"] == ["mix", "flat", "one", "two"]
-    assert said[0] == "Prune: mix, flat, one, two stay whole because it cannot follow them through the network"
+    assert said[0] == "Prune: cannot follow mix, flat, one, two through the network, and leaves them whole"
     assert child.metrics["params"] < parent.metrics["params"]
     pruned = ctx.network(ctx.run.load(child.id))
     assert pruned.one.weight is pruned.two.weight and params(pruned) == child.metrics["params"]

@@ -47,7 +47,7 @@ def a_side_in_another_encoding(folder: Path) -> Source:
     return {"data": str(folder), "target": "en"}
 
 
-@refused("train.en.gz' is no whole gzip file", "pack it again")
+@refused("train.en.gz' is not a complete gzip file", "pack it again")
 def an_archive_cut_short(folder: Path) -> Source:
     parallel(folder, packed=True)
     packed = folder / "train.en.gz"

@@ -179,7 +179,9 @@ def _read_parquet(path: Path) -> Table:
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, PermissionError):
             raise
-        raise BadInput(f"'{path}' is no whole Parquet file ({str(error).splitlines()[0]}); save it again.") from error
+        raise BadInput(
+            f"'{path}' is not a complete Parquet file ({str(error).splitlines()[0]}); save it again."
+        ) from error
     if table.num_rows == 0 or table.num_columns == 0:
         raise BadInput(
             f"'{path}' has {table.num_rows} rows and {table.num_columns} columns; at least {MIN_ROWS} rows are needed."

@@ -100,12 +100,12 @@ def read_idx(path: Path) -> np.ndarray:
     """Read the array of one idx file, gzipped or not, in native byte order.
 
     Raises:
-        BadInput: The file is no whole idx file.
+        BadInput: The file is not a complete idx file.
     """
     try:
         blob = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise BadInput(f"'{path}' is no whole gzip file ({error}); copy it again.") from error
+        raise BadInput(f"'{path}' is not a complete gzip file ({error}); copy it again.") from error
     if len(blob) < 4 or blob[:2] != b"\0\0" or blob[2] not in TYPES or blob[3] == 0:
         raise BadInput(
             f"'{path}' begins with the bytes {blob[:4].hex(' ') or '(none)'}, which is no idx file; copy it again."

@@ -1,4 +1,4 @@
-"""Read a folder of images, one sub-folder a class, optionally inside train/, val/ and test/.
+"""Read a folder of images, one subfolder a class, optionally inside train/, val/ and test/.
 
 PNG, JPEG and BMP; all images have one size.
 """
@@ -90,10 +90,10 @@ def _files_by_class(folder: Path) -> dict[str, list[Path]]:
             raise BadInput(f"The class folder '{sub}' is empty; put images of the class in it or take it away.")
         by_class[sub.name] = members
     if not by_class:
-        raise BadInput(f"The folder '{folder}' is empty; it must have one sub-folder of images a class.")
+        raise BadInput(f"The folder '{folder}' is empty; it must have one subfolder of images per class.")
     if len(by_class) < 2:
         raise BadInput(
-            f"The folder '{folder}' has one class, '{next(iter(by_class))}'; at least 2 sub-folders are needed."
+            f"The folder '{folder}' has one class, '{next(iter(by_class))}'; at least 2 subfolders are needed."
         )
     return by_class
 

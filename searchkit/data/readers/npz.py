@@ -79,6 +79,10 @@ def _read(path: Path) -> Arrays:
                 arrays = {name.lower(): archive[name] for name in archive.files}
     except ValueError as error:
         if "pickle" in str(error).lower():
+            if not _begins(path, b"PK", b"\x93NUMPY", b"\x80"):  # numpy takes any other bytes for a pickle
+                raise BadInput(
+                    f"'{path}' is not an .npz archive; write one with numpy.savez(path, x=x, y=y)."
+                ) from error
             raise BadInput(
                 f"'{path}' holds pickled objects, which may run code and are never read; save plain arrays with "
                 "numpy.savez."
@@ -94,6 +98,11 @@ def _read(path: Path) -> Arrays:
         if (values.ndim == 0 or len(values) == 0) and name != "edges":
             raise BadInput(f"'{name}' of '{path}' is empty or a single number; its first axis must be the examples.")
     return arrays
+
+
+def _begins(path: Path, *starts: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(8).startswith(starts)
 
 
 def _unpacked(path: Path, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
@@ -116,7 +125,7 @@ def _unpacked(path: Path, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 def _corrupt(path: Path, error: Exception) -> BadInput:
     reason = str(error) or type(error).__name__
-    return BadInput(f"'{path}' is no whole .npz archive ({reason}); copy or save it again.")
+    return BadInput(f"'{path}' is not a complete .npz archive ({reason}); copy or save it again.")
 
 
 def _require_complete(path: Path, arrays: Arrays, part: str, splits: list[str]) -> None:

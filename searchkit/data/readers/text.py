@@ -77,7 +77,7 @@ def _unpacked(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise BadInput(f"'{path}' is no whole gzip file ({error}); pack it again, or give it unpacked.") from error
+        raise BadInput(f"'{path}' is not a complete gzip file ({error}); pack it again, or unpack it.") from error
 
 
 @dataclass(frozen=True)

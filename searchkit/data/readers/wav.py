@@ -1,6 +1,6 @@
 """Read a folder of wav files: 16-bit PCM, one channel, one sample rate, with the standard library's reader.
 
-A class is a sub-folder, or the part of a file's name before the first underscore (7_jackson_3.wav). Either layout may
+A class is a subfolder, or the part of a file's name before the first underscore (7_jackson_3.wav). Either layout may
 stand inside train/, val/ and test/.
 """
 
@@ -75,7 +75,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _by_class(folder: Path) -> list[tuple[str, Path]]:
-    """List (class, file) for every wav file, from sub-folders or from the names."""
+    """List (class, file) for every wav file, from subfolders or from the names."""
     entries = _visible(folder)
     subs = [entry for entry in entries if entry.is_dir()]
     loose = [entry for entry in entries if not entry.is_dir()]
@@ -102,7 +102,7 @@ def _label_of(file: Path) -> str:
     label, underscore, _ = file.stem.partition("_")
     if not underscore or not label:
         raise BadInput(
-            f"'{file}' does not say its class; name it CLASS_anything.wav, or put it into a sub-folder named as its "
+            f"'{file}' does not say its class; name it CLASS_anything.wav, or put it into a subfolder named as its "
             "class."
         )
     return label
@@ -133,7 +133,7 @@ def _read(file: Path) -> tuple[int, np.ndarray]:
             blob = sound.readframes(n)
     except (wave.Error, EOFError, RuntimeError) as error:  # the last from chunks whose sizes do not fit the file
         reason = str(error) or "it ends too early"
-        raise BadInput(f"'{file}' is no whole 16-bit PCM wav file ({reason}); convert or copy it again.") from error
+        raise BadInput(f"'{file}' is not a complete 16-bit PCM wav file ({reason}); convert or copy it.") from error
     if n == 0:
         raise BadInput(f"'{file}' holds no samples; take it away or record it again.")
     if len(blob) < 2 * n:

@@ -41,7 +41,7 @@ from searchkit.tasks.predictions import GENERATION
 from searchkit.tasks.prepare import arranged, make_task, require_rows
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
-EMBEDDED = {"digits-restyling": "redraw 8x8 digits as others look: bold, dark on light paper (scikit-learn, halves)"}
+EMBEDDED = {"digits-restyling": "redraw 8x8 digits in another style: bold, dark on light paper (scikit-learn, halves)"}
 
 OF_SECOND: dict[str, str] = {split: f"{split} of the second set" for split in ("train", "val", "test")}
 
@@ -196,7 +196,7 @@ def image_translation(found: RawDataset, source: Source) -> ImageTranslationTask
         held = "1 set" if len(sets) < 2 else f"{len(sets)} sets"
         raise BadInput(
             f"{found.where} holds {held} of pictures, and restyling goes from one to another; give an "
-            "archive with a and b, or a folder with two sub-folders of images, a and b."
+            "archive with a and b, or a folder with two subfolders of images, a and b."
         )
     is_second = found.target == sets[1]
     rows = split_rows(len(found.x), is_second.astype(np.int64), given=found.given, seed=source.split_seed)

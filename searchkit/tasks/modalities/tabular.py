@@ -22,7 +22,7 @@ from searchkit.data.source import Source
 from searchkit.tasks.prepare import make_task
 
 EMBEDDED = {
-    "breast-cancer": "malignant or benign from 30 measurements of 569 tumours (scikit-learn)",
+    "breast-cancer": "malignant or benign from 30 measurements of 569 tumors (scikit-learn)",
     "diabetes": "progression after a year from 10 measurements of 442 patients, a regression (scikit-learn)",
     "iris": "3 species from 4 measurements of 150 flowers (scikit-learn)",
     "wine": "3 cultivars from 13 measurements of 178 wines (scikit-learn)",
@@ -116,7 +116,7 @@ class Tabular:
         """Check the raw table: (n, n_columns) float32, NaN if missing.
 
         Raises:
-            BadInput: A value is infinite or no number.
+            BadInput: A value is infinite or no number, or all are missing.
         """
         x = found.x
         if x.ndim != 2 or 0 in x.shape:
@@ -125,6 +125,8 @@ class Tabular:
             raise BadInput(f"x of {found.where} is of type {x.dtype}; tabular data are numbers, NaN if missing.")
         with np.errstate(over="ignore"):
             features = x.astype(np.float32)
+        if np.isnan(features).all():
+            raise BadInput(f"Every value of {found.where} is missing (NaN); give at least one column with values.")
         endless = np.argwhere(np.isinf(features))
         if len(endless):
             row, column = endless[0]

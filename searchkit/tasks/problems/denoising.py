@@ -33,7 +33,7 @@ from searchkit.tasks.protocols import Modality, ProblemSpec
 from searchkit.tasks.registry import modality_named
 
 EMBEDDED = {
-    "digits-denoising": "take Gaussian noise of half a deviation off the 8x8 digits (scikit-learn)",
+    "digits-denoising": "remove Gaussian noise of half a standard deviation from the 8x8 digits (scikit-learn)",
 }
 
 DEFAULT = "gaussian:0.5"
