@@ -1,71 +1,31 @@
-"""What a search promises apart from surviving kills: limits, halving, samplers, budgets, and the results it leaves."""
+"""What a search promises apart from surviving kills and keeping limits: samplers, interrupts, and what it leaves."""
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import signal
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 import search_driver
-from hypothesis import given
-from hypothesis import strategies as st
 from interrupt_driver import dropped_ctrl_c
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from torch import Tensor, nn
+from small_search import BUDGET, settings
 
 from searchkit.context import Context
-from searchkit.core.data_spec import DataSpec
-from searchkit.core.deadline import Deadline
-from searchkit.core.errors import BadInput, NothingFeasible
+from searchkit.core.errors import BadInput
 from searchkit.core.interrupt import Interrupted
-from searchkit.core.serialization import freeze
-from searchkit.core.space import Budget, Limits, Space, Trial
-from searchkit.core.space_file import load_space, materialize, source_of
+from searchkit.core.space import Budget, Space
+from searchkit.core.space_file import load_space
 from searchkit.core.task import Task
-from searchkit.core.training import Batch, FitPlan, TrainState
-from searchkit.onnx import measure
 from searchkit.run import Run
-from searchkit.search import successive_halving
-from searchkit.search.candidates import Candidate, draw
-from searchkit.search.choices import at, at_random, grid_leaves, grid_values, holds, like, neighbor
 from searchkit.search.coordinator import search
-from searchkit.search.feasibility import _descend
 from searchkit.search.jobs import worker_environment
 from searchkit.search.results import failures, history, importances, random_so_far, winners
-from searchkit.search.settings import SearchSettings, SearchStopped, Status
+from searchkit.search.settings import SearchStopped, Status
 from searchkit.search.storage import whole_url, without_password
 from searchkit.tasks import registry
-
-BUDGET = Budget(trials=6, epochs=2, rungs=2, eta=2, least_rung_steps=1)
-
-
-@pytest.fixture(scope="module")
-def task() -> Task:
-    return registry.load({"task": "breast-cancer", "split_seed": 0})
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Space:
-    return load_space(search_driver.TINY)
-
-
-@pytest.fixture
-def context(tmp_path: Path, task: Task, tiny: Space) -> Context:
-    return Context(Run.create(tmp_path, "run", {}), task, lambda name: tiny, seed=1, echo=lambda line: None)
-
-
-def settings(**changes: Any) -> SearchSettings:
-    return SearchSettings(**{"budget": BUDGET, "precision": "fp32", **changes})
-
 
 # ── the whole search ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -99,156 +59,6 @@ def test_the_front_is_what_no_trial_beats(context: Context, tiny: Space) -> None
         point = (-other.metrics["accuracy"], other.metrics["params"])
         beaten = any(p[0] <= point[0] and p[1] <= point[1] for p in points)
         assert beaten, "a trial outside the front is beaten by one on it"
-
-
-def test_a_candidate_over_a_limit_is_recorded_and_never_trained(context: Context, tiny: Space) -> None:
-    context = replace(context, limits=Limits(params=700))
-    search(tiny, context, settings(sampler="random"))
-    rejected = [row for row in failures(context.run) if row["status"] == "rejected" and row["cost"]]
-    assert rejected
-    for row in rejected:
-        assert row["cost"]["params"] > 700
-        assert row["rejected"] == {"params": pytest.approx(row["cost"]["params"] / 700 - 1)}
-    dispatched = {row["trial"] for row in context.run.lines("search.jsonl") if row["event"] == "dispatch"}
-    assert not dispatched & {row["number"] for row in rejected}
-    assert all(a.metrics["params"] <= 700 for a in context.run.trials())
-    assert len(context.run.trials()) == BUDGET.trials
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{context.run.path / 'study.db'}")
-    assert all(study.trials[row["number"]].constraints == row["rejected"] for row in rejected)
-
-
-def test_a_training_that_would_eat_the_time_is_refused_before_it_begins(
-    context: Context, tiny: Space, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the time of its steps, which is planted here as a second for each parameter."""
-    from searchkit.search import asking
-    from searchkit.search.time_planning import TimePlan
-
-    def planted(space: Space, ctx: Context, candidate: Candidate, own_work: float) -> float:
-        return float(measure.params(space.build(candidate.arch, ctx.task.spec)))
-
-    monkeypatch.setattr(asking, "training_seconds", planted)
-    context.run.write_json("pace.json", {"tiny": freeze(TimePlan("fp32", False, 4, 10**9, 700.0, 6))})
-    search(tiny, context, settings(sampler="random"))
-    rejected = [row for row in failures(context.run) if row["status"] == "rejected" and row["cost"]]
-    assert rejected
-    for row in rejected:
-        assert row["rejected"] == {"training_seconds": pytest.approx(row["cost"]["params"] / 700 - 1)}
-        assert row["reason"].startswith("training_seconds over by ")
-    assert len(context.run.trials()) == BUDGET.trials
-    assert all(a.metrics["params"] <= 700 for a in context.run.trials())
-
-
-def test_the_first_candidate_under_limits_is_a_large_one_with_the_middles_kinds_of_layers(
-    context: Context, tiny: Space
-) -> None:
-    context = replace(context, limits=Limits(params=1500))
-    search(tiny, context, settings())
-    first = history(context.run)[0]
-    middle = draw(tiny, context.task.spec, at(0.5), epochs=1, way="test")
-    assert first["way"] == "largest that fits"
-    assert first["params"]["activation"] == middle.params["activation"]
-    assert first["params"]["train.lr"] == tiny.training.default.lr
-    assert 750 < next(a for a in context.run.trials() if a.made_by["number"] == 0).metrics["params"] <= 1500
-
-
-def test_a_trial_costs_what_halving_leaves_of_it() -> None:
-    from searchkit.search.time_planning import share_of_a_trial
-
-    assert share_of_a_trial((18,), 3) == 1
-    assert share_of_a_trial((2, 6, 18), 3) == pytest.approx((2 + 4 / 3 + 12 / 9) / 18)
-
-
-def test_what_the_time_allows_is_found_by_timing_steps(context: Context, tiny: Space) -> None:
-    from searchkit.search.time_planning import make_time_plan, training_seconds
-
-    context = replace(context, deadline=Deadline.after(60.0))
-    pace = make_time_plan(tiny, context, settings(precision="auto"))
-    assert pace.most_seconds is not None and 29 < pace.most_seconds <= 60
-    assert pace.trials == BUDGET.trials and pace.epochs == BUDGET.epochs
-    candidate = draw(tiny, context.task.spec, at(0.5), epochs=pace.epochs, way="test")
-    assert 0 < training_seconds(tiny, context, candidate, pace.own_work) < pace.most_seconds
-    assert make_time_plan(tiny, context, settings(precision="auto")) == pace, "measured twice"
-
-
-def test_what_a_task_does_beside_the_loss_counts(
-    context: Context, tiny: Space, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A critic, planted as 20 ms of work a step: a training of so many steps lasts that long at least."""
-    from searchkit import train
-    from searchkit.search.time_planning import make_time_plan, training_seconds
-
-    def with_critic(model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
-        def loss(net: nn.Module, batch: Batch) -> Tensor:
-            ends = time.thread_time() + 0.02
-            while time.thread_time() < ends:
-                pass
-            return context.task.loss(net, batch)
-
-        return train.fit(model, context.task, replace(plan, loss=loss), state)
-
-    monkeypatch.setattr(context.task, "fit", with_critic)
-    context = replace(context, deadline=Deadline.after(60.0))
-    pace = make_time_plan(tiny, context, settings(plans_epochs=True))
-    candidate = draw(tiny, context.task.spec, at(0.5), epochs=pace.epochs, way="test")
-    steps = pace.epochs * context.task.n_examples("train") // candidate.training.batch_size
-    assert candidate.training.batch_size * pace.own_work > 0.01
-    assert training_seconds(tiny, context, candidate, pace.own_work) > 0.01 * steps
-
-
-def test_few_rows_are_trained_on_for_longer(context: Context, tiny: Space) -> None:
-    from searchkit.search.time_planning import LEAST_STEPS, make_time_plan, middle_candidate
-
-    pace = make_time_plan(tiny, context, settings(plans_epochs=True))
-    middle = middle_candidate(tiny, context, epochs=pace.epochs)
-    assert middle is not None
-    steps = -(-context.task.n_examples("train") // middle.training.batch_size)
-    assert (pace.epochs - 1) * steps < LEAST_STEPS <= pace.epochs * steps
-    assert pace.epochs > BUDGET.epochs, "too many rows to show it"
-
-
-def test_a_budget_whose_time_is_over_is_not_searched_on_when_resumed(context: Context, tiny: Space) -> None:
-    """Though the stages did not need all that was kept back for them. A raised budget is."""
-    budget = replace(BUDGET, trials=4, seconds=1e6)
-    search(tiny, context, settings(budget=replace(budget, trials=2)))
-    log = context.run.path / "search.jsonl"
-    *rows, end = context.run.lines("search.jsonl")
-    assert end["event"] == "end" and end["budget"] == {"trials": 2, "seconds": 1e6}
-    over = {**end, "budget": {"trials": 4, "seconds": 1e6}}  # as where the time ended it after two of four
-    log.write_text("".join(json.dumps(row) + "\n" for row in [*rows, over]))
-    search(tiny, context, settings(budget=budget))
-    assert len(context.run.trials()) == 2 and context.run.lines("search.jsonl")[-1] == over
-    search(tiny, context, settings(budget=replace(budget, seconds=2e6)))
-    assert len(context.run.trials()) == 4
-    assert context.run.lines("search.jsonl")[-1]["budget"] == {"trials": 4, "seconds": 2e6}
-
-
-def test_the_size_limit_is_that_of_the_exported_file(context: Context, tiny: Space) -> None:
-    context = replace(context, limits=Limits(size_bytes=4000))
-    search(tiny, context, settings(budget=Budget(trials=2, epochs=1, rungs=1)))
-    for artifact in context.run.trials():
-        net = context.network(artifact)
-        path = context.run.path / "again.onnx"
-        context.export(net, path)
-        assert artifact.metrics["size_bytes"] == pytest.approx(path.stat().st_size, rel=0.02)
-        assert artifact.metrics["size_bytes"] <= 4000
-    costs = [row for row in context.run.lines("search.jsonl") if row["event"] == "cost"]
-    assert len({row["arch"] for row in costs}) == len(costs), "a check was paid for twice"
-
-
-def test_an_impossible_limit_is_said_before_anything_is_trained(context: Context, tiny: Space) -> None:
-    context = replace(context, limits=Limits(params=100))
-    with pytest.raises(NothingFeasible, match=r"widths=\[4\].*129 parameters.*limit is 100"):
-        search(tiny, context, settings())
-    assert not [row for row in context.run.lines("search.jsonl") if row["event"] == "dispatch"]
-
-
-def test_a_time_budget_shorter_than_one_trial_is_refused(context: Context, tiny: Space) -> None:
-    with pytest.raises(BadInput, match="shorter than one trial"):
-        search(tiny, replace(context, deadline=Deadline.after(0.0)), settings())
-    with pytest.raises(BadInput, match="shorter than one trial"):
-        search(tiny, replace(context, deadline=Deadline.after(1e-3)), settings())
-    assert not [row for row in history(context.run) if row["status"] == "running"]
 
 
 def test_a_space_that_is_not_for_the_data_is_refused(tmp_path: Path, tiny: Space) -> None:
@@ -371,90 +181,6 @@ def test_coordinators_share_a_study_by_url(tmp_path: Path, task: Task, tiny: Spa
         assert len(context.run.trials()) == (2 if place == "one" else 3), "the trials of both count"
 
 
-# ── rungs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12)
-
-
-@given(POINTS)
-def test_rank_0_is_the_front_and_each_rank_the_front_of_the_rest(points: list[tuple[int, int]]) -> None:
-    def beats(a: tuple[int, int], b: tuple[int, int]) -> bool:
-        return a != b and a[0] <= b[0] and a[1] <= b[1]
-
-    found = successive_halving.ranks([tuple(map(float, p)) for p in points])
-    for rank in range(max(found) + 1):
-        rest = [p for p, r in zip(points, found, strict=True) if r >= rank]
-        here = [p for p, r in zip(points, found, strict=True) if r == rank]
-        assert here and all(not any(beats(q, p) for q in rest) for p in here)
-
-
-@given(st.lists(st.floats(-10, 10), min_size=1, max_size=20), st.integers(2, 4))
-def test_with_the_metric_alone_the_best_share_goes_on(values: list[float], eta: int) -> None:
-    seen = {n: (value,) for n, value in enumerate(values)}
-    kept = [n for n in seen if successive_halving.goes_on(n, seen, eta)]
-    assert len(kept) == -(-len(values) // eta)
-    assert max(seen[n] for n in kept) <= min((seen[n] for n in seen if n not in kept), default=(99.0,))
-
-
-# ── drawing candidates ───────────────────────────────────────────────────────────────────────────────────────────────
-
-DISTRIBUTIONS = [
-    CategoricalDistribution(("a", "b", "c")),
-    IntDistribution(2, 11, step=3),
-    IntDistribution(1, 512, log=True),
-    FloatDistribution(0.5, 2.5),
-    FloatDistribution(1e-4, 1e-1, log=True),
-    FloatDistribution(0.0, 0.5, step=0.1),
-    FloatDistribution(0.0, 0.3, step=0.1),
-]
-
-
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
-def test_whatever_is_chosen_is_in_the_distribution(distribution: Any) -> None:
-    rng = random.Random(0)
-    ways: list[Callable[..., Any]] = [at(0.0), at(0.5), at(1.0), *[at_random(rng)] * 50]
-    for way in ways:
-        value = way("x", distribution)
-        beside = neighbor(distribution, value, rng)
-        for chosen in (value, beside):
-            assert holds(distribution, chosen)
-            assert distribution._contains(distribution.to_internal_repr(chosen))  # or the study refuses it
-    assert grid_values(distribution) == sorted(set(grid_values(distribution)))
-
-
-def test_the_grid_has_every_leaf_of_a_conditional_space_once(tiny: Space, task: Task) -> None:
-    def sample(choose: Any) -> Any:
-        return draw(replace(tiny, training=replace(tiny.training, ranges={})), task.spec, choose, epochs=1, way="grid")
-
-    leaves = grid_leaves(sample, at_most=10_000)
-    assert leaves is not None
-    widths = len(grid_values(IntDistribution(4, 32, step=4)))
-    assert len(leaves) == len({leaf.key for leaf in leaves})
-    # three layers of four are infeasible before the activation is asked for
-    assert len(leaves) == 2 * (widths + widths**2 + widths**3 - 1) + 1
-    assert grid_leaves(sample, at_most=100) is None
-
-
-def test_the_descent_goes_on_where_a_change_closes_a_branch(tiny: Space, context: Context) -> None:
-    """The smaller choice of "branch" asks for no "wide", which the descent had still before it."""
-
-    def sample(trial: Trial, spec: DataSpec) -> Any:
-        branch = trial.suggest_categorical("branch", ["open", "closed"])
-        wide = trial.suggest_int("wide", 20, 32, step=4) if branch == "open" else 4
-        return tiny.arch((wide, trial.suggest_int("width", 4, 32, step=4)), "relu")
-
-    space = replace(tiny, sample=sample)
-    start = draw(space, context.task.spec, like({"width": 8}, at(0.0)), epochs=1, way="test")
-    assert start.params == {**start.params, "branch": "open", "wide": 20, "width": 8}
-    found = _descend(space, context, start, lambda candidate: float(sum(candidate.arch.widths)))
-    assert found.arch.widths == (4, 4)
-
-
-def test_an_infeasible_sample_keeps_its_reason(tiny: Space, task: Task) -> None:
-    candidate = draw(tiny, task.spec, lambda name, d: at(1.0 if name == "depth" else 0.0)(name, d), epochs=1, way="x")
-    assert candidate.arch is None and "too narrow" in candidate.reason
-
-
 # ── what it leaves ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -468,42 +194,3 @@ def test_importances_are_shares(context: Context, tiny: Space) -> None:
     found = importances(context.run)
     assert {"depth", "width0", "activation", "train.lr"} <= set(found)
     assert sum(found.values()) == pytest.approx(1.0) and min(found.values()) >= 0.0
-
-
-# ── families from files ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("x = 1", "has no SPACE"),
-        ("SPACE = 3", "a SPACE that is a int"),
-        ("import nothing_of_this_name", r"line 1: ModuleNotFoundError"),
-        ("\n\n1 / 0", r"line 3: ZeroDivisionError"),
-        ("def f(:", "line 1: SyntaxError"),
-        ("raise SystemExit", "SystemExit"),
-    ],
-)
-def test_a_family_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "family.py").write_text(text)
-    with pytest.raises(BadInput, match=said):
-        load_space(tmp_path / "family.py")
-
-
-def test_a_family_travels_as_text(tmp_path: Path, task: Task) -> None:
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    (folder / "_blocks.py").write_text("WIDTHS = (4, 32)\n")
-    text = search_driver.TINY.read_text().replace("import nn\n", "import nn\n\nfrom _blocks import WIDTHS\n", 1)
-    (folder / "mine.py").write_text(text.replace("4, 32, step=4", "*WIDTHS, step=4"))
-    source = source_of(load_space(folder / "mine.py"))
-    (folder / "mine.py").unlink()
-    (folder / "_blocks.py").unlink()
-    there = materialize(source)
-    candidate = draw(there, task.spec, at(0.5), epochs=1, way="x")
-    assert sum(p.numel() for p in there.build(candidate.arch, task.spec).parameters()) > 0
-
-
-def test_a_missing_family_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="nowhere.py"):
-        load_space(tmp_path / "nowhere.py")
