@@ -86,7 +86,8 @@ def search(
         run_config(name_of(space), {"task": family.task}, limits=limits, budget=budget, given=_of_no_data(options))
         source = _source(data, target, task, test_data, family, Path(staged))
         config = run_config(name_of(space), source, limits=limits, budget=budget, given=options)
-        loaded, run = _start(config, family, root, name, Path(staged))
+        with naming.written(naming.KEYWORD):
+            loaded, run = _start(config, family, root, name, Path(staged))
     screen = _watched(shown, run, callback)
     workflow.carry_out(run, loaded, spaces=load_space, screen=screen, reports=config.output.reports)
     return Result(run)
