@@ -250,7 +250,7 @@ def add_line(run: Run, goal: Goal, **planted: str) -> list[Artifact]:
         if stage == "Distill":
             log = [{"candidate": c} | r for c in ("control", "distilled") for r in curve(value, 8, up=up, seed=len(c))]
         if stage == "Prune":
-            log = [{"step": s} | r for s in range(2) for r in curve(value, 6, up=up, seed=s)]
+            log = [{"step": s} | r for s in (1, 2) for r in curve(value, 6, up=up, seed=s)]
         artifact = Artifact(
             f"{stage.lower():_<12}", "mlp", best.arch, best.training, (), {"stage": stage}, parent.id, metrics, told
         )

@@ -102,7 +102,8 @@ def search(
         run_config(name_of(space), {"task": family.task}, limits=limits, budget=budget, given=_of_no_data(given))
         source = _source(data, target, task, test_data, family, Path(staged))
         config = run_config(name_of(space), source, limits=limits, budget=budget, given=given)
-        loaded, run = _start(own.named(config), family, root, name, Path(staged), own)
+        with naming.written(naming.KEYWORD):
+            loaded, run = _start(own.named(config), family, root, name, Path(staged), own)
     screen = _watched(shown, run, callback)
     workflow.carry_out(run, loaded, spaces=load_space, screen=screen, reports=config.output.reports, own=own)
     return Result(run)

@@ -21,6 +21,9 @@ from searchkit.search.sampler import Directions
 from searchkit.search.settings import SearchSettings
 from searchkit.search.storage import without_password
 
+LIMITED = {"params": "parameters", "macs": "MACs", "size_bytes": "file size", "latency_ms": "latency"}
+"""Costs in words."""
+
 
 class SearchRecord:
     """This search's entry in search.json, written when it first starts.
@@ -72,8 +75,9 @@ class SearchRecord:
         self._note(profile=rows)
         for row in rows:
             costs = ", ".join(show_cost(name, value) for name, value in row["cost"].items())
-            breaks = "; breaks " + ", ".join(row["breaches"]) if row["breaches"] else ""
-            self.ctx.echo(f"{row['which']} candidate: {costs}{breaks}")
+            limited = " and ".join(LIMITED[name] for name in row["breaches"])
+            over = f"; over the limit on {limited}" if limited else ""
+            self.ctx.echo(f"{row['which']} candidate: {costs}{over}")
 
     def _note(self, **entries: JSON) -> None:
         everything = self.ctx.run.read_json(FILE, SearchFile) or {}

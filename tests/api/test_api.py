@@ -281,6 +281,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"data": (np.zeros((20, 2)), np.arange(20) % 2), "test_data": "absent.csv"}, "in the same way"),
     ({"data": (np.zeros((20, 2)), np.zeros(20, int))}, "the given data has one class"),
     ({"data": Frame({"a": [1.0] * 20, "b": [1] * 20}), "target": "c"}, "the given data.* has no column 'c'"),
+    ({"data": Frame({"a": [1.0] * 20, "b": [1] * 20})}, "needs target='COLUMN'; its columns are a, b"),
     ({"space": "gpt", "task": "iris"}, "is not for the task 'iris'"),
     ({"workers": 2}, "2"),
     ({"address": "10.0.0.1"}, "Ray"),

@@ -75,6 +75,7 @@ def test_every_section_is_there_and_the_page_is_small(whole):
     assert paths["html"].stat().st_size < 1_000_000
     assert len(page.named("svg")) == 11  # front, differences, ratios, layers, errors, history, importances, 4 of curves
     assert not any(words in page.text for words in EMPTY)  # a whole run has no empty section
+    assert "pruned, step 1" in page.text and "pruned, step 3" not in page.text  # as the two steps were announced
     for section in ("Stages", "Pareto front", "Distillation", "Quantization", "Search", "Conditions"):
         assert section in paths["md"].read_text()
 

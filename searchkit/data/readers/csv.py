@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from searchkit.config import naming
 from searchkit.core.errors import BadInput
 from searchkit.data.dataset import Column, RawDataset
 from searchkit.data.sizes import MIN_ROWS
@@ -213,7 +214,8 @@ def _target_index(table: Table, source: Source) -> int | None:
     if source.target is None:
         if not source.labeled:
             return None
-        raise BadInput(f"'{table.path}' is a table and needs --target COLUMN; its columns are {_some(table.names)}.")
+        column = naming.advice("target", "COLUMN")
+        raise BadInput(f"'{table.path}' is a table and needs {column}; its columns are {_some(table.names)}.")
     if not source.labeled:
         raise BadInput(
             f"A {source.kind} has no target, and --target '{source.target}' was given; leave one of them out."
