@@ -23,6 +23,7 @@ from searchkit.search.candidates import Candidate
 from searchkit.search.choices import at, at_random
 from searchkit.search.results import history
 from searchkit.search.sampler import Ask, Random, SearchView
+from searchkit.stages import recipes
 
 HERE = __name__
 TINY = Path(__file__).parents[1] / "families" / "tiny.py"
@@ -170,6 +171,7 @@ def test_compress_takes_stages(tmp_path: Path) -> None:
     report = json.loads((again.path / "report" / "report.json").read_text())
     assert report["run"]["recipe"] == "halved: Promote, Prune, Export" and report["left_out"] == {}
     assert "--recipe 'halved: Promote, Prune, Export'" in report["command"]
+    assert recipes.stage_names(recipe.title) == ("Promote", "Prune", "Export"), "what is left out is looked up by it"
     for given, says in (
         ({"sampler": Smallest()}, f"no sampler by value, and {HERE}.Smallest is another"),
         ({"sampler": "tpe"}, "has sampler=random and goes on with it"),
