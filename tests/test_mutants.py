@@ -117,9 +117,9 @@ def test_the_tests_of_a_module_are_those_named_for_it_and_those_that_use_it_most
         Path("tests/a.py"): used(searchkit_search_rungs=1, searchkit_search_cost=9),
         Path("tests/b.py"): used(searchkit_search_rungs=4),
     }
-    names = [str(test) for test in mutants.owners("searchkit.search.successive_halving", tests)]
+    names = [str(test) for test in mutants.owners("searchkit.search.rungs", tests)]
     assert names == ["tests/search/test_rungs.py", "tests/test_rungs_golden.py", "tests/b.py", "tests/a.py"]
-    assert [str(t) for t in mutants.owners("searchkit.search.cost_model", tests)] == [
+    assert [str(t) for t in mutants.owners("searchkit.search.cost", tests)] == [
         "tests/test_search.py",
         "tests/a.py",
     ]
@@ -129,7 +129,7 @@ def test_the_tests_of_a_module_are_those_named_for_it_and_those_that_use_it_most
 def test_what_a_test_file_uses_is_counted(tmp_path: Path) -> None:
     file = tmp_path / "test_a.py"
     file.write_text("from searchkit.search import rungs\nimport json\ndef f():\n    rungs.a(); rungs.b(); json.c()\n")
-    assert mutants.uses(file) == {"searchkit.search": 3, "searchkit.search.successive_halving": 3}
+    assert mutants.uses(file) == {"searchkit.search": 3, "searchkit.search.rungs": 3}
 
 
 @pytest.fixture

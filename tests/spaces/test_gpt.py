@@ -138,7 +138,7 @@ def test_refuses_what_is_no_text() -> None:
     one_answer = DataSpec(
         "tokens", (TensorSpec("tokens", (40,), "int64"),), (TensorSpec("logits", (3,)),), 3, vocabulary=9
     )
-    assert "reads tokens" in (SPACE.accepts(series) or "") and "one answer a row" in (SPACE.accepts(one_answer) or "")
+    assert "takes tokens" in (SPACE.accepts(series) or "") and "one answer per row" in (SPACE.accepts(one_answer) or "")
 
 
 # ── The bundle ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,6 +21,7 @@ from searchkit.core.errors import Infeasible
 from searchkit.core.serialization import freeze
 from searchkit.core.space_file import load_space
 from searchkit.core.training import FitPlan, Training, TrainState
+from searchkit.data.tokenizer import Tokenizer
 from searchkit.nn.attention import CrossAttention
 from searchkit.nn.parts import surrogates
 from searchkit.nn.sequence import valid_steps
@@ -202,7 +203,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def by_torch(net: Any, task: Any, line: str) -> list[int]:
     """The bundle's loop, for one sentence and by torch."""
-    words, mark = registry.tokenizer.Tokenizer(task.data.tokenizer), task.words.mark
+    words, mark = Tokenizer(task.data.tokenizer), task.words.mark
     tokens = words.encode(line)[: words.steps]
     made: list[int] = []
     while len(made) < task.words.steps - 1:
@@ -247,7 +248,7 @@ def test_a_beam_finds_what_is_at_least_as_likely(written: SimpleNamespace) -> No
     single, several = (told(written.bundle / "run.py", *lines, "--json", *more) for more in ((), ("--beam", "5")))
 
     def likelihood(row: dict[str, Any]) -> float:
-        words, mark = registry.tokenizer.Tokenizer(written.task.data.tokenizer), written.task.words.mark
+        words, mark = Tokenizer(written.task.data.tokenizer), written.task.words.mark
         tokens, answer = words.encode(row["text"]), row["tokens"]
         with torch.no_grad():
             inputs = torch.tensor([tokens]), torch.tensor([len(tokens)]), torch.tensor([[mark, *answer]])

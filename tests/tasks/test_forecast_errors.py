@@ -196,7 +196,7 @@ def a_task_that_is_no_series(folder: Path) -> Source:
     return {"task": "digits", "kind": "forecasting"}
 
 
-@refused("is a series to be continued, which 'regression' is not for")
+@refused("is a series to forecast, which 'regression' is not for")
 def another_kind_for_a_series(folder: Path) -> Source:
     return {"task": "mackey-glass", "kind": "regression"}
 

@@ -76,8 +76,8 @@ ONE_GRAPH_ERRORS: dict[str, tuple[Change, str]] = {
     "edges of fractions": (lambda a: a | {"edges": a["edges"].astype(float)}, "type float64; they must be"),
     "too few labels": (lambda a: a | {"label": a["label"][:39]}, "has 40 nodes and 39 labels"),
     "a node without a label": (lambda a: a | {"label": a["label"] - 1}, "Node 0 of .* has the label -1"),
-    "no labels": (lambda a: {k: v for k, v in a.items() if k != "label"}, "with edges it is a graph, and must hold"),
-    "an unknown array": (lambda a: a | {"weights": np.ones(40)}, "holds edges, .*weights.*must hold"),
+    "no labels": (lambda a: {k: v for k, v in a.items() if k != "label"}, "holds edges, .*; a graph has edges, label"),
+    "an unknown array": (lambda a: a | {"weights": np.ones(40)}, "holds edges, .*weights; a graph has edges, label"),
     "features of three axes": (lambda a: a | {"features": np.ones((40, 2, 2))}, r"\(n_nodes, n_features\)"),
     "a feature that is no number": (
         lambda a: a | {"features": np.where(np.arange(120).reshape(40, 3) == 7, np.nan, 1.0)},

@@ -201,15 +201,15 @@ def test_from_a_table_to_a_bundle_that_verifies(tmp_path: Path, task: OrdinalTas
         return subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     told = python(
-        str(ROOT / "cli.py"), "search", "--space", "mlp", "--data", str(source["data"]), "--target", "grade", "--kind",
-        "ordinal", "--trials", "2", "--epochs", "2", "--recipe", "int8", "--executor", "inline", "--name", "graded",
+        str(ROOT / "cli.py"), "search", "--space", "mlp", "--data", str(source["data"]), "--target", "grade",
+        "--problem", "ordinal", "--trials", "2", "--epochs", "2", "--recipe", "int8", "--executor", "inline", "--name", "graded",
     )  # fmt: skip
     assert told.returncode == 0, told.stderr[-2000:]
     assert "one of 5 grades, in order" in told.stderr
     evidence = json.loads((tmp_path / "runs/graded/evidence.json").read_text())
     assert evidence["kind"] == "ranks" and evidence["prediction"]["row"] == "same rank"
     assert np.sum(evidence["errors"]["confusion"]) == evidence["n"] and len(evidence["rivals"]) == 2
-    page = (tmp_path / "reports/graded/report.html").read_text()
+    page = (tmp_path / "runs/graded/report/report.html").read_text()
     assert "Confusion matrix" in page and "same rank" in page and "logistic regressions" in page
     bundle = tmp_path / "runs/graded/bundle"
     assert {"metric.py", "model.onnx", "verify.py"} <= {file.name for file in bundle.iterdir()}

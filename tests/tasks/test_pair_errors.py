@@ -120,7 +120,7 @@ def a_vocabulary_smaller_than_the_alphabet(folder: Path) -> Source:
     return {"data": str(parallel(folder)), "target": "en", "vocabulary": 9}
 
 
-@refused("are for translation or transcription, not classification")
+@refused("are for translation or exact-seq2seq, not classification")
 def parallel_files_to_classify(folder: Path) -> Source:
     return {"data": str(parallel(folder)), "target": "en", "kind": "classification"}
 

@@ -152,7 +152,7 @@ def test_the_rival_is_pca() -> None:
 
     from sklearn.decomposition import PCA
 
-    found = spec_from_file_location("pca", Path(__file__).parents[2] / "reports" / "pca.py")
+    found = spec_from_file_location("pca", Path(__file__).parents[2] / "benchmarks" / "pca.py")
     assert found is not None and found.loader is not None
     rival = module_from_spec(found)
     sys.modules[found.name] = rival  # its dataclasses look there for their module

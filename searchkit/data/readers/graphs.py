@@ -19,10 +19,7 @@ from searchkit.core.errors import BadInput
 from searchkit.data.dataset import RawDataset
 from searchkit.data.graphs import many_graphs, node_graph
 
-LAYOUT = (
-    "edges (n_edges, 2), label, and features (n_nodes, n_features) or feature_row, feature_col and shape; for one "
-    "graph optionally train, val and test, for many graph (n_nodes,), the graph of each node"
-)
+LAYOUT = "edges, label, and features or feature_row, feature_col and shape; optionally train, val, test or graph"
 KNOWN = {"edges", "label", "y", "features", "x", "feature_row", "feature_col", "shape", "train", "val", "test", "graph"}
 MOST_FEATURES = 2**31  # numbers in a dense table of features
 
@@ -43,7 +40,7 @@ def graphs_of(path: Path, arrays: Arrays) -> RawDataset:
     target = arrays.get("label", arrays.get("y"))
     if unknown or target is None:
         held = ", ".join(sorted(arrays))
-        raise BadInput(f"The archive {where} holds {held}; with edges it is a graph, and must hold {LAYOUT}.")
+        raise BadInput(f"The archive {where} holds {held}; a graph has {LAYOUT}.")
     nodes = _features(arrays, where)
     if "graph" in arrays:
         return _many(path, arrays, nodes, target)

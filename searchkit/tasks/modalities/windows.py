@@ -78,9 +78,7 @@ class Windows:
         Raises:
             BadInput: always.
         """
-        raise BadInput(
-            f"{data.where} is a series to be continued; for its reconstruction give an .npz file of windows."
-        )
+        raise BadInput(f"{data.where} is a series to forecast; for its reconstruction give an .npz file of windows.")
 
     def vocabulary(self, data: Dataset) -> int:
         """A series has no tokens."""

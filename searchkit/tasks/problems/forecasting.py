@@ -292,7 +292,7 @@ PROBLEMS = {
             predicts="the steps to come",
             reads="series",
             fields=("horizon", "split", "time_column"),
-            suits="a series to be continued",
+            suits="forecasting a series",
         ),
         FORECAST,
         whole=make_forecast,
@@ -301,8 +301,8 @@ PROBLEMS = {
 
 
 def unsuited(where: str, asked: str | None) -> BadInput:
-    """The error of another problem that was asked of a series to be continued."""
-    return BadInput(f"{where} is a series to be continued, which '{asked}' is not for; leave it out.")
+    """The error of another problem that was asked of a series to forecast."""
+    return BadInput(f"{where} is a series to forecast, which '{asked}' is not for; leave it out.")
 
 
 def _ends(n: int, source: Source, found: RawDataset) -> tuple[int, int, int]:
