@@ -202,7 +202,8 @@ def test_from_a_table_to_a_bundle_that_verifies(tmp_path: Path, task: OrdinalTas
 
     told = python(
         str(ROOT / "cli.py"), "search", "--space", "mlp", "--data", str(source["data"]), "--target", "grade",
-        "--problem", "ordinal", "--trials", "2", "--epochs", "2", "--recipe", "int8", "--executor", "inline", "--name", "graded",
+        "--problem", "ordinal",
+        "--trials", "2", "--epochs", "2", "--recipe", "int8", "--executor", "inline", "--name", "graded",
     )  # fmt: skip
     assert told.returncode == 0, told.stderr[-2000:]
     assert "one of 5 grades, in order" in told.stderr
