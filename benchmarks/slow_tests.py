@@ -1,4 +1,4 @@
-"""Times every test, one file after the other, and writes the names of those over .6 s to tests/slow.txt.
+"""Times every test, one file after the other, and writes the names of those over .3 s to tests/slow.txt.
 
 A test is as slow as its own setup and call and the dearest of the shared fixtures that it uses, for whichever test
 comes first has to wait for them. Run it on a quiet machine: `python benchmarks/slow_tests.py`.
