@@ -107,7 +107,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, help="[default: all]; only these are timed, the rest is kept")
-    parser.add_argument("--seconds", type=float, default=0.6, help="a test that takes longer is slow")
+    parser.add_argument("--seconds", type=float, default=0.3, help="a test that takes longer is slow")
     asked = parser.parse_args()
     files = [file.resolve() for file in asked.files] or sorted((ROOT / "tests").rglob("test_*.py"))
     before = set(SLOW.read_text(encoding="utf-8").splitlines()) if asked.files else set()
