@@ -120,6 +120,9 @@ def owners(module: str, tests: dict[Path, Counter[str]]) -> list[Path]:
         named = [test for test in tests if is_named_for(test, package)]
     others = [test for test in tests if tests[test][module] and test not in named]
     others.sort(key=lambda test: (-tests[test][module], test))
+    if not named and not others and "." in package:  # what only its neighbors import is run by the tests of these
+        used = {test: sum(n for name, n in tests[test].items() if name.startswith(f"{package}.")) for test in tests}
+        others = sorted((test for test in tests if used[test]), key=lambda test: (-used[test], test))
     return sorted(named) + others[:MOST_IMPORTERS]
 
 
