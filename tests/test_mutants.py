@@ -124,8 +124,11 @@ def test_the_tests_of_a_module_are_those_named_for_it_and_those_that_use_it_most
         "tests/a.py",
     ]
     assert mutants.owners("searchkit.other", tests) == []
-    neighbors = [str(test) for test in mutants.owners("searchkit.search.imported_by_none", tests)]
-    assert neighbors == ["tests/a.py", "tests/b.py", "tests/test_search.py"]
+    neighbors = {Path("tests/c.py"): used(searchkit_nn_surgery=1), Path("tests/d.py"): used(searchkit_nn_parts=2)}
+    assert [str(test) for test in mutants.owners("searchkit.nn.imported_by_none", neighbors)] == [
+        "tests/d.py",
+        "tests/c.py",
+    ]
 
 
 def test_what_a_test_file_uses_is_counted(tmp_path: Path) -> None:
