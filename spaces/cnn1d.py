@@ -39,7 +39,7 @@ class Arch:
     Attributes:
         depths: Blocks of each stage.
         widths: Channels of each stage.
-        block: residual, dilated or separable. The dilation is 1, 2, 4, … within a stage.
+        block: residual, dilated (by 1, 2, 4, … within a stage) or separable.
         kernel: Kernel size of the blocks.
         causal: Whether the step of a block sees only itself and earlier ones. A frame longer than 1 and a pooling stem
             see more.
