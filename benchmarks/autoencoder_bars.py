@@ -25,7 +25,7 @@ from pathlib import Path
 
 from pca import ROOT, Shipped, against_pca, bound_against_pca, told, told_bound
 
-from searchkit.workflow import cores
+from searchkit.machine import cores
 
 DATA = Path(os.environ.get("SEARCHKIT_DATASETS", ROOT.parent / "shared" / "data")) / "fashion-mnist"
 

@@ -28,7 +28,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from searchkit.workflow import cores  # noqa: E402  (found by the line above)
+from searchkit.machine import cores  # noqa: E402  (found by the line above)
 
 DATA = Path(os.environ.get("SEARCHKIT_DATASETS", ROOT.parent / "shared" / "data"))
 

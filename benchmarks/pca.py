@@ -32,11 +32,11 @@ from searchkit.core.space import Space  # noqa: E402
 from searchkit.core.space_file import load_space  # noqa: E402
 from searchkit.core.task import Task  # noqa: E402
 from searchkit.evaluation.statistics import metric_interval, paired_difference  # noqa: E402
+from searchkit.lifecycle import config_of  # noqa: E402
 from searchkit.onnx.predictor import OnnxPredictor, TorchPredictor, deploy  # noqa: E402
 from searchkit.run import Run  # noqa: E402
 from searchkit.tasks import registry  # noqa: E402  (found by the line above)
 from searchkit.tasks.problems.reconstruction import elbo  # noqa: E402
-from searchkit.workflow import config_of  # noqa: E402
 
 AT_ONCE = 4096
 

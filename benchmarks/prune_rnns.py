@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from searchkit.core.data_spec import TensorSpec  # noqa: E402
+from searchkit.machine import cpu_model  # noqa: E402
 from searchkit.nn.recurrent import Recurrent  # noqa: E402
 from searchkit.nn.sequence import AttentionPool, reverse  # noqa: E402
 from searchkit.nn.surgery import mask_edits_  # noqa: E402
@@ -30,7 +31,6 @@ from searchkit.onnx import io as onnx_io  # noqa: E402  (found by the line above
 from searchkit.onnx.measure import params  # noqa: E402
 from searchkit.onnx.predictor import Deployed  # noqa: E402
 from searchkit.stages.importance import Ranking, prune_  # noqa: E402
-from searchkit.workflow import cpu_model  # noqa: E402
 
 NETS = {"LSTM": ("lstm", False), "GRU": ("gru", False), "GRU, both directions": ("gru", True),
         "LSTM with peepholes": ("peephole", False)}  # fmt: skip

@@ -26,11 +26,11 @@ sys.path.insert(0, str(HERE.parent))
 from searchkit.context import Context  # noqa: E402
 from searchkit.core.space_file import load_space  # noqa: E402
 from searchkit.data.tokenizer import Tokenizer  # noqa: E402
+from searchkit.lifecycle import config_of, reopen  # noqa: E402
 from searchkit.run import Run  # noqa: E402
 from searchkit.tasks import registry  # noqa: E402  (found by the line above)
 from searchkit.tasks.text.translations import bleu, bleu_counts, bleu_interval, chrf  # noqa: E402
 from searchkit.tasks.text.writing import WritingTask  # noqa: E402
-from searchkit.workflow import config_of, reopen  # noqa: E402
 
 
 def by_torch(net: torch.nn.Module, task: WritingTask, line: str) -> list[int]:

@@ -26,33 +26,21 @@ from searchkit.core.scratch import scratch_folder
 from searchkit.core.space import Limits, Space
 from searchkit.core.task import Task
 from searchkit.lifecycle import (
-    CLOCK,
     Clock,
     config_of,
     discard_unbegun,
     extend,
     reopen,
     report_folder,
-    require_startable,
-    require_writable,
-    resolve,
     resumable,
-    start,
 )
-from searchkit.machine import cores, cpu_model, default_workers, pick_device
+from searchkit.machine import pick_device
 from searchkit.own import Own, require_given
 from searchkit.run import Run
 from searchkit.stages import recipes
 
 if TYPE_CHECKING:
     from searchkit.search.settings import Progress, SearchSettings, Status
-
-# one front for the command line, the Python API and the benchmarks
-__all__ = [
-    "CLOCK", "Clock", "More", "Outcome", "RunConfig", "Screen", "bundle_trial", "carry_out", "compress", "config_of",
-    "context", "cores", "cpu_model", "default_workers", "discard_unbegun", "extend", "pick_device", "prove", "reopen",
-    "report_folder", "require_startable", "require_writable", "resolve", "resumable", "search", "settings_of", "start",
-]  # fmt: skip
 
 SEARCH_SHARE = 0.65
 """The search's share of a time budget, if stages follow and their fixed costs leave so much."""

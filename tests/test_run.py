@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from searchkit import workflow
+from searchkit import lifecycle
+from searchkit.config.run import RunConfig
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput
 from searchkit.core.goal import Goal, Tolerance
@@ -103,13 +104,13 @@ def test_splits_are_kept_with_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("change", "said"), [({"split_seed": 1}, "splits are others"), ({}, "the values are not")])
 def test_other_data_than_a_run_began_with_are_refused(tmp_path: Path, change: dict[str, int], said: str) -> None:
     task = registry.load({"task": "wine"})
-    config = workflow.RunConfig.from_options(space="mlp", task="wine")
-    run = workflow.start(config, task, root=tmp_path, name="r", command=[])
-    assert workflow.reopen(Run.open(run.path), registry.load({"task": "wine"})).data == config.data
+    config = RunConfig.from_options(space="mlp", task="wine")
+    run = lifecycle.start(config, task, root=tmp_path, name="r", command=[])
+    assert lifecycle.reopen(Run.open(run.path), registry.load({"task": "wine"})).data == config.data
     words, arrays = registry.load({"task": "wine", **change}).pack()
     changed = arrays if change else {**arrays, "input.features": arrays["input.features"] + 1}
     with pytest.raises(BadInput, match=said):
-        workflow.reopen(run, registry.unpack(words, changed))
+        lifecycle.reopen(run, registry.unpack(words, changed))
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5])

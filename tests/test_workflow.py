@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from searchkit import workflow
+from searchkit import lifecycle, workflow
 from searchkit.config.options import Option
 from searchkit.config.run import RunConfig, every_option
 from searchkit.core.space import Budget
@@ -35,7 +35,7 @@ class Family:
 
 def engine(run: Run, config: RunConfig) -> tuple[Any, ...]:
     """All that the search and the stages are told."""
-    resolved = workflow.resolve(config, Family())  # type: ignore[arg-type]
+    resolved = lifecycle.resolve(config, Family())  # type: ignore[arg-type]
     ctx = workflow.context(run, resolved, None, lambda name: Family(), print)  # type: ignore[arg-type, return-value]
     limited = resolved.limits != RunConfig().limits
     stages = recipes.make(resolved.compression.recipe, resolved.compression, epochs=6, limited=limited)
@@ -58,11 +58,11 @@ def test_every_option_reaches_the_engine(
 
 
 def test_the_budget_of_the_family_is_the_default() -> None:
-    settings = workflow.settings_of(workflow.resolve(RunConfig(), Family()))  # type: ignore[arg-type]
+    settings = workflow.settings_of(lifecycle.resolve(RunConfig(), Family()))  # type: ignore[arg-type]
     assert settings.budget == FAMILY and settings.plans_epochs
-    timed = workflow.resolve(RunConfig.from_options(time_budget="1m"), Family())  # type: ignore[arg-type]
+    timed = lifecycle.resolve(RunConfig.from_options(time_budget="1m"), Family())  # type: ignore[arg-type]
     assert timed.budget.budget() == replace(FAMILY, trials=1000, seconds=60.0), "the time alone ends the search"
-    chosen = workflow.resolve(RunConfig.from_options(epochs=9), Family())  # type: ignore[arg-type]
+    chosen = lifecycle.resolve(RunConfig.from_options(epochs=9), Family())  # type: ignore[arg-type]
     assert not workflow.settings_of(chosen).plans_epochs, "the user's epochs stay"
 
 
@@ -75,21 +75,21 @@ def test_without_a_limit_the_cheapest_of_equals_is_sought_and_with_one_the_best(
 
 def test_a_report_goes_to_the_run_or_to_the_named_folder(tmp_path: Path) -> None:
     run = Run.create(tmp_path, "r", {})
-    assert workflow.report_folder(run, None) == run.path / "report"
-    assert workflow.report_folder(run, "public") == Path("public/r")
+    assert lifecycle.report_folder(run, None) == run.path / "report"
+    assert lifecycle.report_folder(run, "public") == Path("public/r")
 
 
 def test_a_raised_budget_is_stored_with_the_words_that_raised_it(tmp_path: Path) -> None:
     from searchkit.config.limits import BudgetConfig
 
     config = RunConfig(budget=BudgetConfig(trials=2))
-    run = workflow.start(
+    run = lifecycle.start(
         config, registry.load({"task": "iris"}), root=tmp_path, name="r", command=["searchkit", "search"]
     )
-    workers = workflow.config_of(run).search.workers
-    workflow.extend(run, BudgetConfig(trials=5), ["--trials", "5"])
+    workers = lifecycle.config_of(run).search.workers
+    lifecycle.extend(run, BudgetConfig(trials=5), ["--trials", "5"])
     again = Run.open(run.path)
-    assert workflow.config_of(again) == replace(
+    assert lifecycle.config_of(again) == replace(
         config, budget=BudgetConfig(trials=5), search=replace(config.search, workers=workers)
     )
     assert again.config["command"] == ["searchkit", "search", "--trials", "5"]

@@ -122,10 +122,10 @@ class Result:
         Returns:
             The path of `report.html`: one file that opens offline.
         """
-        from searchkit import workflow
+        from searchkit import lifecycle
         from searchkit.report.write import write
 
-        where = workflow.report_folder(self._run, None) if folder is None else Path(folder)
+        where = lifecycle.report_folder(self._run, None) if folder is None else Path(folder)
         return write(self._run, self._evidence, where)["html"]
 
     def to_pandas(self) -> Any:
@@ -195,7 +195,7 @@ class Result:
 
 def task_of(run: Run) -> Task:
     """The task of a run, from its data as they are now. Raises BadInput if they cannot be read."""
-    from searchkit import workflow
+    from searchkit import lifecycle
     from searchkit.tasks import registry
 
-    return registry.load(memory_files.relocated(workflow.config_of(run).data.plain(), run.path))
+    return registry.load(memory_files.relocated(lifecycle.config_of(run).data.plain(), run.path))

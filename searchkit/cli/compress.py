@@ -74,20 +74,20 @@ def put_through(
     Raises:
         BadInput: there is no such trial, or the report cannot be written.
     """
-    from searchkit import workflow
+    from searchkit import lifecycle, workflow
     from searchkit.search.results import winners
     from searchkit.search.storage import without_password
     from searchkit.tasks import registry
 
     watch_for_crashes(run)
-    folder = workflow.report_folder(run, reports)
-    workflow.require_writable(folder)
-    task = registry.load(workflow.config_of(run).data.plain())
-    config = workflow.reopen(run, task)
+    folder = lifecycle.report_folder(run, reports)
+    lifecycle.require_writable(folder)
+    task = registry.load(lifecycle.config_of(run).data.plain())
+    config = lifecycle.reopen(run, task)
     if asked.student is not None:
         run.trial(asked.student)
     config = replace(config, compression=asked, budget=replace(config.budget, time_budget=None))
-    with run.locked(), workflow.resumable(run):
+    with run.locked(), lifecycle.resumable(run):
         ctx = workflow.context(run, config, task, load_space, console.say)
         winner = run.trial(trial) if trial is not None else best(winners(run), run)
         made = workflow.compress(winner, ctx, config)

@@ -83,13 +83,13 @@ def export_trial(run: Run, trial: int, where: Path, console: Console) -> None:
     Raises:
         BadInput: there is no such trial.
     """
-    from searchkit import workflow
+    from searchkit import lifecycle, workflow
     from searchkit.tasks import registry
 
     found = run.trial(trial)
     watch_for_crashes(run)
-    task = registry.load(workflow.config_of(run).data.plain())
-    config = workflow.reopen(run, task)
+    task = registry.load(lifecycle.config_of(run).data.plain())
+    config = lifecycle.reopen(run, task)
     metric = task.goal.metric
     value = found.metrics[metric]  # before there is a bundle
     workflow.bundle_trial(workflow.context(run, config, task, load_space, console.say), found, where)

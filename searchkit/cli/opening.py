@@ -47,11 +47,11 @@ def open_run(name: str, runs: str) -> Run:
     Raises:
         BadInput: there is no such run, or it cannot be read.
     """
-    from searchkit import workflow
+    from searchkit import lifecycle
     from searchkit.run import Run
 
     run = Run.open(Path(name) if os.sep in name else Path(runs) / name)
-    workflow.config_of(run)  # every field of run.json is one that a verb can use
+    lifecycle.config_of(run)  # every field of run.json is one that a verb can use
     return run
 
 

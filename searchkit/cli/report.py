@@ -21,14 +21,14 @@ def report(run_name: RunName, *, as_json: AsJson = False, **given: Any) -> None:
 
     Nothing is trained or measured.
     """
-    from searchkit import workflow
+    from searchkit import lifecycle
     from searchkit.evaluation.records import stored
     from searchkit.report import write as reporting
 
     output = read_section("output", given)
     run = open_run(run_name, output.runs)
     found = stored(run)
-    written = reporting.write(run, found, workflow.report_folder(run, output.reports))
+    written = reporting.write(run, found, lifecycle.report_folder(run, output.reports))
     verdict = reporting.verdict(run, found)
     plain = {"run": run.name, "verdict": verdict, "report": {kind: str(path) for kind, path in written.items()}}
     emit(as_json, "report", plain, f"{verdict}\n\nreport  {written['html']}")

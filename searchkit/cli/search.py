@@ -59,16 +59,16 @@ def search(
     if resume is not None:
         _go_on(resume, config, given, console, as_json, started)
         return
-    from searchkit import workflow
+    from searchkit import lifecycle
 
     values = layers(given, config)
     log_origins(values)
     loaded, asked = _load(RunConfig.of(values))
-    workflow.require_startable(asked)
+    lifecycle.require_startable(asked)
     console.summary(loaded.name, loaded.summary())
     runs = Path(asked.output.runs)
     name = asked.output.name or free_name(runs, Path(str(asked.search.space)).stem, loaded.name)
-    run = workflow.start(asked, loaded, root=runs, name=name, command=sys.argv)
+    run = lifecycle.start(asked, loaded, root=runs, name=name, command=sys.argv)
     _finish(run, loaded, asked.output.reports, None, console, as_json, started)
 
 
@@ -87,7 +87,7 @@ def _load(asked: RunConfig) -> tuple[Task, RunConfig]:
     if data.task is None and data.data is None:
         # a glance spares the import of torch, so that wrong data are refused at once
         data = replace(data, task=str(catalogue.glance(path).get("task", "")) or load_space(name).task)
-    from searchkit import workflow
+    from searchkit import lifecycle
     from searchkit.tasks import registry
 
     loaded = registry.load(data.plain())
@@ -96,14 +96,14 @@ def _load(asked: RunConfig) -> tuple[Task, RunConfig]:
     if refusal is not None:
         raise BadInput(f"The space '{family.name}' is not for the task '{loaded.name}': {refusal}.")
     asked = replace(asked, data=data, search=replace(asked.search, space=name))
-    return loaded, workflow.resolve(asked, family)
+    return loaded, lifecycle.resolve(asked, family)
 
 
 def _go_on(
     name: str, file: Path | None, given: Mapping[str, Any], console: Console, as_json: bool, started: float
 ) -> None:
     """Go on with a run. Raises BadInput if a flag is given that its own configuration answers."""
-    from searchkit import workflow
+    from searchkit import lifecycle, workflow
     from searchkit.config.limits import BudgetConfig
     from searchkit.tasks import registry
 
@@ -116,7 +116,7 @@ def _go_on(
         )
     output = read_section("output", given)
     run = open_run(name, output.runs)
-    stored = workflow.config_of(run)
+    stored = lifecycle.config_of(run)
     with naming.written(FLAG):
         budget = BudgetConfig(trials=given["trials"], time_budget=given["time_budget"])
         workers = replace(stored.search, workers=given["workers"] or stored.search.workers).workers

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from searchkit import workflow
+from searchkit import lifecycle
 from searchkit.config import stored as stored_config
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput
@@ -26,7 +26,7 @@ COSTS = ("params", "macs", "size_bytes")
 
 def brief_standing(run: Run) -> dict[str, JSON]:
     """One row of the list of runs. A trial that could not be trained to its end counts as one of the budget."""
-    most = workflow.config_of(run).budget.budget().trials
+    most = lifecycle.config_of(run).budget.budget().trials
     artifacts, log = run.artifacts(), run.lines(SEARCH_LOG)
     states = trial_states(run, log)
     ended = states["trained"] + states["failed"] >= most or (bool(log) and log[-1].get("event") == "end")
@@ -79,7 +79,7 @@ def full_standing(run: Run) -> dict[str, JSON]:
         Beside the row of the list the goal, the data, the question, the trials by state, the best of them, the line of
         stages with their figures, the score on test, and the time.
     """
-    question, row = stored_config.as_question(workflow.config_of(run)), brief_standing(run)
+    question, row = stored_config.as_question(lifecycle.config_of(run)), brief_standing(run)
     facts, log = run.config["task"]["summary"], run.lines(SEARCH_LOG)
     about = next(iter((run.read_json("search.json", SearchFile) or {}).values()), None)
     metric, direction = (about["goal"], about["direction"]) if about else (facts["goal"], None)
@@ -107,7 +107,7 @@ def full_standing(run: Run) -> dict[str, JSON]:
         "left_out": {s["stage"]: s["reason"] for s in skipped if s["parent"] in ids and s["stage"] not in made},
         "test": freeze(chosen.metric) if chosen else None,
         "started": run.config["started"],
-        "seconds": (run.read_json(workflow.CLOCK, ClockFile) or {"seconds": 0.0})["seconds"],
+        "seconds": (run.read_json(lifecycle.CLOCK, ClockFile) or {"seconds": 0.0})["seconds"],
     }  # fmt: skip
 
 

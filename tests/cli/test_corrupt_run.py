@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from searchkit import workflow
+from searchkit import lifecycle
 from searchkit.cli import app as cli
 from searchkit.context import Context
 from searchkit.core import catalogue
@@ -177,11 +177,11 @@ def read_pace(run: Run, file: Path) -> None:
 
 
 READERS: dict[str, Callable[[Run, Path], object]] = {
-    "run.json": lambda run, file: workflow.config_of(Run.open(run.path)),
+    "run.json": lambda run, file: lifecycle.config_of(Run.open(run.path)),
     "search.json": lambda run, file: searches(run),
     "search.jsonl": read_lines,
     "pace.json": read_pace,
-    "clock.json": lambda run, file: workflow.Clock(run),
+    "clock.json": lambda run, file: lifecycle.Clock(run),
     "evidence.json": lambda run, file: stored(run),
     "bundle.json": lambda run, file: bundle_digest(run, list(run.artifacts().values())),
     "bundle/manifest.json": lambda run, file: finish_bundle(run, {"models": []}),

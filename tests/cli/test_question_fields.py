@@ -20,12 +20,13 @@ from searchkit.core.serialization import freeze
 from searchkit.core.space_file import load_space
 from searchkit.core.stage import Stage
 from searchkit.core.training import Training
+from searchkit.lifecycle import config_of, start
 from searchkit.run import Run
 from searchkit.search.settings import SearchSettings
 from searchkit.stages import recipes
 from searchkit.stages.pipeline import LeftOut
 from searchkit.tasks import registry
-from searchkit.workflow import config_of, context, settings_of, start
+from searchkit.workflow import context, settings_of
 
 TINY = load_space(search_driver.TINY)
 ASKED = {"space": "tiny", "task": "iris", "workers": 2, "device": "cpu"}

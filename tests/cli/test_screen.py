@@ -90,7 +90,7 @@ def test_what_comes_from_data_is_shown_as_it_is(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which cores a process may use")
 def test_workers_are_as_many_as_the_cores_that_may_be_used() -> None:
-    from searchkit.workflow import cores, default_workers
+    from searchkit.machine import cores, default_workers
 
     before = os.sched_getaffinity(0)
     try:

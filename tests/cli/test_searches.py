@@ -159,7 +159,7 @@ def test_files_where_the_user_stands_shadow_nothing(tmp_path: Path) -> None:
 
 
 def test_a_password_reaches_neither_run_nor_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from searchkit import workflow
+    from searchkit import lifecycle, workflow
     from searchkit.config.run import RunConfig
     from searchkit.core.space import Budget
     from searchkit.search.settings import SearchSettings
@@ -168,10 +168,10 @@ def test_a_password_reaches_neither_run_nor_command(tmp_path: Path, monkeypatch:
     url = "postgresql://me:s3cret@db.example/study"
     monkeypatch.setenv("SEARCHKIT_STORAGE", "")
     asked = RunConfig.from_options(space="mlp", task="iris", storage=url, workers=2)
-    config = workflow.resolve(asked, opening.load_space("mlp"))
+    config = lifecycle.resolve(asked, opening.load_space("mlp"))
     assert os.environ["SEARCHKIT_STORAGE"] == url
     command = ["searchkit", "search", "--storage", url, f"--storage={url}"]
-    run = workflow.start(config, registry.load({"task": "iris"}), root=tmp_path, name="run", command=command)
+    run = lifecycle.start(config, registry.load({"task": "iris"}), root=tmp_path, name="run", command=command)
     budget = opening.load_space("mlp").budget
     assert budget != Budget()
     assert workflow.settings_of(config) == SearchSettings(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from report_run import ACCURACY, add_line, make_evidence, make_run
 
-from searchkit import workflow
 from searchkit.config import stored
+from searchkit.config.run import RunConfig
 from searchkit.core.artifact import Artifact
 from searchkit.report import standing
 from searchkit.run import Run
@@ -28,7 +28,7 @@ ENDED = {"seconds": 1.0, "loss": -0.5}
 def run(tmp_path: Path) -> Run:
     """A searched run of 7 trials, with a log, and no stage."""
     made = make_run(tmp_path / "runs", n_trials=7)
-    config = workflow.RunConfig.from_options(space="mlp", task="digits", trials=7, time_budget="30m", max_size=20_000)
+    config = RunConfig.from_options(space="mlp", task="digits", trials=7, time_budget="30m", max_size=20_000)
     del made.config["question"]
     made.config["config"] = stored.plain(config)
     made.write_json("run.json", made.config)
