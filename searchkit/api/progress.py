@@ -142,15 +142,22 @@ def make_display(show: Show) -> Display:
 
 
 class Progress:
-    """Tells how a run goes: to a display, and to the logger "searchkit". It is a `workflow.Screen`."""
+    """Tells how a run goes: to a display, and to the logger "searchkit". It is a `workflow.Screen`.
 
-    def __init__(self, show: Show = "auto") -> None:
+    Args:
+        show: The display, see `make_display`.
+        logs: Whether the logger gets the lines too. The command line has it off: its `-v` shows the log on the same
+            stderr.
+    """
+
+    def __init__(self, show: Show = "auto", *, logs: bool = True) -> None:
         self.display = make_display(show)
+        self.logs = logs
         self.last = (-1, -math.inf)  # trials done, when that was said
 
     def say(self, text: str) -> None:
         """Tell one line."""
-        logger.info("%s", text)
+        self._log(text)
         self.display.say(text)
 
     def progress(self, status: Status) -> None:
@@ -161,7 +168,7 @@ class Progress:
             return
         now = time.monotonic()
         if status.note or status.done >= status.trials or now - self.last[1] >= PLAIN_LINE_SECONDS:
-            logger.info("%s", line)
+            self._log(line)
             if not shown:
                 self.display.say(line)
             self.last = (status.done, now)
@@ -170,9 +177,13 @@ class Progress:
         """Remove the live line."""
         self.display.close()
 
+    def _log(self, line: str) -> None:
+        if self.logs:
+            logger.info("%s", line)
+
 
 def describe(status: Status) -> str:
-    """One line: the trials done, the best so far, what was refused or failed, and the time left."""
+    """Describe where the search stands in one line: trials, the best so far, what was rejected, the time left."""
     parts = [f"{status.done} of {status.trials} trials" if status.trials < 1000 else f"{status.done} trials"]
     if status.best is not None:
         parts.append(f"best {status.best:.4g}")

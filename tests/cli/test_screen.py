@@ -64,14 +64,15 @@ def test_the_terminal_gets_colors_only_where_they_are_wanted(
         if wanted:
             monkeypatch.delenv("NO_COLOR")
         console = Console()
-        console.terminal.print("[red]text[/red]")
+        console.display.console.print("[red]text[/red]")
         assert ("\x1b[31m" in capsys.readouterr().err) == wanted
 
 
 def test_what_comes_from_data_is_shown_as_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from searchkit.cli.console import Console, describe
+    from searchkit.api.progress import describe
+    from searchkit.cli.console import Console
     from searchkit.search.settings import Status
 
     monkeypatch.setenv("FORCE_COLOR", "1")

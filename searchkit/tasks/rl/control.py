@@ -195,7 +195,7 @@ class ControlTask:
     def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
         """Learn by playing, and leave the model at its best check on val.
 
-        Early stopping aside it works as `train.fit` does.         The state holds the replayed transitions too.
+        Early stopping aside it works as `train.fit` does. The state holds the replayed transitions too.
         """
         from searchkit import train
 
