@@ -18,6 +18,7 @@ from searchkit.core.goal import Evaluation, Goal
 from searchkit.data.dataset import Dataset, RawDataset
 from searchkit.data.problems import ProblemInfo
 from searchkit.data.targets import is_binary, read_classes, read_labels, require_known
+from searchkit.tasks.losses import smoothed_one_hot, softened_divergence
 from searchkit.tasks.metrics import macro_f1, macro_f1_labels, roc_auc
 from searchkit.tasks.predictions import CLASSES, LABELS
 from searchkit.tasks.protocols import Modality, ProblemSpec
@@ -84,8 +85,7 @@ class Classes:
 
     def encode_soft(self, target: Tensor, smoothing: float) -> Tensor:
         """Spread a target over all classes, (B, n_classes), by the share `smoothing`."""
-        hot = F.one_hot(target, self.n_classes).float()
-        return hot * (1 - smoothing) + smoothing / self.n_classes
+        return smoothed_one_hot(target, self.n_classes, smoothing)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The cross-entropy of soft targets, (B, n_classes), the mean over the batch."""
@@ -97,11 +97,8 @@ class Classes:
 
     def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """The divergence of the softened distributions, the mean over the batch, times temperature²."""
-        softened = F.log_softmax(teacher.float() / temperature, -1)
-        divergence = F.kl_div(
-            F.log_softmax(student.float() / temperature, -1), softened, reduction="batchmean", log_target=True
-        )
-        return divergence * temperature**2
+        given, wanted = (F.log_softmax(logits.float() / temperature, -1) for logits in (student, teacher))
+        return softened_divergence(given, wanted, temperature)
 
     def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
         """See `score_classes`."""

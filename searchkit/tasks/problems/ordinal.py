@@ -31,6 +31,7 @@ from searchkit.data.dataset import Dataset, RawDataset, Target
 from searchkit.data.problems import ProblemInfo
 from searchkit.data.targets import given_target, require_known
 from searchkit.tasks.arrays import ArrayTask
+from searchkit.tasks.losses import smoothed_one_hot, softened_divergence
 from searchkit.tasks.predictions import Prediction, confusion, same
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
@@ -109,8 +110,7 @@ class Ranks:
 
     def encode_soft(self, target: Tensor, smoothing: float) -> Tensor:
         """Spread a target over all ranks, (B, K), by the share `smoothing`."""
-        hot = F.one_hot(target, self.n_classes).float()
-        return hot * (1 - smoothing) + smoothing / self.n_classes
+        return smoothed_one_hot(target, self.n_classes, smoothing)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The negative log-likelihood of the ranks, the mean over the batch: CORN's loss with one weight an example."""
@@ -123,7 +123,7 @@ class Ranks:
     def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """The divergence of the softened distributions times temperature² (Hinton et al. 2015, arXiv:1503.02531)."""
         given, wanted = (log_probabilities(logits.float() / temperature) for logits in (student, teacher))
-        return F.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
+        return softened_divergence(given, wanted, temperature)
 
     def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
         """The score of an example is how many ranks the median is off.

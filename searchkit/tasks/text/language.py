@@ -27,6 +27,7 @@ from searchkit.data.targets import given_target
 from searchkit.data.tokenizer import Tokenizer
 from searchkit.tasks.arrays import ArrayTask
 from searchkit.tasks.bundle_files import for_text
+from searchkit.tasks.losses import smoothed_one_hot, softened_divergence
 from searchkit.tasks.predictions import STEPS
 from searchkit.tasks.protocols import Modality, ProblemSpec
 
@@ -82,7 +83,7 @@ class NextToken:
         """(B, L) tokens; with label smoothing (B, L, n_classes) probabilities."""
         if not smoothing:
             return target
-        return F.one_hot(target, self.n_classes).float() * (1 - smoothing) + smoothing / self.n_classes
+        return smoothed_one_hot(target, self.n_classes, smoothing)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy over all steps."""
@@ -94,9 +95,8 @@ class NextToken:
 
     def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """KL divergence of the softened distributions of each step (Hinton et al. 2015, arXiv:1503.02531)."""
-        wanted = F.log_softmax(teacher.flatten(0, 1).float() / temperature, -1)
-        given = F.log_softmax(student.flatten(0, 1).float() / temperature, -1)
-        return F.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
+        given, wanted = (F.log_softmax(x.flatten(0, 1).float() / temperature, -1) for x in (student, teacher))
+        return softened_divergence(given, wanted, temperature)
 
     def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
         """Evaluate log-probabilities, (n, L, n_classes), against tokens, (n, L)."""

@@ -27,6 +27,7 @@ from searchkit.data.targets import given_target
 from searchkit.data.tokenizer import Tokenizer
 from searchkit.tasks.arrays import ArrayTask
 from searchkit.tasks.bundle_files import for_text
+from searchkit.tasks.losses import smoothed_one_hot, softened_divergence
 from searchkit.tasks.predictions import STEPS
 from searchkit.tasks.protocols import Modality, ProblemSpec
 from searchkit.tasks.text.decoding import greedy
@@ -86,8 +87,7 @@ class Answer:
         """
         if not smoothing:
             return target
-        hot = F.one_hot(target.clamp(min=0), self.n_classes).float()
-        return (hot * (1 - smoothing) + smoothing / self.n_classes) * (target >= 0)[..., None]
+        return smoothed_one_hot(target.clamp(min=0), self.n_classes, smoothing) * (target >= 0)[..., None]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy over the valid steps."""
@@ -101,9 +101,8 @@ class Answer:
 
     def distillation_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """KL divergence of the softened distributions of each step, (…, V) (Hinton et al. 2015, arXiv:1503.02531)."""
-        wanted = F.log_softmax(teacher.flatten(0, -2).float() / temperature, -1)
-        given = F.log_softmax(student.flatten(0, -2).float() / temperature, -1)
-        return F.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
+        given, wanted = (F.log_softmax(x.flatten(0, -2).float() / temperature, -1) for x in (student, teacher))
+        return softened_divergence(given, wanted, temperature)
 
     def score(self, answers: np.ndarray, truth: np.ndarray) -> Evaluation:
         """Evaluate log-probabilities, (n, T, n_classes), against tokens, (n, T)."""
