@@ -11,17 +11,7 @@ from typing import Any
 
 import pytest
 from command_line import TINY, Finished
-
-WITHOUT_TORCH = """
-import sys, runpy
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "onnx", "onnxscript", "searchkit", "optuna", "sklearn", "scipy", "jinja2"):
-            raise ImportError(name + " is not there")
-sys.meta_path.insert(0, Refuse())
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+from isolated_python import python
 
 
 def test_search_ends_with_a_verdict_a_report_and_a_bundle(finished: Finished) -> None:
@@ -50,10 +40,7 @@ def test_progress_is_on_stderr_and_plain(finished: Finished) -> None:
 
 @pytest.mark.parametrize("script", ["verify.py", "run.py"])
 def test_the_bundle_runs_without_torch(script: str, finished: Finished) -> None:
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", WITHOUT_TORCH, str(finished.run / "bundle" / script)],
-        cwd="/", capture_output=True, text=True,
-    )  # fmt: skip
+    done = python(finished.run / "bundle" / script)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
     if script == "verify.py":

@@ -6,13 +6,11 @@ import math
 from pathlib import Path
 
 import pytest
-import search_driver
 
 from searchkit.context import Context
 from searchkit.core.deadline import Deadline
 from searchkit.core.quantities import show_seconds
 from searchkit.core.space import Budget, Space
-from searchkit.core.space_file import load_space
 from searchkit.core.task import Task
 from searchkit.onnx import measure
 from searchkit.run import Run
@@ -22,20 +20,9 @@ from searchkit.search.coordinator import search
 from searchkit.search.results import history
 from searchkit.search.settings import SearchSettings
 from searchkit.search.time_planning import FEWEST, TimePlan, make_time_plan, middle_candidate
-from searchkit.tasks import registry
 
 BUDGET = Budget(trials=12, epochs=3, rungs=1, least_rung_steps=1)
 SECONDS_A_PARAM = 1e-3  # of an example, planted
-
-
-@pytest.fixture(scope="module")
-def task() -> Task:
-    return registry.load({"task": "breast-cancer", "split_seed": 0})
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Space:
-    return load_space(search_driver.TINY)
 
 
 @pytest.fixture

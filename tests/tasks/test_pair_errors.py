@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_data import Case, registered_in
 from text_pairs import Source, german_and_english, parallel
 
 from searchkit.core.errors import BadInput
 from searchkit.tasks import registry
 
-Case = Callable[[Path], Source]
 CASES: list[Any] = []
-
-
-def refused(*words_: str) -> Callable[[Case], Case]:
-    def register(case: Case) -> Case:
-        CASES.append(pytest.param(case, words_, id=case.__name__))
-        return case
-
-    return register
+refused = registered_in(CASES)
 
 
 @refused("train.de' has 60 lines and .*train.en' has 59", "the same line of the other")

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bad_data import Case, registered_in
 from small_texts import PROSE, Source, lines
 
 from searchkit.core.errors import BadInput
 from searchkit.tasks import registry
 
-Case = Callable[[Path], Source]
 CASES: list[Any] = []
-
-
-def refused(*words: str) -> Callable[[Case], Case]:
-    def register(case: Case) -> Case:
-        CASES.append(pytest.param(case, words, id=case.__name__))
-        return case
-
-    return register
+refused = registered_in(CASES)
 
 
 def written(folder: Path, content: bytes | str, name: str = "t.txt", **source: Any) -> Source:
