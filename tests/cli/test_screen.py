@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ import pytest
 from searchkit.cli import crashes
 from searchkit.cli.console import wrapped
 from searchkit.core.quantities import show_cost
+from searchkit.search.settings import Status
 from searchkit.search.time_planning import describe_setting
 
 
@@ -73,7 +75,6 @@ def test_what_comes_from_data_is_shown_as_it_is(
 ) -> None:
     from searchkit.api.progress import describe
     from searchkit.cli.console import Console
-    from searchkit.search.settings import Status
 
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
@@ -87,6 +88,47 @@ def test_what_comes_from_data_is_shown_as_it_is(
     assert "\x1b[31mclass" not in err
     assert describe(Status(1, 4, 1, 0, 0, 0.5, seconds_to_go=120)) == "1 of 4 trials · best 0.5 · about 2 min left"
     assert describe(Status(1, 4, 1, 0, 0, 0.5, 60.0, 120)) == "1 of 4 trials · best 0.5 · 60 s left"
+
+
+def test_the_command_line_shows_a_line_once(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its -v shows the log on the same stderr, so what is shown does not go to the log as well."""
+    from searchkit.cli.console import Console
+
+    caplog.set_level(logging.INFO, logger="searchkit")
+    console = Console()
+    console.say("Prune: started")
+    console.progress(Status(1, 1, 0, 0, 0, 0.5))
+    assert capsys.readouterr().err.splitlines() == ["Prune: started", "1 of 1 trials · best 0.5"]
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_plain_lines_come_at_most_every_five_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Notes and the last trial do not wait; a line of which nothing changed does not come again."""
+    from searchkit.api import progress
+
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    shown = progress.Progress("plain", logs=False)
+    lines: list[tuple[float, str]] = []
+    for second, done, note in (
+        (0, 1, ""),
+        (4.9, 2, ""),
+        (5, 3, ""),
+        (9, 4, "a note"),
+        (10, 5, ""),
+        (20, 4, ""),
+        (21, 6, ""),
+    ):
+        now = 100.0 + second
+        shown.progress(Status(done, 6, 1, 0, 0, None, note=note))
+        lines += [(second, line) for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        (0, "1 of 6 trials"), (5, "3 of 6 trials"), (9, "4 of 6 trials · a note"), (21, "6 of 6 trials"),
+    ]  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which cores a process may use")
