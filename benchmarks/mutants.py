@@ -1,10 +1,16 @@
-"""Would the tests notice? Plants one small fault at a time and runs the tests that own the file.
+"""Would the tests notice? Plants one small fault at a time and runs the tests that run its line.
 
 The faults are those of `mutations`: a comparison, an operator, a constant, a condition, a dropped statement or
 argument, a returned default. A sample of them is drawn at a seed, each group of modules having the same share. Each is
-planted in a copy of the tree, so that neither a crash nor a kill can harm the checkout. What was found is kept in
-build/mutants.json: a second call goes on from there. It runs caught mutants again only if their file has changed, and
-survivors only if their file or its tests have.
+planted in a copy of the tree, so that neither a crash nor a kill can harm the checkout.
+
+First the suite runs once under coverage.py, which tells for each test the lines that it runs (see `covering`); after
+that only changed test files do. A mutant meets the tests that run its statement: first those of the files that own the
+module, the quickest first, until SECONDS of tests are chosen. Where no test runs the statement (a constant of a module
+is read on import, a worker is a process of its own), all tests of the files that own the module are in question.
+
+What was found is kept in build/mutants.json: a second call goes on from there. It runs caught mutants again only if
+their file's code has changed, and survivors only against the test files that have changed.
 
     python benchmarks/mutants.py --sample 400 --jobs 2
     python benchmarks/mutants.py --modules searchkit/train.py --sample 40 --report ""
@@ -32,11 +38,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from covering import Covering
 from mutants_report import write_report
 from mutations import Mutant, find, is_real
 
@@ -44,18 +51,21 @@ ROOT = Path(__file__).resolve().parents[1]
 
 GROUPS = {
     "search": ("searchkit/search/*.py",),
-    "stages": ("searchkit/stages/*.py", "searchkit/pipeline.py", "searchkit/recipes.py"),
-    "evaluation": ("searchkit/evaluation/*.py", "searchkit/evidence.py", "searchkit/intervals.py"),
-    "train": ("searchkit/train.py", "searchkit/training/*.py"),
-    "nn": ("searchkit/nn/*.py", "searchkit/layers*.py", "searchkit/edits.py"),
+    "stages": ("searchkit/stages/*.py",),
+    "evaluation": ("searchkit/evaluation/*.py",),
+    "train": ("searchkit/train.py",),
+    "nn": ("searchkit/nn/*.py",),
 }
 """The modules by group. The blocks of `nn` are left out: the families' own tests are what runs them."""
 
 MOST_IMPORTERS = 3
 """Test files that import a central module and are not named for it are many: those that use it most count."""
 
+SECONDS = 60.0
+"""Of tests that a mutant meets at most, as they were timed under the tracer."""
+
 SLOWER = 4.0
-"""Times the time of the tests without a fault, after which a mutant counts as caught: it never ends."""
+"""Times the seconds of its tests, after which a mutant counts as caught: it never ends."""
 
 LEAST_SECONDS = 60.0
 
@@ -64,14 +74,14 @@ LEFT_BEHIND = (".git", ".venv", "build", "runs", "*.egg-info", "__pycache__", ".
 
 @dataclass(frozen=True)
 class Result:
-    """outcome: caught, survived or timed out. by: the test that caught it, or the parts of the tests that it survived.
-    source, tests: digests of the mutated file and of the test files."""
+    """outcome: caught, survived or timed out. by: the test that caught it. source: digest of the mutated file's code.
+    tests: the digests of the test files whose tests it survived."""
 
     outcome: str
     by: str
     seconds: float
     source: str
-    tests: str
+    tests: dict[str, str] = field(default_factory=dict)
 
     @property
     def caught(self) -> bool:
@@ -126,6 +136,37 @@ def owners(module: str, tests: dict[Path, Counter[str]]) -> list[Path]:
     return sorted(named) + others[:MOST_IMPORTERS]
 
 
+def statement(source: str, line: int) -> range:
+    """The lines of the innermost statement at a line; of a compound one its head alone."""
+    found = range(line, line + 1)
+    for node in ast.walk(ast.parse(source)):  # outer ones come first
+        if not isinstance(node, ast.stmt) or not node.lineno <= line <= (node.end_lineno or 0):
+            continue
+        body = getattr(node, "body", None)
+        end = (body[0].lineno - 1 if body else node.end_lineno) or line
+        if node.lineno <= line <= max(end, node.lineno):
+            found = range(node.lineno, max(end, node.lineno) + 1)
+    return found
+
+
+def choose(mutant: Mutant, source: str, covering: Covering, owning: Sequence[Path]) -> list[str]:
+    """The tests that a mutant meets, in their order: see the module's docstring."""
+    files = {file.as_posix() for file in owning}
+    found = list(covering.covers(mutant.path, statement(source, mutant.line))) or covering.of_files(files)
+    found.sort(key=lambda name: (name.partition("::")[0] not in files, covering.cost(name)))
+    chosen: list[str] = []
+    left, begun = SECONDS, set[str]()
+    for name in found:
+        test = covering.tests[name]
+        fixtures = [fixture for fixture in test.fixtures if fixture not in begun]
+        seconds = test.seconds + sum(covering.fixture_seconds.get(fixture, 0.0) for fixture in fixtures)
+        if seconds <= left or not chosen:
+            chosen.append(name)
+            left -= seconds
+            begun.update(fixtures)
+    return chosen
+
+
 # ── the sample ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -149,8 +190,9 @@ def draw(root: Path, patterns: Sequence[str], n: int, seed: int) -> list[Mutant]
 # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def digest(*files: Path) -> str:
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:12]
+def code(file: Path) -> str:
+    """A digest of the code: it is the same after a comment was added."""
+    return hashlib.sha256(ast.dump(ast.parse(file.read_text(encoding="utf-8"))).encode()).hexdigest()[:12]
 
 
 def copy_tree(root: Path, to: Path) -> Path:
@@ -160,7 +202,7 @@ def copy_tree(root: Path, to: Path) -> Path:
 def environment() -> dict[str, str]:
     """No bytecode is written: a mutant of the same size and second would be taken for the file before it."""
     found = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    found.setdefault("SEARCHKIT_DATA", str(ROOT.parent / "shared" / "data"))
+    found.setdefault("SEARCHKIT_DATASETS", str(ROOT.parent / "shared" / "data"))
     return found
 
 
@@ -173,24 +215,22 @@ class Trees:
         for number in range(n):
             self.free.put(copy_tree(ROOT, folder / f"tree{number}"))
 
-    def run(self, mutant: Mutant | None, tests: Sequence[Path], marked: str, seconds: float) -> tuple[int, str]:
+    def run(self, mutant: Mutant, tests: Sequence[str], seconds: float) -> tuple[int, str]:
         """pytest's status and the first failure; status -1 after `seconds`."""
         tree = self.free.get()
-        file, source = tree / (mutant.path if mutant else "cli.py"), ""
+        file = tree / mutant.path
+        source = file.read_text(encoding="utf-8")
         try:
-            if mutant is not None:
-                source = (ROOT / mutant.path).read_text(encoding="utf-8")
-                file.write_text(mutant.applied(source), encoding="utf-8")
-            return self._test(tree, tests, marked, seconds)
+            file.write_text(mutant.applied(source), encoding="utf-8")
+            return self._test(tree, tests, seconds)
         finally:
-            if mutant is not None:
-                file.write_text(source, encoding="utf-8")
+            file.write_text(source, encoding="utf-8")
             self.free.put(tree)
 
-    def _test(self, tree: Path, tests: Sequence[Path], marked: str, seconds: float) -> tuple[int, str]:
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", "-m", marked]
+    def _test(self, tree: Path, tests: Sequence[str], seconds: float) -> tuple[int, str]:
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider"]
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            given = [*command, f"--basetemp={folder}/pytest", *map(str, tests)]
+            given = [*command, f"--basetemp={folder}/pytest", *tests]
             process = subprocess.Popen(
                 given, cwd=tree, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -220,74 +260,49 @@ def end(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-PARTS = ("not slow", "slow")
-"""The quick tests first; the slow ones for what survives them."""
-
-
 class Session:
     """What is known, kept on disk after each mutant."""
 
-    def __init__(self, file: Path, trees: Trees, parts: Sequence[str]) -> None:
-        self.file, self.trees, self.parts = file, trees, parts
+    def __init__(self, file: Path, trees: Trees, covering: Covering) -> None:
+        self.file, self.trees, self.covering = file, trees, covering
         self.writing = threading.Lock()
-        known = json.loads(file.read_text()) if file.exists() else {}
-        self.results = {id: Result(**row) for id, row in known.get("results", {}).items()}
-        self.baselines: dict[str, list[float]] = known.get("baselines", {})
+        rows = json.loads(file.read_text()) if file.exists() else {}
+        self.results = {id: Result(**row) for id, row in rows.items()}
 
-    def write(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        rows = {id: asdict(result) for id, result in sorted(self.results.items())}
+    def keep(self, mutant: Mutant, result: Result) -> None:
         with self.writing:
+            self.results[mutant.id] = result
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            rows = {id: asdict(result) for id, result in sorted(self.results.items())}
             beside = self.file.with_suffix(".part")
-            beside.write_text(json.dumps({"baselines": dict(self.baselines), "results": rows}, indent=1) + "\n")
+            beside.write_text(json.dumps(rows, indent=1) + "\n")
             os.replace(beside, self.file)
 
-    def known(self, mutant: Mutant, tests: Sequence[Path]) -> Result | None:
-        """A result that still holds: a test that catches a mutant goes on to catch it unless the code has changed."""
+    def known(self, mutant: Mutant) -> Result | None:
+        """A result of the same code: a test that caught a mutant catches it again."""
         found = self.results.get(mutant.id)
-        if found is None or found.source != digest(ROOT / mutant.path):
-            return None
-        if found.caught or found.by == " and ".join(self.parts) and found.tests == self.digest(tests):
-            return found
-        return None
+        return found if found is not None and found.source == code(ROOT / mutant.path) else None
 
-    def digest(self, tests: Sequence[Path]) -> str:
-        return digest(*(ROOT / test for test in tests))
+    def waiting(self, mutant: Mutant, tests: Sequence[str]) -> list[str]:
+        """Those of its tests that have not judged it yet."""
+        found = self.known(mutant)
+        if found is None:
+            return list(tests)
+        if found.caught:
+            return []
+        files = {test: test.partition("::")[0] for test in tests}
+        return [test for test in tests if found.tests.get(files[test]) != self.covering.files[files[test]]]
 
-    def baseline(self, test: Path) -> list[float]:
-        """Seconds of the quick and of the slow tests of a file without a fault. Exits if they do not pass."""
-        key = f"{test.name} {digest(ROOT / test)} {' and '.join(self.parts)}"
-        if key not in self.baselines:
-            spent = []
-            for marked in PARTS:
-                if marked not in self.parts:
-                    spent.append(0.0)
-                    continue
-                started = time.monotonic()
-                status, failed = self.trees.run(None, [test], marked, 3600.0)
-                seconds = time.monotonic() - started
-                if status not in (0, 5):  # 5: there is none of this part
-                    sys.exit(f"The tests fail without a fault: {failed or test}.")
-                spent.append(0.0 if status == 5 else round(seconds, 1))
-            self.baselines[key] = spent
-            self.write()
-            print(f"{test}: {spent[0]:.0f} s, and {spent[1]:.0f} s of slow tests", flush=True)
-        return self.baselines[key]
-
-    def score(self, mutant: Mutant, tests: Sequence[Path]) -> Result:
-        started, outcome, by = time.monotonic(), "survived", " and ".join(self.parts)
-        for part, marked in enumerate(PARTS):
-            quickest_first = sorted(tests, key=lambda test: self.baseline(test)[part])
-            here = [test for test in quickest_first if self.baseline(test)[part]]
-            if not here:
-                continue
-            seconds = max(LEAST_SECONDS, SLOWER * sum(self.baseline(test)[part] for test in here))
-            status, failed = self.trees.run(mutant, here, marked, seconds)
-            if status != 0:
-                outcome, by = ("timed out", "") if status == -1 else ("caught", failed)
-                break
-        digests = digest(ROOT / mutant.path), self.digest(tests)
-        return Result(outcome, by, round(time.monotonic() - started, 1), *digests)
+    def score(self, mutant: Mutant, tests: Sequence[str]) -> Result:
+        started, before = time.monotonic(), self.known(mutant)
+        limit = max(LEAST_SECONDS, SLOWER * sum(self.covering.cost(test) for test in tests))
+        status, failed = self.trees.run(mutant, tests, limit)
+        outcome = {0: "survived", -1: "timed out"}.get(status, "caught")
+        survived = {file: self.covering.files[file] for file in {test.partition("::")[0] for test in tests}}
+        if before is not None:
+            survived = {**before.tests, **survived}
+        seconds = round(time.monotonic() - started, 1)
+        return Result(outcome, failed, seconds, code(ROOT / mutant.path), survived if status == 0 else {})
 
 
 def chosen(groups: dict[str, Sequence[str]], n: int, seed: int) -> Iterator[tuple[str, Mutant]]:
@@ -306,7 +321,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--modules", nargs="*", help="files or patterns in place of the groups")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "mutants.json", help="what is known so far")
     parser.add_argument("--report", default=str(ROOT / "reports" / "reference" / "mutants.md"), help="'' writes none")
-    parser.add_argument("--fast", action="store_true", help="leave the slow tests out; more mutants survive")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no mutant after so long")
     asked = parser.parse_args(arguments)
     groups: dict[str, Sequence[str]] = {name: GROUPS[name] for name in asked.groups}
@@ -315,37 +329,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tests = {file.relative_to(ROOT): uses(file) for file in sorted((ROOT / "tests").rglob("test_*.py"))}
     sample = list(chosen(groups, asked.sample, asked.seed))
     owned = {path: owners(module_name(Path(path)), tests) for path in {mutant.path for _, mutant in sample}}
+    for path in sorted(owned):
+        if not owned[path]:
+            sys.exit(f"No test owns {path}.")
     ends = time.monotonic() + asked.seconds
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        session = Session(asked.results, Trees(Path(folder), asked.jobs), PARTS[: 1 if asked.fast else 2])
-        waiting = [m for _, m in sample if session.known(m, owned[m.path]) is None]
-        print(f"{len(sample)} mutants, {len(sample) - len(waiting)} of them known", flush=True)
-        for path in sorted({mutant.path for mutant in waiting}):
-            if not owned[path]:
-                sys.exit(f"No test owns {path}.")
-            print(f"{path}: {' '.join(map(str, owned[path]))}", flush=True)
-        tests_of_all = sorted({test for mutant in waiting for test in owned[mutant.path]})
+        trees = Trees(Path(folder), asked.jobs)
+        covering = recorded(asked.results.with_name("covering.json"), trees, Path(folder), asked.jobs)
+        session = Session(asked.results, trees, covering)
+        work: list[tuple[Mutant, list[str]]] = []
+        for _, mutant in sample:
+            source = (ROOT / mutant.path).read_text(encoding="utf-8")
+            if waiting := session.waiting(mutant, choose(mutant, source, covering, owned[mutant.path])):
+                work.append((mutant, waiting))
+        print(f"{len(sample)} mutants, {len(sample) - len(work)} of them known", flush=True)
 
-        def score(mutant: Mutant) -> tuple[Mutant, Result | None]:
-            return mutant, session.score(mutant, owned[mutant.path]) if time.monotonic() < ends else None
+        def score(one: tuple[Mutant, list[str]]) -> tuple[Mutant, Result | None]:
+            mutant, waiting = one
+            if time.monotonic() >= ends:
+                return mutant, None
+            result = session.score(mutant, waiting)
+            session.keep(mutant, result)
+            return mutant, result
 
         with ThreadPoolExecutor(asked.jobs) as pool:
             try:
-                list(pool.map(session.baseline, tests_of_all))
-                for done, (mutant, result) in enumerate(pool.map(score, waiting), 1):
+                for done, (mutant, result) in enumerate(pool.map(score, work), 1):
                     if result is not None:
-                        session.results[mutant.id] = result
-                        session.write()
-                        print(f"{done}/{len(waiting)} {told(mutant, result)}", flush=True)
+                        print(f"{done}/{len(work)} {told(mutant, result)}", flush=True)
             except BaseException:  # Ctrl-C: what was found is kept, what runs is not waited for
                 pool.shutdown(wait=False, cancel_futures=True)
-                session.trees.close()
+                trees.close()
                 raise
-    rows: list[tuple[str, Mutant, Any]] = [(g, m, session.known(m, owned[m.path])) for g, m in sample]
+    rows: list[tuple[str, Mutant, Any]] = [(group, mutant, session.known(mutant)) for group, mutant in sample]
     if asked.report:
         write_report(Path(asked.report), [row for row in rows if row[2] is not None], asked)
     judged = [result for _, _, result in rows if result is not None]
     print(f"{sum(r.caught for r in judged)} of {len(judged)} caught; {len(rows) - len(judged)} were not run")
+
+
+def recorded(file: Path, trees: Trees, folder: Path, jobs: int) -> Covering:
+    """Which tests run which line, brought up to date."""
+    covering = Covering.read(file)
+    tree, parts = trees.free.get(), folder / "covering"
+    parts.mkdir()
+    covering.update(tree, parts, jobs, environment())
+    trees.free.put(tree)
+    covering.write(file)
+    for name in covering.failed():
+        print(f"left out, it does not pass under the tracer: {name}", flush=True)
+    return covering
 
 
 def told(mutant: Mutant, result: Result) -> str:

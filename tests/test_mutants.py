@@ -14,6 +14,9 @@ import search_driver
 ROOT = Path(search_driver.__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+pytest.importorskip("coverage", reason="the mutation tester needs coverage.py")
+
+import covering  # noqa: E402
 import mutants  # noqa: E402
 import mutations  # noqa: E402
 
@@ -137,6 +140,40 @@ def test_what_a_test_file_uses_is_counted(tmp_path: Path) -> None:
     assert mutants.uses(file) == {"searchkit.search": 3, "searchkit.search.rungs": 3}
 
 
+def test_a_statement_is_its_lines_and_a_compound_one_its_head() -> None:
+    source = (
+        "import a\nx = [\n    1,\n]\ndef f(\n    y=2,\n):\n    if (y and\n        x):\n        return 3\n    return 4\n"
+    )
+    assert [mutants.statement(source, line) for line in (1, 3, 6, 9, 10, 11)] == [
+        range(1, 2), range(2, 5), range(5, 8), range(8, 10), range(10, 11), range(11, 12),
+    ]  # fmt: skip
+
+
+def covered() -> covering.Covering:
+    """Line 2 of a.py is run by three tests, by one of them through a shared fixture; no test runs line 3."""
+    tests = {
+        "tests/test_a.py::slow": covering.Test(5.0, [], True),
+        "tests/test_b.py::quick": covering.Test(1.0, [], True),
+        "tests/test_b.py::shares": covering.Test(1.0, ["fixture x"], True),
+        "tests/test_b.py::fails": covering.Test(1.0, [], False),
+        "tests/test_c.py::other": covering.Test(1.0, [], True),
+    }
+    run = {"tests/test_a.py::slow", "tests/test_b.py::quick", "tests/test_b.py::fails", "fixture x"}
+    files = {name: "1" for name in ("tests/test_a.py", "tests/test_b.py", "tests/test_c.py")}
+    return covering.Covering("", files, tests, {"fixture x": 2.0}, {"a.py": {2: run}})
+
+
+def test_a_mutant_meets_the_tests_that_run_its_line_those_of_its_owners_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = covered()
+    first, second = (m for m in mutations.find("a.py", "\nx = 1\ny = 2\n"))
+    own = [Path("tests/test_a.py")]
+    names = ["tests/test_a.py::slow", "tests/test_b.py::quick", "tests/test_b.py::shares"]
+    assert mutants.choose(first, "\nx = 1\ny = 2\n", found, own) == names
+    assert mutants.choose(second, "\nx = 1\ny = 2\n", found, own) == names[:1], "no test runs it: those of its owners"
+    monkeypatch.setattr(mutants, "SECONDS", 7.0)
+    assert mutants.choose(first, "\nx = 1\ny = 2\n", found, own) == names[:2], "a shared fixture has its price"
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "searchkit").mkdir()
@@ -145,7 +182,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "tests" / "test_train.py").write_text(
         "from searchkit.train import double\n\n\ndef test_double():\n    assert double(3) == 6\n"
     )
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: long\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
     monkeypatch.setattr(mutants, "ROOT", tmp_path)
     return tmp_path
 
@@ -170,14 +207,33 @@ def test_a_whole_run_counts_what_is_caught_and_keeps_reasons(
     def refuse(*given: Any) -> Any:
         raise AssertionError("a known mutant is run again")
 
-    monkeypatch.setattr(mutants.Trees, "run", refuse)
-    mutants.main(asked)
+    with monkeypatch.context() as patched:
+        patched.setattr(mutants.Trees, "run", refuse)
+        mutants.main(asked)
     assert "| 5 | <module> | constant: `7` → `8` | nobody reads it |" in report.read_text()
-    (project / "tests" / "test_train.py").write_text("def test_nothing():\n    pass\n")
-    session = mutants.Session(results, None, mutants.PARTS)  # type: ignore[arg-type]
-    sample = mutants.draw(project, mutants.GROUPS["train"], 9, 0)
-    known = [session.known(mutant, [Path("tests/test_train.py")]) for mutant in sample]
-    assert sum(found is None for found in known) == 1, "a survivor meets the changed tests, what was caught does not"
+    (project / "tests" / "test_train.py").write_text(
+        "from searchkit.train import UNUSED\n\n\ndef test_seven():\n    assert UNUSED == 7\n"
+    )
+    capsys.readouterr()
+    mutants.main(asked)
+    out = capsys.readouterr().out
+    assert "4 mutants, 3 of them known" in out, "a survivor meets the changed tests, what was caught does not"
+    assert "4 of 4 caught" in out
+
+
+def test_lines_of_a_shared_fixture_belong_to_each_test_that_asks_for_it(project: Path) -> None:
+    (project / "tests" / "test_train.py").write_text(
+        "import pytest\nfrom searchkit.train import double\n\n\n@pytest.fixture(scope='module')\ndef six():\n"
+        "    return double(3)\n\n\n@pytest.mark.parametrize('n', [1, 2])\ndef test_six(six, n):\n    assert six == 6\n"
+        "def test_fails():\n    assert double(1) == 1\n"
+    )
+    found, parts = covering.Covering(), project / "parts"
+    parts.mkdir()
+    found.update(project, parts, 1, mutants.environment())
+    tests = [f"tests/test_train.py::test_six[{n}]" for n in (1, 2)]
+    assert list(found.covers("searchkit/train.py", [2])) == tests
+    assert found.failed() == ["tests/test_train.py::test_fails"]
+    assert found.of_files({"tests/test_train.py"}) == tests
 
 
 def test_a_mutant_that_never_ends_is_caught_by_its_time(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +242,8 @@ def test_a_mutant_that_never_ends_is_caught_by_its_time(project: Path, monkeypat
         "from searchkit.train import count\n\n\ndef test_count():\n    count()\n"
     )
     monkeypatch.setattr(mutants, "LEAST_SECONDS", 5.0)
-    monkeypatch.setattr(mutants, "SLOWER", 0.0)
-    session = mutants.Session(project / "r.json", mutants.Trees(project / "build", 1), mutants.PARTS)
+    test = "tests/test_train.py::test_count"
+    known = covering.Covering(files={"tests/test_train.py": "1"}, tests={test: covering.Test(0.1, [], True)})
+    session = mutants.Session(project / "r.json", mutants.Trees(project / "build", 1), known)
     (endless,) = [m for m in mutants.draw(project, ["searchkit/*.py"], 99, 0) if m.kind == "dropped statement"]
-    assert session.score(endless, [Path("tests/test_train.py")]).outcome == "timed out"
+    assert session.score(endless, [test]).outcome == "timed out"

@@ -13,6 +13,9 @@ from searchkit.core.typed import Count, NotNegative, Positive, Range, Share
 
 Verdict = Literal["faster", "slower", "no difference"]
 
+TIE = 0.10
+"""Latency ratios within 1/1.1 … 1.1 are a tie even if the interval excludes 1: the machine alone varies that much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:

@@ -9,16 +9,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from searchkit.core.data_spec import Arrays, Split
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import JSON, freeze, thaw
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)

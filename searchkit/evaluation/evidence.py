@@ -106,7 +106,7 @@ def _measured(ctx: Context, models: Sequence[Artifact], fp32: Artifact, hashes: 
         files=hashes,
         reference=fp32.id,
         chosen=chosen,
-        models=_models(ctx, models, scored, fp32.id, prediction, groups),
+        models=_models(ctx, models, hashes, scored, fp32.id, prediction, groups),
         rivals=tuple(
             _baseline(goal, name, own, scored[chosen], derive_seed(ctx.seed, name), groups)
             for name, own in beside.items()
@@ -119,18 +119,24 @@ def _measured(ctx: Context, models: Sequence[Artifact], fp32: Artifact, hashes: 
 def _models(
     ctx: Context,
     models: Sequence[Artifact],
+    hashes: Mapping[str, str],
     scored: Mapping[str, Evaluation],
     reference: str,
     prediction: Prediction,
     groups: np.ndarray | None,
 ) -> tuple[ModelEvidence, ...]:
-    """One row a file, in the order of `models`. reference: the id of the one that all are compared with."""
+    """One row an artifact, in the order of `models`. reference: the id of the one that all are compared with.
+
+    Two artifacts may have the same file: Export passes on what Quantize made. Resampling is seeded by the file and its
+    latency is taken once, so that the bundle and the report say the same of it to the last digit.
+    """
     from searchkit.onnx import measure
 
     example = batching.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
     paths = {artifact.id: ctx.model_path(artifact) for artifact in models}
     order = [reference, *(id for id in paths if id != reference)]  # a ratio is to the first
-    latency = measure.latency({id: paths[id] for id in order}, example)
+    first = {hashes[id]: id for id in reversed(order)}
+    latency = measure.latency({id: paths[id] for id in order if first[hashes[id]] == id}, example)
     rows = []
     for artifact in models:
         id, network, own = artifact.id, ctx.source(artifact), {}
@@ -142,12 +148,14 @@ def _models(
             made_by=artifact.made_by,
             metrics=scored[id].metrics | own,
             val=artifact.metrics,
-            **_compare(ctx.task.goal, prediction, scored[id], scored[reference], derive_seed(ctx.seed, id), groups),
+            **_compare(
+                ctx.task.goal, prediction, scored[id], scored[reference], derive_seed(ctx.seed, hashes[id]), groups
+            ),
             params=network.metrics["params"],
             macs=network.metrics["macs"],
             size_bytes=measure.size_bytes(paths[id]),
             peak_activation_bytes=measure.peak_activation_bytes(paths[id], example),
-            latency=latency[id],
+            latency=latency[first[hashes[id]]],
         )
         rows.append(row)
     return tuple(rows)

@@ -26,16 +26,13 @@ import onnxruntime as ort
 from searchkit.core import batching
 from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import BadInput
-from searchkit.core.estimates import Latency, Verdict
+from searchkit.core.estimates import TIE, Latency, Verdict
 from searchkit.core.scratch import scratch_folder
 from searchkit.onnx.io import feed, is_weight_only, load, ports, session, session_options
 from searchkit.onnx.random_inputs import draw_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-TIE = 0.10
-"""Ratios within 1/1.1 … 1.1 are a tie even if the interval excludes 1: the machine alone varies that much."""
 
 BLOCK_SECONDS = 0.004
 """Length of a block of calls of one file: long enough that the clock and the previous file's caches do not matter."""

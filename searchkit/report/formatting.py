@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TypedDict
 
+from searchkit.core.estimates import TIE
 from searchkit.core.quantities import show_count, show_size
 
 SHARES = (
@@ -160,10 +161,11 @@ def smaller(before: float, after: float) -> str:
 
 
 def latency(found: Timing) -> str:
-    """The ratio to fp32 with its interval, in words; if there is no measurable difference, that."""
+    """The ratio to fp32 with its interval, in words; a difference too small to count is said to be that."""
     ratio, low, high = found["ratio"], found["low"], found["high"]
     if found["verdict"] == "no difference":
-        return f"no measurable difference in latency ({ratio:.2f}{TIMES} [{low:.2f}, {high:.2f}])"
+        size = "no measurable" if low <= 1 <= high else f"less than {100 * TIE:.0f} %"
+        return f"{size} difference in latency ({ratio:.2f}{TIMES} [{low:.2f}, {high:.2f}])"
     if ratio < 1:
         return f"{1 / ratio:.1f}{TIMES} faster [{1 / high:.1f}, {1 / low:.1f}]"
     return f"{ratio:.1f}{TIMES} slower [{low:.1f}, {high:.1f}]"

@@ -17,6 +17,7 @@ from searchkit.core import batching
 from searchkit.core.artifact import Artifact
 from searchkit.core.data_spec import Arrays, TensorSpec
 from searchkit.core.errors import BadInput, Inapplicable, NothingFeasible
+from searchkit.core.estimates import TIE
 from searchkit.core.goal import Evaluation, Tolerance
 from searchkit.core.scratch import scratch_folder
 from searchkit.core.space import Limits
@@ -253,7 +254,7 @@ def choose(
 
 def _fits(candidate: Int8Variant, limits: Limits) -> bool:
     """The search has held the limits before; between its timing and this one the machine alone gives TIE."""
-    measured = {"size_bytes": candidate.size_bytes, "latency_ms": candidate.latency_ms / (1 + measure.TIE)}
+    measured = {"size_bytes": candidate.size_bytes, "latency_ms": candidate.latency_ms / (1 + TIE)}
     return not limits.breaches(measured)
 
 

@@ -53,7 +53,11 @@ def test_the_bundle_says_what_was_measured(finished: Finished) -> None:
     assert test["low"] <= test["value"] <= test["high"] and test["n"] > 0
     evidence = json.loads((finished.run / "evidence.json").read_text())
     assert evidence["chosen"] == manifest["artifact"]
-    assert evidence["models"][-1]["metric"]["value"] == test["value"]
+    assert evidence["models"][-1]["metric"] == test
+    quantized, exported = evidence["models"][-2:]  # two artifacts, one file: the report shows the first of them
+    assert evidence["files"][quantized["id"]] == evidence["files"][exported["id"]]
+    for name in ("metric", "difference", "agreement", "latency"):
+        assert quantized[name] == exported[name], name
 
 
 def test_an_existing_name_is_refused_and_resumed(finished: Finished, there: Any) -> None:

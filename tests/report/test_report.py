@@ -100,10 +100,14 @@ def test_the_verdict_says_what_the_evidence_says(whole):
     same = replace(
         chosen,
         difference=replace(chosen.difference, indistinguishable=True, better=None),
-        latency=replace(chosen.latency, verdict="no difference"),
+        latency=replace(chosen.latency, verdict="no difference", ratio=0.95, low=0.94, high=1.0),
     )
     sentence = report.verdict(run, replace(evidence, models=(*evidence.models[:3], same, same)))
-    assert "not distinguishable from the fp32 winner" in sentence and "no measurable difference in latency" in sentence
+    assert "not distinguishable from the fp32 winner" in sentence
+    assert "no measurable difference in latency (0.95× [0.94, 1.00])" in sentence
+    near = replace(same, latency=replace(same.latency, high=0.96))  # measured, and too small to count
+    sentence = report.verdict(run, replace(evidence, models=(*evidence.models[:3], near, near)))
+    assert "less than 10 % difference in latency (0.95× [0.94, 0.96])" in sentence
 
 
 def test_the_bundle_of_the_line_is_named_by_its_digest(whole, tmp_path):

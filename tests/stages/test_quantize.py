@@ -12,6 +12,7 @@ from torch import nn
 
 from searchkit.core.data_spec import TensorSpec
 from searchkit.core.errors import BadInput, Inapplicable, NothingFeasible
+from searchkit.core.estimates import TIE
 from searchkit.core.goal import Evaluation, Goal, Tolerance
 from searchkit.core.space import Limits
 from searchkit.nn.attention import Attention
@@ -136,7 +137,7 @@ def test_where_none_is_as_good_and_the_best_is_slower_one_as_good_as_that_goes_f
 
 
 def test_a_latency_that_is_a_tie_with_its_limit_passes_and_is_said():
-    at_the_edge, beyond = candidate(ratio=2.0 * (1 + measure.TIE)), candidate(ratio=2.02 * (1 + measure.TIE))
+    at_the_edge, beyond = candidate(ratio=2.0 * (1 + TIE)), candidate(ratio=2.02 * (1 + TIE))
     chosen, reason = choose([at_the_edge], FP32, ACCURACY, Limits(latency_ms=2.0))
     assert chosen is at_the_edge and reason.endswith("Its 2.2 ms are a tie with the limit of 2 ms.")
     assert "tie" not in choose([candidate(ratio=1.0)], FP32, ACCURACY, Limits(latency_ms=2.0))[1]
