@@ -379,3 +379,4 @@ class Manifest(TypedDict):
     metric: MetricFacts
     equipment: NotRequired[list[Name]]
     calibration: NotRequired[Calibration]
+    columns: NotRequired[list[ColumnFacts]]

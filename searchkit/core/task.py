@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -120,6 +120,15 @@ class HasBundleFiles(Protocol):
         Returns:
             Text by file name. Scripts may import numpy, onnxruntime and each other.
         """
+
+
+@runtime_checkable
+class HasColumns(Protocol):
+    """A task whose input has named columns; the bundle's README lists them in order."""
+
+    @property
+    def columns(self) -> Sequence[object]:
+        """The columns, as dataclasses with `name`, `kind` and `categories`; empty if they have no names."""
 
 
 @runtime_checkable

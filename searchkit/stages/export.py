@@ -29,7 +29,7 @@ from searchkit.core.errors import DAMAGED_ARRAYS, BadInput
 from searchkit.core.run_files import Manifest
 from searchkit.core.serialization import JSON, freeze, thaw
 from searchkit.core.stage import ArtifactStore, StageContext
-from searchkit.core.task import Calibrated, HasBundleFiles
+from searchkit.core.task import Calibrated, HasBundleFiles, HasColumns
 from searchkit.onnx import io as onnx_io
 from searchkit.onnx.parity import Parity, require_parity
 from searchkit.tasks.bundle_files import metric_script
@@ -81,6 +81,8 @@ class Export:
         manifest = _describe(draft, artifact, source, ctx) | {"parity": asdict(proof)}
         if isinstance(ctx.task, Calibrated):
             manifest["calibration"] = ctx.task.calibrate(OnnxPredictor(model))
+        if isinstance(ctx.task, HasColumns) and ctx.task.columns:
+            manifest["columns"] = [freeze(column) for column in ctx.task.columns]
         # The artifact comes last: what is killed before it is done again, bundle and all.
         equipment = ctx.task.bundle_files() if isinstance(ctx.task, HasBundleFiles) else {}
         if name_of(ctx.task) is None:  # verify.py would hold the problem's metric against another's interval

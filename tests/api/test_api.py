@@ -80,6 +80,13 @@ def test_a_table_becomes_a_bundle(result: searchkit.Result) -> None:
     assert "verified" in done.stdout
 
 
+def test_a_bundle_says_the_order_of_the_columns(result: searchkit.Result) -> None:
+    page = (result.bundle / "README.md").read_text()
+    assert "\n- 0: length, a number\n- 1: petal, a number\n- 2: garden, the index of one of north, south; -1 " in page
+    columns = json.loads((result.bundle / "manifest.json").read_text())["columns"]
+    assert columns[2] == {"name": "garden", "kind": "categorical", "categories": ["north", "south"]}
+
+
 def test_trials_best_and_front(result: searchkit.Result, heard: list[searchkit.TrialInfo]) -> None:
     trained = [trial for trial in result.trials if trial.state == "trained"]
     assert [trial.number for trial in heard] == [trial.number for trial in trained] and len(trained) == 3
