@@ -132,6 +132,7 @@ def run_config(
         space=space, **{**given, **source, **limit_options(limits), **budget_options(budget)}
     )  # fmt: skip
     if isinstance(budget, Budget):
+        # These two are internal options, which are not accepted as keywords.
         config = replace(
             config, budget=replace(config.budget, eta=budget.eta, least_rung_steps=budget.least_rung_steps)
         )

@@ -52,7 +52,7 @@ class Shipped:
     def answers(self, data: Any) -> Arrays:
         """The answers by name. Raises BadInput."""
         inputs = self.inputs(data)
-        batching.count(self.predictor.inputs, inputs)
+        batching.count(self.predictor.inputs, inputs)  # raises if the inputs do not fit together
         return self.predictor(inputs)
 
     def predict(self, data: Any) -> np.ndarray:
@@ -111,6 +111,7 @@ class Shipped:
             padded = np.zeros((len(rows), max(1, *map(len, rows))), dtype=np.int64)
             for into, row in zip(padded, rows, strict=True):
                 into[: len(row)] = row
+            # A text without any token is one step of padding, for a network cannot read no steps.
             return padded, np.array([max(1, len(row)) for row in rows])
         assert isinstance(part, memory.Examples)
         if part.x.dtype.kind in "US" or any(column.kind == "categorical" for column in trained.columns):
@@ -126,6 +127,7 @@ def restored(labels: list[str]) -> np.ndarray:
         numbers = [int(label) for label in labels]
     except ValueError:
         return np.array(labels)
+    # "007" is a number to int(), and would not come back as it was.
     return np.array(numbers) if [str(number) for number in numbers] == labels else np.array(labels)
 
 
@@ -142,6 +144,7 @@ def _as_type(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
         raise BadInput(f"The input '{name}' is of type {values.dtype}; the network takes {dtype}.")
     with np.errstate(over="ignore", invalid="ignore"):
         changed = values.astype(dtype)
+    # Floats may lose digits; as whole numbers nothing may change: in uint8, 300 would be 44 and 0.5 would be 0.
     if changed.dtype.kind != "f" and not np.array_equal(changed, values):
         raise BadInput(f"The input '{name}' holds values that {dtype} cannot hold; the network was trained on {dtype}.")
     return changed

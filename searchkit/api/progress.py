@@ -61,12 +61,14 @@ class Terminal:
     def __init__(self, *, plain: bool = False) -> None:
         from rich.console import Console
 
+        # Without force_jupyter=False rich would write HTML into a notebook's cell instead of lines to stderr.
         self.console = Console(stderr=True, highlight=False, force_jupyter=False)
         self.plain = plain or not self.console.is_terminal
         self.spinner: Any = None
 
     def say(self, text: str) -> None:
         """Show a line that stays."""
+        # rich would break lines at 80 characters where there is no terminal, and cut paths in two.
         self.console.print(self._verbatim(text), soft_wrap=True)
 
     def live(self, text: str) -> bool:
@@ -127,7 +129,7 @@ class Notebook:
 
 def in_notebook() -> bool:
     """Whether a Jupyter kernel runs this code. A terminal's IPython is a terminal."""
-    ipython = sys.modules.get("IPython")
+    ipython = sys.modules.get("IPython")  # not imported: a kernel has done so already
     shell = None if ipython is None else ipython.get_ipython()
     return type(shell).__name__ == "ZMQInteractiveShell"
 

@@ -98,7 +98,9 @@ def search(
     own = _own(sampler, recipe, metric, options)
     given = {**options, **own.options}
     family, root, shown = load_space(space), Path(runs).resolve(), Progress(progress)
+    # Data in memory are staged outside of the run, which is made only when nothing can be refused any more.
     with tempfile.TemporaryDirectory(prefix="searchkit-") as staged:
+        # Once without the data, so that a wrong option is refused before they are read and written.
         run_config(name_of(space), {"task": family.task}, limits=limits, budget=budget, given=_of_no_data(given))
         source = _source(data, target, task, test_data, family, Path(staged))
         config = run_config(name_of(space), source, limits=limits, budget=budget, given=given)
@@ -143,7 +145,7 @@ def resume(
     require_known(given, {"trials": "trials", "time": "time_budget"}, "budget to raise")
     with naming.written(naming.KEYWORD):
         asked = BudgetConfig(trials=given.get("trials"), time_budget=given.get("time"))
-        SearchConfig(workers=workers)
+        SearchConfig(workers=workers)  # raises if the number is not allowed
     flags = {"trials": "--trials", "time": "--time-budget"}
     more = workflow.More(asked, workers, tuple(word for key in given for word in (flags[key], str(given[key]))))
     screen = _watched(Progress(progress), opened, callback)
@@ -251,6 +253,7 @@ def _start(config: RunConfig, family: Space, root: Path, name: str | None, stage
     lifecycle.require_startable(config)
     name = name or _free_name(root, f"{family.name}-{task.name}")
     inside = (root / name / memory_files.FOLDER).resolve()
+    # run.json names the places where the data will lie; they are copied once the run's folder is there.
     moved = {key: _moved(value, staged, inside) for key, value in config.data.plain().items()}
     config = replace(config, data=DataConfig.parse(moved))
     run = lifecycle.start(config, task, root=root, name=name, command=words(config, name))

@@ -124,6 +124,7 @@ def create_model(
     if unknown:
         raise BadInput(f"An architecture of '{family.name}' has no '{unknown[0]}'; it has {', '.join(known_fields)}.")
     chosen = replace(_middle(family, spec) if point is None else family.points[point], **arch)
+    # The caller's random state is put back. devices=[]: networks are built on the CPU, so no GPU's state is saved.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

@@ -107,6 +107,7 @@ class Watched:
         self.screen.progress(status)
         if self.stopped or status.done == self.n_ended:
             return
+        # `trials_of` reads the run from disk: only when the number of ended trials has changed.
         self.n_ended = status.done
         if status.done == 0:
             return
@@ -119,6 +120,6 @@ class Watched:
             except StopSearch:
                 self.stopped = True
                 raise
-            if wanted is False:
+            if wanted is False:  # None, from a function without a return, goes on
                 self.stopped = True
                 raise StopSearch(f"the callback ended the search after trial {trial.number}")

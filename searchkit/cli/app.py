@@ -89,6 +89,7 @@ def main() -> None:
     try:
         sys.exit(_run())
     except SearchkitError as error:
+        # Looked up in the words themselves: the error may be one of parsing them.
         if "--json" in sys.argv:
             print(json.dumps({"schema_version": SCHEMA_VERSION, "error": str(error), "exit_status": error.exit_status}))
         print(f"searchkit: {error}", file=sys.stderr)

@@ -85,7 +85,7 @@ def put_through(
     task = registry.load(lifecycle.config_of(run).data.plain())
     config = lifecycle.reopen(run, task)
     if asked.student is not None:
-        run.trial(asked.student)
+        run.trial(asked.student)  # raises if there is no such trial, before any work
     config = replace(config, compression=asked, budget=replace(config.budget, time_budget=None))
     with run.locked(), lifecycle.resumable(run):
         ctx = workflow.context(run, config, task, load_space, console.say)

@@ -39,6 +39,7 @@ def wrapped(label: str, words: str, width: int) -> list[str]:
 
     A count stays with what it counts, and nothing is cut within a word unless that word alone is longer than a line.
     """
+    # No line break before a number or a parenthesis, unless a comma, a semicolon or a colon stands before it.
     together = re.sub(r"(?<![,;:]) (?=[(\d])", NO_BREAK, words)
     indent = " " * len(label)
     lines = textwrap.wrap(

@@ -158,8 +158,10 @@ def configured(*chosen: str, leave_out: tuple[str, ...] = ()) -> Callable[[Calla
         ]
         arguments = [p for p in own if p.default is inspect.Parameter.empty]
         flags = [*made, *(p for p in own if p not in arguments)]
+        # The sort is stable, so the others stay section by section.
         flags.sort(key=lambda p: FIRST.index(p.name) if p.name in FIRST else len(FIRST))
         every = [*arguments, *flags, *(renamed() if "data" in chosen else [])]
+        # Both, since typer reads the names from the signature and the types from the annotations.
         verb.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
         verb.__annotations__ = {p.name: p.annotation for p in every}
         return verb

@@ -33,6 +33,7 @@ def set_up_logging(verbose: int = 0) -> None:
         verbose: 0 shows warnings, 1 information, 2 everything.
     """
     log = logging.getLogger("searchkit")
+    # The verb calls this again with its own -v: a second handler would show every line twice.
     for handler in [h for h in log.handlers if isinstance(h, StderrHandler)]:
         log.removeHandler(handler)
     log.addHandler(StderrHandler())

@@ -117,6 +117,7 @@ def _go_on(
     output = read_section("output", given)
     run = open_run(name, output.runs)
     stored = lifecycle.config_of(run)
+    # Through the dataclasses, which parse and check the text of the flags.
     with naming.written(FLAG):
         budget = BudgetConfig(trials=given["trials"], time_budget=given["time_budget"])
         workers = replace(stored.search, workers=given["workers"] or stored.search.workers).workers

@@ -29,6 +29,7 @@ def status(run_name: AnyRun = None, *, as_json: AsJson = False, **given: Any) ->
     if run_name is not None:
         run = open_run(run_name, output.runs)
         found = standing.full_standing(run)
+        # The commands that are proposed must find the run: outside of the default folder only its path does.
         called = run_name if output.runs == "runs" else str(run.path)
         emit(as_json, "status", {"runs": [found]}, standing.describe(found, name=called))
         return

@@ -47,7 +47,7 @@ class DataConfig:
     problem: str | None = option(
         None,
         "Problem to solve, such as classification, regression or forecasting.",
-        choices=problems.selectable,
+        choices=problems.selectable,  # not called here: it reads the files of all problems
         usual="judged from the target",
         example="regression",
         renamed=problems.renamed,
@@ -146,12 +146,13 @@ class DataConfig:
         for name, asked in problems.asked_by().items():
             value, implied = getattr(self, name), problems.shown(asked)
             if value is not None and self.problem is None:
-                object.__setattr__(self, "problem", implied)
+                object.__setattr__(self, "problem", implied)  # frozen, and still being made
             elif value is not None and self.problem != implied:
                 raise BadInput(
                     f"{naming.given(name, value)} is for {naming.advice('problem', implied)}, not for {self.problem}; "
                     "leave one of them out."
                 )
+        # After the loop above, which may have set the problem: `kind` is made from it.
         for name, only in problems.fields_of_one_problem().items():
             value = getattr(self, name)
             if value is not None and self.data is not None and self.kind != only:

@@ -70,17 +70,19 @@ def _comment(about: Option, default: object) -> list[str]:
         words += f" Choices: {', '.join(allowed)}."
     if default is None:
         words += " Required." if about.usual == "required" else f" Default: {about.usual}."
+    # A flag such as --max-size stays on one line.
     return [f"# {line}" for line in textwrap.wrap(words, WIDTH - 2, break_on_hyphens=False)]
 
 
 def _line(name: str, about: Option, default: object) -> str:
     if default is not None:
-        return f"{name} = {json.dumps(default)}"
+        return f"{name} = {json.dumps(default)}"  # TOML writes such values as JSON does
     return f"# {name} = {example_of(about)}"
 
 
 def example_of(about: Option) -> str:
     """The example of an option as TOML writes it."""
+    # Some examples are quoted for the shell.
     example = about.example.strip("'")
     return example if about.kind in ("whole", "number") else json.dumps(example)
 

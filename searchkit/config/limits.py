@@ -76,6 +76,7 @@ class BudgetConfig:
             epochs=self.epochs or family.epochs,
             rungs=self.rungs or family.rungs,
             eta=self.eta or family.eta,
+            # 0 is a value here, and means that no rung is left out.
             least_rung_steps=family.least_rung_steps if self.least_rung_steps is None else self.least_rung_steps,
             fixed_epochs=self.fixed_epochs or self.epochs is not None,
         )

@@ -64,6 +64,7 @@ class _Naming:
 
 
 _AS_FLAGS = _Naming()
+# Of the context, not global: threads that make configurations at once do not name each other's options.
 _NAMING: ContextVar[_Naming] = ContextVar("naming", default=_AS_FLAGS)
 
 

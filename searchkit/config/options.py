@@ -134,6 +134,7 @@ def settle(section: Any) -> None:
     """
     for declared, about in options(type(section), internal=True):
         value = getattr(section, declared.name)
+        # None is "not given" where it is the default; anywhere else it is a wrong value, and `parse` refuses it.
         if value is None and declared.default is None:
             continue
         object.__setattr__(section, declared.name, parse(about, declared.name, value))
@@ -166,6 +167,7 @@ def parse(about: Option, name: str, value: object) -> Any:
 
 
 def _word(about: Option, name: str, value: object) -> str:
+    # An int passes, for a column may be named by its number; a bool is one to Python, and does not.
     if isinstance(value, bool) or not (isinstance(value, (str, int)) or hasattr(value, "__fspath__")):
         raise BadInput(f"{naming.given(name, value)} is {_json_name(value)}; give {_noun(about)}{_such(about)}.")
     word = about.renamed_choices().get(str(value), str(value))
@@ -189,6 +191,7 @@ def _number(about: Option, name: str, value: object) -> float:
         return float(value)
     try:
         if about.kind == "whole":
+            # Text by int() alone: by way of a float, a whole number above 2**53 would be rounded.
             return int(value) if isinstance(value, str) else _whole(float(value))
         return float(value)
     except (ValueError, OverflowError):

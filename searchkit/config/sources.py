@@ -122,6 +122,7 @@ def tables_of(tables: Mapping[str, Any], where: str, sections: Sections, *, base
             raise BadInput(_unknown_table(table, where, sections))
         if not isinstance(values, Mapping):
             raise BadInput(f"{table} = {naming.quote(values)} in {where} is no table; begin one with a line [{table}].")
+        # Without a base this is the file of a run, which also holds the fields that users do not set.
         own = {declared.name: about for declared, about in options(sections[table], internal=base is None)}
         for key, value in values.items():
             name = RENAMED.get(key, key)
@@ -130,13 +131,14 @@ def tables_of(tables: Mapping[str, Any], where: str, sections: Sections, *, base
             place = Origin("file", f"[{table}] of {where}")
             _note_old_names(key, value, place, own[name])
             layer[name] = Given(value if base is None else _from_folder(name, value, own[name], base), place)
-    return {name: given for name, given in layer.items() if given.value is not None}
+    return {name: given for name, given in layer.items() if given.value is not None}  # null in run.json: not given
 
 
 def merge(layers: Sequence[Layer]) -> Layer:
     """One layer: of every option the value of the first layer that has it."""
     merged: dict[str, Given] = {}
     for layer in layers:
+        # Before the layer's own options are added: one that holds both keeps both, which DataConfig refuses.
         taken = any(name in merged for name in EXCLUSIVE)
         for name, given in layer.items():
             if name not in merged and not (taken and name in EXCLUSIVE):

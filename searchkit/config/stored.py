@@ -60,6 +60,7 @@ def as_question(config: RunConfig) -> dict[str, JSON]:
         "recipe": config.compression.shown_recipe,
         "wish": freeze(config.compression),
         "limits": freeze(config.limits.limits()),
+        # The option's None instead of the budget's infinity, which JSON does not have.
         "budget": {**freeze(budget), "seconds": config.budget.time_budget},
     }
 

@@ -178,5 +178,7 @@ def _entries(counts: np.ndarray, rows: Rows) -> slice | np.ndarray:
     if index.dtype == bool:
         index = np.flatnonzero(index)
     chosen = counts[index].astype(np.int64)
+    # Each chosen example has a run of entries in the array and one in the result: offset is the start of the former
+    # less that of the latter, so a position in the result plus the offset is the position in the array.
     offset = (ends - counts)[index] - (np.cumsum(chosen) - chosen)
     return np.repeat(offset, chosen) + np.arange(chosen.sum())

@@ -38,6 +38,8 @@ def brief(value: object, most: int = LONGEST_QUOTE) -> str:
 def within_bounds(sentence: str) -> str:
     """A sentence of at most `MOST_CHARACTERS`: first what it quotes is shortened, then its middle."""
     text = " ".join(sentence.split())
+    # In this order: what stands in parentheses, mostly the message of a library; then what stands in quotes, which are
+    # told from apostrophes by what is outside of them; then single words, such as paths.
     for quoted in (r"(?<=\()[^()]{%d,}(?=\))", r"(?<=(?<!\w)')[^']{%d,}(?='(?!\w))", r"\S{%d,}"):
         if len(text) > MOST_CHARACTERS:
             text = re.sub(quoted % (LONGEST_QUOTE + 1), lambda found: brief(found[0]), text)

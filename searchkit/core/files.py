@@ -22,6 +22,7 @@ def copy_folder(source: Path, target: Path) -> None:
     Raises:
         BadInput: If the target cannot be written.
     """
+    # Beside the target, since a rename is atomic within one file system only.
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())  # before the rename: after a power cut the name must not point to empty blocks
         os.chmod(name, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(name, path)
-    except BaseException:
+    except BaseException:  # Ctrl-C is no Exception, and must leave no temporary file either
         Path(name).unlink(missing_ok=True)
         raise
 
@@ -158,6 +159,7 @@ def lock(handle: IO[str], *, tries: int = 5) -> None:
     fcntl = file_locks()
     for left in reversed(range(tries)):
         try:
+            # Not fcntl.lockf, whose lock ends as soon as the process closes any other handle of the same file.
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except OSError:
@@ -169,6 +171,7 @@ def lock(handle: IO[str], *, tries: int = 5) -> None:
 def append_row(file: Path, row: JSON) -> None:
     """Append one JSON line and wait until it is on disk."""
     with open(file, "ab+") as handle:
+        # A file that is opened to append is at its end, so tell() is 0 only if it is empty.
         if handle.tell() and last_byte(handle) != b"\n":
             handle.write(b"\n")  # a kill tore the last line: it stays alone on its line and is skipped
         handle.write((to_json(row, indent=None) + "\n").encode())
@@ -179,6 +182,7 @@ def append_row(file: Path, row: JSON) -> None:
 def read_rows(file: Path) -> list[dict[str, JSON]]:
     """The objects of a file of JSON lines; torn lines are left out, and a missing file has none."""
     rows = []
+    # errors: a kill may have torn a line inside a character.
     for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
         try:
             rows.append(json.loads(line))

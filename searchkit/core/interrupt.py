@@ -51,11 +51,13 @@ def interruptible(sentence: str) -> Iterator[None]:
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if heard.is_set():
-            os._exit(130)
+            os._exit(130)  # not sys.exit, whose exception could be dropped as well
+        # Before the exception, which Python may drop: from here on the Ctrl-C is known.
         heard.set()
         raise KeyboardInterrupt
 
     def on_dropped(what: Any) -> None:
+        # Without this, Python would print the traceback of a Ctrl-C that is raised again later anyway.
         if not (heard.is_set() and issubclass(what.exc_type, KeyboardInterrupt)):
             report_before(what)
 
@@ -66,6 +68,7 @@ def interruptible(sentence: str) -> Iterator[None]:
         yield
         raise_if_interrupted()
     except KeyboardInterrupt as error:
+        # The block itself raised it, without a signal: it is not ours to translate.
         if not heard.is_set():
             raise
         raise Interrupted(sentence) from error

@@ -7,6 +7,7 @@ import re
 
 from searchkit.core.errors import BadInput
 
+# By kind, since a unit may mean two things: m is a million of a count, and a minute of a duration.
 _FACTORS: dict[str, dict[str, float]] = {
     "size": {"": 1, "b": 1, "kb": 1_000, "mb": 1_000_000, "kib": 1_024, "mib": 1_048_576},
     "latency": {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3},
@@ -52,7 +53,7 @@ def show_seconds(seconds: float) -> str:
 def show_count(value: float) -> str:
     """Three digits and a unit: 512, 13.4k, 1.2M."""
     for factor, unit in ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")):
-        if abs(value) < 999.5 * factor:
+        if abs(value) < 999.5 * factor:  # three digits of 999.5 are 1e+03
             return f"{value / factor:.3g}{unit}"
     return f"{value / 1e12:,.3g}T"
 

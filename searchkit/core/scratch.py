@@ -85,7 +85,7 @@ def _sweep_once() -> None:
 
 def _lives(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # signal 0 is not sent: the call only checks whether the process exists
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):  # of another user; or a number that no process has

@@ -24,7 +24,7 @@ def freeze(value: Any) -> JSON:
 
     Tuples become lists, and numpy scalars become Python numbers.
     """
-    if is_dataclass(value) and not isinstance(value, type):
+    if is_dataclass(value) and not isinstance(value, type):  # is_dataclass is true of the class itself, too
         return {f.name: freeze(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
         return {str(k): freeze(v) for k, v in value.items()}

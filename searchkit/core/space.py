@@ -98,7 +98,9 @@ class Budget:
         Args:
             steps_an_epoch: Training steps per epoch.
         """
+        # A set: with few epochs several rungs round to the same one.
         epochs = sorted({max(1, round(self.epochs / self.eta**k)) for k in range(self.rungs)})
+        # The last rung is the end of the training, and is kept however few steps it has.
         return tuple(e for e in epochs if e * steps_an_epoch >= self.least_rung_steps or e == epochs[-1])
 
 

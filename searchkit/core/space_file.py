@@ -32,6 +32,7 @@ def load_space(path: Path) -> Space:
         raise BadInput(f"There is no family file {path}; --space takes a family's name or the path of its .py file.")
     if path.suffix != ".py":
         raise BadInput(f"{path} is not a family file: it must be a .py file that ends in SPACE = Space(...).")
+    # By path and text: a file that was edited since it was loaded is loaded again, also in one process.
     name = f"searchkit_family_{path.stem}_{digest(str(path), path.read_text(encoding='utf-8', errors='replace'))}"
     if name in sys.modules:
         return _space_of(vars(sys.modules[name]), path)
@@ -48,6 +49,7 @@ def load_space(path: Path) -> Space:
             spec.loader.exec_module(module)
         old_names.adapt(vars(module), path.name)
         return _space_of(vars(module), path)
+    # A module that failed is taken out again, or the next attempt would find half of it.
     except BadInput:
         del sys.modules[name]
         raise
@@ -89,9 +91,11 @@ def materialize(source: dict[str, JSON]) -> Space:
     path = Path(source["path"])
     if path.is_file() and path.read_text(encoding="utf-8") == source["files"][source["file"]]:
         return load_space(path)
+    # Kept after the load, for `source_of` reads the file again; a later start removes it (see `scratch`).
     folder = Path(tempfile.mkdtemp(prefix=scratch.prefix())) / source["folder"]
     folder.mkdir()
     for name, text in source["files"].items():
+        # The last part of the name alone: a name such as ../x.py must not lead out of the folder.
         (folder / Path(name).name).write_text(text, encoding="utf-8")
     return load_space(folder / Path(source["file"]).name)
 

@@ -106,6 +106,7 @@ def conform(value: Any, hint: Any, path: str = "", *, whole: bool = False) -> An
     if origin in (Union, types.UnionType):
         return _one_of(value, arguments, path, whole)
     if origin is Literal:
+        # True == 1 in Python: a bool is refused where the literals are numbers.
         if value not in arguments or isinstance(value, bool) and True not in arguments and False not in arguments:
             raise _wrong(value, f"one of {', '.join(map(str, arguments))}", path)
         return value
@@ -117,7 +118,7 @@ def conform(value: Any, hint: Any, path: str = "", *, whole: bool = False) -> An
         _require(isinstance(value, Mapping), value, "an object", path)
         inner = arguments[1] if arguments else Any
         return {key: conform(item, inner, _joined(path, key), whole=whole) for key, item in value.items()}
-    if hint is float:
+    if hint is float:  # bool is a subclass of int, and is refused as a number
         _require(isinstance(value, (int, float)) and not isinstance(value, bool), value, _PLAIN[float], path)
     elif hint is int:
         _require(isinstance(value, int) and not isinstance(value, bool), value, _PLAIN[int], path)
@@ -163,6 +164,7 @@ def _record(value: Any, hint: Any, path: str, whole: bool) -> Any:
     }
     if is_typeddict(hint):
         return found
+    # Lists in fields of any type become tuples: a frozen dataclass that holds a list cannot be hashed.
     return hint(**{name: tuples(item) if hints.get(name, Any) is Any else item for name, item in found.items()})
 
 

@@ -46,6 +46,7 @@ def learn(
                 "give a larger one, or leave it out."
             )
         numbers = {token: number for number, token in enumerate(tokens)}
+        # Each distinct piece is merged once and weighted by how often it occurs: a text repeats its words.
         counts = Counter(piece for text in texts for piece in PIECES.findall(text))
         merges = _merges({tuple(numbers[c] for c in piece): n for piece, n in counts.items()}, len(tokens), size)
         for a, b in merges:
@@ -67,6 +68,7 @@ def learn_words(texts: Iterable[str], *, size: int, steps: int) -> dict[str, JSO
         Plain JSON, as `Tokenizer` takes it.
     """
     counts = Counter(word for text in texts for word in WORDS.findall(text.lower()))
+    # Words of one count by the alphabet, so that the vocabulary does not depend on the order of the texts.
     common = sorted((word for word, n in counts.items() if n > 1), key=lambda word: (-counts[word], word))
     tokens = ["", *common[: size - 1]]
     return {"tokens": tokens, "merges": [], "lowercase": True, "prefix": "", "steps": steps, "words": True}
@@ -79,13 +81,14 @@ def _merges(counts: dict[tuple[int, ...], int], first: int, size: int) -> list[l
     with how often each occurs. first: the number of the first new token.
     """
     pieces, weights = [list(piece) for piece in counts], list(counts.values())
+    # How often each pair occurs, and the indices of the pieces that hold it.
     totals: Counter[tuple[int, int]] = Counter()
     holders: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
     for index, piece in enumerate(pieces):
         for pair in zip(piece, piece[1:], strict=False):
             totals[pair] += weights[index]
             holders[pair].add(index)
-    heap = [(-n, pair) for pair, n in totals.items()]
+    heap = [(-n, pair) for pair, n in totals.items()]  # heapq gives the smallest first
     heapq.heapify(heap)
     merges: list[list[int]] = []
     while heap and first + len(merges) < size:
@@ -97,6 +100,7 @@ def _merges(counts: dict[tuple[int, ...], int], first: int, size: int) -> list[l
         new = first + len(merges)
         merges.append(list(pair))
         changed: set[tuple[int, int]] = set()
+        # A piece may have lost the pair to an earlier merge: it is counted down and up again by the same amounts.
         for index in holders.pop(pair):
             for old in zip(pieces[index], pieces[index][1:], strict=False):
                 totals[old] -= weights[index]
@@ -106,6 +110,7 @@ def _merges(counts: dict[tuple[int, ...], int], first: int, size: int) -> list[l
                 totals[made] += weights[index]
                 holders[made].add(index)
                 changed.add(made)
+        # In any order: the heap sorts by count and pair, so the order of a set cannot change the result.
         for other in changed:
             if totals[other] > 0:
                 heapq.heappush(heap, (-totals[other], other))

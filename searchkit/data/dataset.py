@@ -136,7 +136,9 @@ class Dataset:
         if self.windows is not None:
             hasher.update(json.dumps(self.windows, sort_keys=True).encode())
         for name, values in self.pack()[1].items():
+            # Type and shape too: two arrays may have the same bytes and hold other values.
             hasher.update(f"{name} {values.dtype.str} {values.shape}".encode())
+            # hashlib needs contiguous memory: a transposed array is copied first, others are not.
             hasher.update(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
         return hasher.hexdigest()[:16]
 
@@ -157,6 +159,7 @@ class Dataset:
 
         plain = {name: words[name] for name in _WORDS}
         plain["columns"] = tuple(thaw(Column, column) for column in plain["columns"])
+        # JSON has lists where the fields have tuples.
         plain["labels"], plain["targets"] = tuple(plain["labels"]), tuple(plain["targets"])
         return cls(inputs=group("input."), target=arrays.get("target"), rows=group("rows."), **cast(Any, plain))
 

@@ -47,6 +47,7 @@ def find(source: Source) -> RawDataset:
     try:
         if not path.exists():
             raise BadInput(f"There is no file or folder '{path}'; --data takes {ALLOWED}.")
+        # Before the other readers of .txt: a file of graphs would also pass for plain text.
         text = graph_text_in(path) if path.is_dir() else path
         if text is not None and text.is_file() and text.suffix.lower() == ".txt" and is_graph_text(text):
             _refuse_others(source, path, "test_data")
@@ -61,6 +62,7 @@ def find(source: Source) -> RawDataset:
             return read_series(path, source)
         if path.is_file() and path.stat().st_size == 0:
             raise BadInput(f"The file '{path}' is empty; --data takes {ALLOWED}.")
+        # Before folders of text, for train.de and train.en are also named as the training split of a text.
         if source.reads == "pairs" or (path.is_dir() and is_parallel_folder(path)):
             _refuse_others(source, path, "target", "test_data")
             return find_pairs(path, source)
@@ -82,6 +84,7 @@ def find(source: Source) -> RawDataset:
         raise BadInput(
             f"'{error.filename}' may not be read: permission denied; change its permissions or copy it."
         ) from error
+    # Path.exists raises on a name that is too long for the file system, instead of returning False.
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
@@ -90,6 +93,7 @@ def find(source: Source) -> RawDataset:
 
 
 def _read_folder(path: Path, source: Source) -> RawDataset:
+    # idx files are asked for first: train-images-idx3-ubyte is also named as the training split of a text.
     if not is_idx(path) and is_wav_folder(path, tuple(FORMATS)):
         _refuse_others(source, path, "test_files", "steps")
         return read_wav_folder(path, source)
@@ -106,6 +110,7 @@ def is_delimited(path: Path, source: Source) -> bool:
         return True
     if source.reads == "text" or source.encoding is not None:
         return False
+    # As bytes: nothing has checked yet that the file is UTF-8.
     with open(path, "rb") as file:
         lines = [line for line in (file.readline() for _ in range(20)) if line.strip()]
     counts = ({line.count(mark.encode()) for line in lines} for mark in DELIMITERS)

@@ -29,6 +29,7 @@ def undirected(edges: np.ndarray, n_nodes: int, where: str) -> np.ndarray:
             f"The edges of {where} have shape {edges.shape} and type {edges.dtype}; they must be (n_edges, 2) or "
             "(2, n_edges) whole numbers, the two nodes that each joins."
         )
+    # Two edges, of shape (2, 2), are taken as one edge a row.
     pairs = (edges if edges.shape[1] == 2 else edges.T).astype(np.int64)
     missing = np.flatnonzero(((pairs < 0) | (pairs >= n_nodes)).any(axis=1))
     if len(missing):
@@ -38,6 +39,7 @@ def undirected(edges: np.ndarray, n_nodes: int, where: str) -> np.ndarray:
             "remove the edge or give the node."
         )
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    # np.unique sorts: a graph has the same fingerprint in whatever order its edges are given.
     both = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
     return np.ascontiguousarray(both.T)
 
@@ -107,6 +109,7 @@ def many_graphs(
                 f"The features of {which} have shape {nodes.shape}; they must be (n_nodes, {graphs[0][0].shape[-1]}), "
                 "with at least one node and as many features as in the other graphs."
             )
+        # A graph without edges may come as an array of shape (0,), which `undirected` refuses.
         joined.append(undirected(edges, len(nodes), which) if edges.size else np.empty((2, 0), np.int64))
     together = np.concatenate(joined, axis=1)
     _require_edges(together, where)

@@ -80,6 +80,7 @@ def part_of(data: object, target: object = None, *, strict: bool = True) -> Part
     if isinstance(data, (Examples, Columns, Texts, Archive)):
         return data
     data = data.collect() if hasattr(data, "collect") and not hasattr(data, "__len__") else data  # a lazy polars frame
+    # Keys such as x and y make an archive only if there is no target: else they are the columns of a table.
     if isinstance(data, Mapping) and target is None and {str(key).split("_")[0] for key in data} <= set(ARCHIVE):
         return Archive({str(key): _array(values, f"'{key}'") for key, values in data.items()})
     if isinstance(data, tuple) and target is None:
@@ -89,6 +90,7 @@ def part_of(data: object, target: object = None, *, strict: bool = True) -> Part
     columns = _columns(data)
     if columns is not None:
         return _from_columns(columns, target, strict)
+    # A 1-D array whose elements are texts or arrays is a list of examples, and not one array of numbers.
     if hasattr(data, "__array__") and np.ndim(data) == 1 and _is_item(_first(_values(data))):
         return _from_items(list(_values(data)), target)
     if hasattr(data, "__array__") or hasattr(data, "detach"):
@@ -96,6 +98,7 @@ def part_of(data: object, target: object = None, *, strict: bool = True) -> Part
     if isinstance(data, (str, bytes)) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise BadInput(f"Data of type {type(data).__name__} cannot be read; give {ALLOWED}.")
     items: Any = data
+    # By index up to the length: a torch dataset need not raise the IndexError at which Python's own iteration ends.
     return _from_items([items[k] for k in range(len(items))], target)
 
 
@@ -136,6 +139,7 @@ def _columns(data: Any) -> dict[Any, Sequence[Any]] | None:
         if found is None or not hasattr(data, "__getitem__"):
             return None
         names = list(found)
+    # pandas gives a table instead of a column for a name that occurs twice.
     repeated = [name for k, name in enumerate(names) if name in names[:k]]
     if repeated:
         raise BadInput(f"The table has more than one column named '{repeated[0]}'; rename one.")
@@ -151,6 +155,7 @@ def _from_columns(columns: dict[Any, Sequence[Any]], target: object, strict: boo
             "features) and (n, n_targets)."
         )
     if target is not None and of_target is None and not isinstance(target, (str, int)):
+        # Neither a name nor a number: these are the targets themselves, and become a column.
         of_target = str(getattr(target, "name", None) or "target")
         columns = {**columns, of_target: _values(target)}
     lengths = {len(values) for values in columns.values()}
@@ -196,6 +201,7 @@ def _from_items(items: list[Any], target: object) -> Part:
 def _values(column: Any) -> Sequence[Any]:
     """A column, or targets, as a sequence of Python objects."""
     if isinstance(column, np.ndarray) and column.dtype.kind == "M":
+        # tolist gives datetime objects for microseconds, and plain integers for nanoseconds.
         return list(column.astype("datetime64[us]").tolist())
     if isinstance(column, np.ndarray) and column.dtype.kind == "O":
         return list(column)
@@ -222,6 +228,7 @@ def _is_array(value: Any) -> bool:
     """An array, a tensor, a picture, or a list of numbers: more than one number."""
     if isinstance(value, (list, tuple)):
         return True
+    # numpy's scalars have __array__ too.
     if isinstance(value, np.generic):
         return False
     return (hasattr(value, "__array__") or hasattr(value, "__array_interface__")) and np.ndim(value) > 0
@@ -248,6 +255,7 @@ def _array(values: Any, what: str) -> np.ndarray:
     if found.dtype.kind == "O":
         if any(_is_missing(value) for value in found.reshape(-1)):
             raise BadInput(f"{what} has a missing value; remove that example, or fill in the value.")
+        # Plain numbers or strings that only stood in an array of objects: numpy finds their common type.
         found = np.array([value.item() if hasattr(value, "item") else value for value in found.reshape(-1)])
         if found.dtype.kind == "O" or len(found) != np.asarray(values).size:
             raise BadInput(f"{what} holds objects that are neither numbers nor strings; give a plain array.")
@@ -266,6 +274,7 @@ def _labels(target: Any) -> np.ndarray | None:
         parts = [np.asarray(v.detach().cpu() if hasattr(v, "detach") else v) for v in values]
         if any(part.ndim for part in parts):
             return _array(np.stack(parts), "The target")
+        # As objects if the types differ: numpy would turn the missing value of ["a", nan] into the text "nan".
         alike = len({part.dtype.kind for part in parts}) == 1
         values = np.array([part.item() for part in parts], dtype=None if alike else object)
     return _array(values, "The target")

@@ -65,6 +65,8 @@ def relocated(source: Mapping[str, JSON], run: Path) -> dict[str, JSON]:
         parts = Path(path).parts
         if FOLDER not in parts:
             return path
+        # From the last folder of this name on, for a run may itself lie in a folder called data. A path of the user's
+        # own may contain one as well; it is kept unless the run has such a file.
         inside = run.joinpath(*parts[len(parts) - 1 - parts[::-1].index(FOLDER) :]).resolve()
         return str(inside) if inside.exists() else path
 
@@ -116,12 +118,14 @@ def _store_tables(parts: dict[str, Columns], folder: Path, name: str, target: ob
 def _write_table(part: Columns, path: Path) -> None:
     """Raises BadInput if the reader would not find the same columns and rows again."""
     cells = texts_by_name(part)
+    # The delimiter that the fewest names contain: the reader takes the one that is most frequent in the header.
     delimiter = max(DELIMITERS, key=lambda mark: -sum(mark in name for name in cells))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
         writer.writerow(cells)
         writer.writerows(zip(*cells.values(), strict=True))
     try:
+        # Read back at once: a row without any value, for one, would be skipped by the reader without a word.
         table = read_columns(path)
     except BadInput as error:
         raise BadInput(str(error).replace(f"'{path}'", "the given table")) from error

@@ -61,6 +61,7 @@ def problems() -> dict[str, ProblemInfo]:
 def _declared(text: str) -> dict[str, ProblemInfo]:
     """Parses the dictionary alone, not its whole module: help waits for this, and it takes a tenth of the time."""
     lines = text[text.index("\nPROBLEMS = ") + 1 :].split("\n")
+    # A dictionary of one line ends in a brace; one of several ends at the line that is a brace alone.
     end = next(k for k, line in enumerate(lines) if line.endswith("}") and (k == 0 or line == "}"))
     (assignment,) = ast.parse("\n".join(lines[: end + 1])).body
     assert isinstance(assignment, ast.Assign) and isinstance(assignment.value, ast.Dict)

@@ -29,6 +29,7 @@ def stacked(rows: Sequence[np.ndarray], steps: int | None, where: str) -> tuple[
     longest = int(lengths.max()) if steps is None else steps
     channels, dtype = rows[0].shape[0], rows[0].dtype
     wanted = len(rows) * channels * longest * dtype.itemsize
+    # Refused before memory is taken: one row of an hour would pad thousands of short ones to an hour.
     if wanted > MOST_BYTES:
         raise BadInput(
             f"{where} has {len(rows):,} rows, the longest of {longest:,} steps, which padded to one length are "

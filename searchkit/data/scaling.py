@@ -26,6 +26,7 @@ def channel_statistics(
     def total(shift: np.ndarray | float, power: int) -> np.ndarray:
         sums = []
         for block in blocks:
+            # (rows, channels, values of a channel), as float64 for one block at a time.
             values = x[block][:, None] if channel_axis is None else np.moveaxis(x[block], channel_axis, 1)
             values = values.reshape(len(block), values.shape[1], -1).astype(np.float64)
             moved = (values - np.reshape(shift, (-1, 1))) ** power
@@ -34,6 +35,8 @@ def channel_statistics(
 
     n_channels = 1 if channel_axis is None else x.shape[channel_axis]
     count = float(valid[rows].sum()) if valid is not None else x[:1].size / n_channels * len(rows)
+    # Two passes: mean(x²) − mean(x)² would lose its digits if the mean is much larger than the deviation.
     mean = total(0.0, 1) / count
     std = np.sqrt(total(mean, 2) / count)
+    # Rounding leaves a constant channel a tiny deviation, by which its noise would be scaled up to 1.
     return mean, np.where(std > 1e-12 * np.maximum(1.0, np.abs(mean)), std, 1.0)

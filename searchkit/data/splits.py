@@ -31,9 +31,11 @@ def split_rows(
         Ascending int64 row indices by split.
     """
     rows = {split: np.sort(chosen).astype(np.int64) for split, chosen in given.items()}
+    # The empty array is for a source that gives no split: np.concatenate refuses an empty list.
     rest = np.setdiff1d(np.arange(n), np.concatenate([*rows.values(), np.empty(0, np.int64)]))
     if "train" in rows and {"val", "test"} - set(rows):  # what is missing is held out from the given training rows
         rest = rows.pop("train")
+    # In this order: the share of val is one of what test leaves.
     for split, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
         if split not in rows:
             rows[split] = _take(rest, strata, share, seed=derive_seed("split", split, seed))
@@ -49,6 +51,7 @@ def _take(rows: np.ndarray, strata: np.ndarray | None, share: float, *, seed: in
     exact = sizes * share
     counts = np.floor(exact).astype(np.int64)
     wanted = max(1, round(len(rows) * share))
+    # Stable: of equal remainders the first stratum gets the row, on every machine.
     for stratum in np.argsort(-(exact - counts), kind="stable"):
         if counts.sum() < wanted and counts[stratum] < sizes[stratum] - 1:
             counts[stratum] += 1

@@ -97,7 +97,7 @@ def read_classes(found: RawDataset, kind: str) -> Target:
     if target.dtype.kind == "f":
         target = target.astype(np.int64)
     if target.dtype.kind == "S":
-        target = np.char.decode(target, "utf-8", "replace")
+        target = np.char.decode(target, "utf-8", "replace")  # str() of bytes would name a class b'cat'
     classes, codes = np.unique(target, return_inverse=True)
     if len(classes) < 2:
         raise BadInput(
@@ -108,6 +108,7 @@ def read_classes(found: RawDataset, kind: str) -> Target:
             f"The target of {found.where} has {len(classes)} different values in {count_rows(len(target))}, too "
             "many for classes; choose another target, or --problem regression if it is a quantity."
         )
+    # With names, the target holds indices into them; codes would close the gap of a class without any row.
     indices = (target if found.labels else codes).astype(np.int64)
     return Target(indices, found.labels or tuple(str(value) for value in classes), strata=indices)
 

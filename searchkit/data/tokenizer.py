@@ -42,7 +42,7 @@ class Tokenizer:
         self.numbers = {token: number for number, token in enumerate(self.tokens[:first]) if number}
         self.merged = {pair: first + k for k, pair in enumerate(merges)}
         self.pairs = {number: pair for pair, number in self.merged.items()}
-        self._pieces: dict[str, list[int]] = {}
+        self._pieces: dict[str, list[int]] = {}  # a text repeats its words: each is merged once
 
     def encode(self, text: str) -> list[int]:
         """The token numbers of a text; 0 for what has no token."""

@@ -37,6 +37,7 @@ class Cut:
     def rows(self) -> dict[str, np.ndarray]:
         """The first row of each window, by split."""
         train, val, test = self.ends
+        # What is forecast lies inside the split; the window before it may reach back into the split before.
         firsts = {"train": (self.window, train), "val": (train, val), "test": (val, test)}
         return {
             split: np.arange(first - self.window, end - self.window - self.horizon + 1, dtype=np.int64)

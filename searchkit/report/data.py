@@ -93,6 +93,7 @@ def _asked(run: Run, evidence: Evidence | None) -> tuple[dict[str, JSON], str]:
     config = stored_config.parse(run.config, run.named("run.json"))
     question, command = stored_config.as_question(config), run.config["command"]
     if evidence is not None:
+        # The lineage may come from a later `compress`, with another recipe than the run began with.
         own = {"recipe": evidence.recipe, "wish": evidence.wish}
         question |= {name: value for name, value in own.items() if value is not None}
         command = evidence.command or command
@@ -204,6 +205,7 @@ def pareto(trials: Sequence[HistoryRow], line: Sequence[Artifact], goal: Goal, m
     points = []
     for number, value, its_cost in whole:
         beaten = any(
+            # Of two trials with the same metric and cost both are on the front.
             goal.loss(other) <= goal.loss(value) and paid <= its_cost and (other, paid) != (value, its_cost)
             for _, other, paid in whole
         )
@@ -291,6 +293,7 @@ def training_curves(
     staged = []
     for artifact in line:
         rows = run.log(artifact) if artifact.stage in ("Distill", "Prune") else []
+        # One curve for each candidate of Distill, and for each step of Prune.
         for part in sorted({str(row.get("candidate", row.get("step", ""))) for row in rows}):
             own = [row for row in rows if str(row.get("candidate", row.get("step", ""))) == part]
             word = {"Distill": part, "Prune": f"pruned, step {part}" if part else "pruned"}[artifact.stage]

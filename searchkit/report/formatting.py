@@ -74,6 +74,7 @@ def number(value: float, digits: int = 3) -> str:
     places = digits - 1 - math.floor(math.log10(abs(value)))
     if abs(value) >= 1e7 or abs(value) < 1e-4:
         return f"{value:.{digits - 1}e}".replace("-", MINUS)
+    # places may be negative: 12,345 with three digits is 12,300.
     return f"{round(value, places):,.{max(0, places)}f}".replace("-", MINUS)
 
 
@@ -119,6 +120,7 @@ def bounds(name: str, low: float, high: float) -> str:
 def signed(name: str, value: float) -> str:
     """A difference: +0.3 points, −1.20."""
     if name in SHARES:
+        # Below half of the last digit, which would be shown as +0.0 or −0.0.
         text = f"{100 * value:+.1f} points" if abs(value) >= 0.0005 else "0.0 points"
         return text.replace("-", MINUS)
     return ("+" if value > 0 else "") + number(value)
@@ -167,7 +169,7 @@ def latency(found: Timing) -> str:
         size = "no measurable" if low <= 1 <= high else f"less than {100 * TIE:.0f} %"
         return f"{size} difference in latency ({ratio:.2f}{TIMES} [{low:.2f}, {high:.2f}])"
     if ratio < 1:
-        return f"{1 / ratio:.1f}{TIMES} faster [{1 / high:.1f}, {1 / low:.1f}]"
+        return f"{1 / ratio:.1f}{TIMES} faster [{1 / high:.1f}, {1 / low:.1f}]"  # a reciprocal swaps the ends
     return f"{ratio:.1f}{TIMES} slower [{low:.1f}, {high:.1f}]"
 
 

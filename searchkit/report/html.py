@@ -41,6 +41,7 @@ def template(name: str) -> str:
 def render(found: Mapping[str, JSON]) -> str:
     """The page. found: report.json."""
     style = template("style.css")
+    # Of exactly what the template puts between <style> and </style>: browsers drop a style that differs by one blank.
     hashed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = environment(autoescape=True).from_string(template("template.html.j2"))
     drawn = {name: Markup(drawing) for name, drawing in figures(found).items()}  # ElementTree has escaped them
@@ -95,6 +96,7 @@ def figures(found: Mapping[str, JSON]) -> dict[str, str]:
     }
     if "confusion" in errors:
         table = errors["confusion"]
+        # One label for each row of the table: numbers where the task has too few names.
         labels = [*found["labels"], *map(str, range(len(found["labels"]), len(table)))][: len(table)]
         drawn["errors"] = charts.confusion(table, labels) if len(table) <= 40 else ""
     elif "points" in errors:

@@ -15,6 +15,7 @@ from searchkit.report.html import cells, environment, template
 def render(found: Mapping[str, JSON]) -> str:
     """The page. found: report.json."""
     made = environment(autoescape=False)
+    # jinja2 can autoescape for HTML only; it calls finalize on every value, and not on the template's own text.
     made.finalize = _finalize
     text = made.from_string(template("template.md.j2")).render(r=found, **cells(found))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
@@ -27,5 +28,6 @@ def _finalize(value: object) -> object:
 def escaped(text: str) -> str:
     """One line, in which no character is markup to Markdown or HTML."""
     flat = " ".join(text.split())
+    # The ampersand first, for the other two bring one with them.
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_|\[\]#])", r"\\\1", flat)

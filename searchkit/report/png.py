@@ -23,6 +23,7 @@ def png(pixels: bytes, width: int, height: int, channels: int) -> bytes:
     if channels not in (1, 3) or len(pixels) != step * height:
         raise ValueError(f"{len(pixels)} bytes are no {width}x{height} picture of {channels} channels")
     lines = b"".join(b"\0" + pixels[start : start + step] for start in range(0, len(pixels), step))  # 0: no filter
+    # 8 bits a value; color type 0 is gray, 2 is RGB; then compression, filter method and interlacing, all 0.
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
     parts = (("IHDR", header), ("IDAT", zlib.compress(lines, 9)), ("IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name.encode(), data) for name, data in parts)

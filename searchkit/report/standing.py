@@ -48,6 +48,7 @@ def stage_order(artifacts: Mapping[str, Artifact]) -> list[str]:
 
     def depth(artifact: Artifact) -> int:
         steps = 0
+        # No more steps than artifacts: in a damaged run an artifact may be its own ancestor.
         while artifact.parent is not None and artifact.parent in artifacts and steps <= len(artifacts):
             artifact, steps = artifacts[artifact.parent], steps + 1
         return steps
@@ -62,6 +63,7 @@ def stage_order(artifacts: Mapping[str, Artifact]) -> list[str]:
 
 def trial_states(run: Run, log: Sequence[Mapping[str, JSON]]) -> dict[str, int]:
     """Trials by what became of them; unheard of: handed out and not ended, so in training or interrupted."""
+    # A later line takes the place of an earlier one: what counts is the last that was heard of a trial.
     last = {(row["space"], row["trial"]): row["event"] for row in log if "trial" in row}
     events = list(last.values())
     return {

@@ -40,6 +40,7 @@ class Scale:
         """About n round numbers inside the range."""
         if not self.log:
             return [t for t in linear_ticks(self.low, self.high, n) if self.low - 1e-12 <= t <= self.high + 1e-12]
+        # The coarsest set of marks that gives three ticks; from it every k-th, if there are too many.
         for marks in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             found = [m * 10.0**d for d in decades for m in marks if self.low <= m * 10.0**d <= self.high]
@@ -55,9 +56,10 @@ def linear_ticks(low: float, high: float, n: int = 5) -> list[float]:
         return [low]
     rough = span / n
     power = 10.0 ** math.floor(math.log10(rough))
+    # A little slack: rounding must not skip a step, or a tick at an end, that fits exactly.
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(k * step, 12) for k in range(first, last + 1)]
+    return [round(k * step, 12) for k in range(first, last + 1)]  # 3 × 0.1 is 0.30000000000000004
 
 
 def spanning(
@@ -73,6 +75,7 @@ def spanning(
     finite = [v for v in (*values, *include) if math.isfinite(v) and (v > 0 or not log)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     if log and low > 0:
+        # On a logarithmic scale the margin is a factor.
         ratio = max((high / low) ** pad, 1.05)
         return Scale(low / ratio, high * ratio, start, end, log=True)
     margin = (high - low) * pad if high > low else max(abs(high) * 0.05, 1e-6)

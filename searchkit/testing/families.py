@@ -67,6 +67,7 @@ def check_accepts_its_task(fixture: Fixture) -> None:
 def check_sample_is_deterministic(fixture: Fixture) -> None:
     """The same seed gives the same architecture, also in another process with another hash seed."""
     here = [freeze(fixture.candidate(seed).plain["arch"]) for seed in range(N_ARCHS)]
+    # The global generators are moved in between: a sample that draws from them comes out differently.
     random.seed(1)
     torch.manual_seed(1)
     again = [freeze(fixture.candidate(seed).plain["arch"]) for seed in range(N_ARCHS)]
@@ -137,6 +138,8 @@ def check_every_parameter_matters(fixture: Fixture) -> None:
             others = [v for v in {str(v): v for v in (values[0], *values[:4], values[-1])}.values()]
             for value in (v for v in others if v != candidate.params[name]):
                 key = (name, str(value))
+                # Three networks for each value: it may matter only beside others, as the width of a layer
+                # that not every network has.
                 if seen.get(key) or tried.get(key, 0) >= 3:
                     continue
                 rest = at_random(random.Random(7))
@@ -227,7 +230,7 @@ def check_learns(fixture: Fixture) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(float(loss.detach()))
-        first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3
+        first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3  # dropout makes single losses noisy
         change = f"from {first:.4g} to {last:.4g}"
         require(last < first, f"20 steps on one batch take the loss of {candidate.arch} {change}")
 
@@ -299,7 +302,7 @@ def check_cut_equals_masked(fixture: Fixture) -> str:
         whole |= dict.fromkeys(left)
         for share in (0.1, 0.5, 0.9):
             chosen = [(g, torch.randperm(len(g), generator=random)[: math.ceil(share * len(g))]) for g in groups]
-            edits = drops((g, units[: len(g) - 1].tolist()) for g, units in chosen)
+            edits = drops((g, units[: len(g) - 1].tolist()) for g, units in chosen)  # one of each group is left
             difference = gap(net, example, edits)
             require(
                 difference <= EXACT,
@@ -327,6 +330,7 @@ def check_distill_matches(fixture: Fixture) -> None:
 
 def check_quantize_shrinks(fixture: Fixture) -> None:
     """Every int8 method gives finite outputs; the chosen file has quantized operators and is smaller."""
+    # Any loss of the metric is accepted: after one epoch it says nothing.
     child = fixture.stage(Quantize(max_drop=1.0, max_rise=100.0))
     for row in child.notes["candidates"]:
         require(math.isfinite(row["metric"]), f"the metric of the {row['method']} int8 file is not finite")
@@ -361,6 +365,7 @@ Check = Callable[[Fixture], str | None]
 CHECKS: dict[str, Check] = {
     name.removeprefix("check_"): function
     for name, function in list(globals().items())
+    # Not optuna's check_distribution_compatibility, which is imported above.
     if name.startswith("check_") and function.__module__ == __name__
 }
 """All checks of this module by name, in order."""

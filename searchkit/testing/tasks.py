@@ -47,6 +47,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
         """Return the output, (B, …)."""
+        # rest is (edges, n_nodes, n_edges) if there are many graphs, and (edges, query) if there is one.
         if self.counted:
             x = segment_sum(x, owners(rest[1], x.shape[0]), rest[1].shape[0])
         elif self.shared:
@@ -95,6 +96,7 @@ def check_splits_are_alike(task: Task) -> None:
     if train.dtype.kind not in "iub" or train.ndim > 1:
         spread = train.reshape(len(train), -1).astype(np.float64)
         off = np.abs(val.reshape(len(val), -1).mean(0) - spread.mean(0)) / np.maximum(spread.std(0), 1e-9)
+        # The median over the columns: a few may differ by chance.
         require(bool(np.median(off) < 0.5), f"the means of val and train differ by {np.median(off):.2g} deviations")
         return
     if task.spec.reconstructs:

@@ -99,9 +99,11 @@ def read_columns(path: Path) -> Table:
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
     try:
+        # utf-8-sig drops the byte order mark that some spreadsheets write, which would be part of the first name.
+        # newline="": the csv module splits lines itself, and a quoted cell may hold a line break.
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
-            delimiter = max(DELIMITERS, key=first.count)
+            delimiter = max(DELIMITERS, key=first.count)  # a comma if the line has none of them
             file.seek(0)
             rows = [(number, row) for number, row in _numbered(csv.reader(file, delimiter=delimiter)) if any(row)]
     except FileNotFoundError as error:
@@ -178,6 +180,7 @@ def _read_parquet(path: Path) -> Table:
     except FileNotFoundError as error:
         raise BadInput(f"There is no file '{path}'; give the path of a .csv or .parquet table.") from error
     except (pyarrow.ArrowException, OSError) as error:
+        # `find` says for all readers that a file may not be read.
         if isinstance(error, PermissionError):
             raise
         raise BadInput(
@@ -222,6 +225,7 @@ def _target_index(table: Table, source: Source) -> int | None:
         )
     if source.target in table.names:
         return table.names.index(source.target)
+    # Negative numbers count from the end; range raises IndexError beyond either end.
     try:
         index = int(source.target)
         return range(len(table.names))[index]
@@ -242,6 +246,7 @@ def _judge(table: Table, index: int) -> Column:
     words = [cell for cell in categories if _number(cell) is None]
     if not words:
         return Column(name, "numeric")
+    # Values that mostly occur once are free text; if fewer than a tenth are words, they are numbers with typing errors.
     once = sum(count == 1 for count in categories.values())
     if once == len(categories) or (len(categories) > FREE_TEXT_VALUES and once > len(categories) / 2):
         if len(words) < len(categories) / 10:
@@ -296,6 +301,7 @@ def _read_target(tables: list[Table], index: int) -> np.ndarray:
     if None in numbers.values():
         return np.array(cells)
     values = np.array([numbers[cell] for cell in cells], dtype=np.float64)
+    # From 2**53 on a float64 skips whole numbers: values that large may be rounded already, and stay floats.
     is_whole = bool(np.isfinite(values).all() and (values == np.round(values)).all() and np.abs(values).max() < 2**53)
     return values.astype(np.int64) if is_whole else values
 

@@ -51,6 +51,7 @@ def graphs_of(path: Path, arrays: Arrays) -> RawDataset:
             "a node without a label any, and name train, val and test without it."
         )
     n = len(target) if nodes is None else len(nodes)
+    # Nodes without features all get a 1, whose sum over the neighbors is the number of neighbors.
     nodes = np.ones((n, 1), np.uint8) if nodes is None else nodes
     given: dict[str, np.ndarray] = {
         split: _rows(arrays[split], split, n, where) for split in ("train", "val", "test") if split in arrays
@@ -135,6 +136,8 @@ def _many(path: Path, arrays: Arrays, nodes: np.ndarray | None, target: np.ndarr
             f"nodes are 0 to {len(graph) - 1}."
         )
     nodes = np.ones((len(graph), 1), np.uint8) if nodes is None else nodes
+    # Nodes lie graph by graph, edges in any order. first, (n + 1,): where the nodes of each graph begin; order: edges
+    # graph by graph, those of one graph in the order of the file; cuts, (n + 1,): where the edges of each graph begin.
     first = np.searchsorted(graph, np.arange(len(target) + 1))
     order = np.argsort(graph[pairs[:, 0]], kind="stable")
     cuts = np.searchsorted(graph[pairs[order, 0]], np.arange(len(target) + 1))
@@ -154,15 +157,16 @@ def is_graph_text(path: Path) -> bool:
     """
     try:
         with path.open(encoding="utf-8") as file:
+            # At most 100,000 characters a line: some texts are one line as long as the file.
             first, second, third = ([int(float(w)) for w in file.readline(100_000).split()] for _ in range(3))
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError):  # int(float("inf")) overflows
         return False
     return len(first) == 1 and len(second) == 2 and len(third) >= 2 and len(third) >= 2 + third[1] >= 2
 
 
 def graph_text_in(folder: Path) -> Path | None:
     """Find the graph file `<folder>/<folder's name>.txt`; None if there is no such file or it holds other text."""
-    file = folder / f"{folder.resolve().name}.txt"
+    file = folder / f"{folder.resolve().name}.txt"  # the name of Path(".") is empty
     return file if file.is_file() and is_graph_text(file) else None
 
 

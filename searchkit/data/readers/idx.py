@@ -30,6 +30,7 @@ def is_idx(folder: Path) -> bool:
 
 def _is_idx_name(name: str) -> bool:
     stem = name.lower().removesuffix(".gz")
+    # Both are in use: train-images-idx3-ubyte and train-images.idx3-ubyte.
     return stem.endswith(".idx") or ("idx" in stem and stem.rpartition("-")[2] in TYPE_WORDS)
 
 
@@ -123,4 +124,5 @@ def read_idx(path: Path) -> np.ndarray:
         )
     if 0 in shape:
         raise BadInput(f"'{path}' has shape {shape}: it holds no examples; copy it again.")
+    # frombuffer gives a read-only view; the copy is in the machine's own byte order, and torch takes no other.
     return np.frombuffer(blob, dtype, offset=header).reshape(shape).astype(dtype.newbyteorder("="))

@@ -31,6 +31,7 @@ def read_image_folder(folder: Path) -> RawDataset:
     """
     tops = _folders(folder)
     splits = [split for split in SPLITS if folder / split in tops]
+    # Only if every folder is named as a split: train may also be a class, beside car and bus.
     if "train" in splits and len(splits) == len(tops):
         parts = {split: _files_by_class(folder / split) for split in splits}
     else:
@@ -107,6 +108,7 @@ def _read_all(files: list[Path]) -> np.ndarray:
                 f"{pictures[0].shape[1]}x{pictures[0].shape[0]}; images must be of one size, so resize them."
             )
     if any(picture.ndim == 3 for picture in pictures):
+        # A gray picture among colored ones: (H, W) to (H, W, 3).
         pictures = [p if p.ndim == 3 else np.repeat(p[:, :, None], 3, axis=2) for p in pictures]
     return np.stack(pictures)
 
@@ -115,12 +117,13 @@ def _read(file: Path) -> np.ndarray:
     """Decode one image to (H, W) or (H, W, 3) uint8."""
     try:
         with Image.open(file, formats=[FORMATS[file.suffix.lower()]]) as image:
-            image.load()
+            image.load()  # open reads the header alone: a file that is cut shows here
             if image.mode not in GRAY + COLOR:
                 raise BadInput(
                     f"'{file}' is an image of mode {image.mode}; 8-bit gray and RGB can be read, so convert it."
                 )
             return np.asarray(image.convert("L" if image.mode in GRAY else "RGB"))
+    # Both before DAMAGED, which holds their base class OSError. `find` says that a file may not be read.
     except PermissionError:
         raise
     except UnidentifiedImageError as error:

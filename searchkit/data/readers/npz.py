@@ -76,7 +76,9 @@ def _read(path: Path) -> Arrays:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise BadInput(f"'{path}' is a single array and no .npz archive; use numpy.savez(path, x=x, y=y).")
             with archive:
+                # numpy reads an array when it is asked for: damage shows here, and not when the archive is opened.
                 arrays = {name.lower(): archive[name] for name in archive.files}
+    # Before DAMAGED_ARRAYS, which holds ValueError too: numpy raises it for pickles as well as for damage.
     except ValueError as error:
         if "pickle" in str(error).lower():
             if not _begins(path, b"PK", b"\x93NUMPY", b"\x80"):  # numpy takes any other bytes for a pickle
@@ -113,6 +115,7 @@ def _unpacked(path: Path, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """
     if shape.ndim != 1 or shape.dtype.kind not in "iu" or (shape < 1).any():
         raise BadInput(f"'shape' of '{path}' is {shape.tolist()}; it must be the whole sizes of one example's axes.")
+    # −(−size // 8) rounds up: packbits fills the last byte of an example with zeros.
     size = math.prod(shape.tolist())
     if x.ndim != 2 or x.dtype != np.uint8 or x.shape[1] != -(-size // 8):
         raise BadInput(
@@ -152,6 +155,7 @@ def _join(path: Path, arrays: Arrays, part: str, splits: list[str]) -> np.ndarra
                 f"'{part}{split}' of '{path}' has examples of shape {values.shape[1:]} and '{part}{splits[0]}' of "
                 f"{parts[0].shape[1:]}; they must be equal."
             )
+        # np.concatenate would turn the numbers into text.
         if (values.dtype.kind in "US") != (parts[0].dtype.kind in "US"):
             raise BadInput(
                 f"'{part}{split}' of '{path}' is of type {values.dtype}, the others of {parts[0].dtype}; use one type."

@@ -137,6 +137,7 @@ def read_pairs(path: Path, source: Source) -> Pairs:
 def _lines(path: Path, source: Source) -> list[str]:
     """Lines with runs of blanks collapsed, as the tokenizer reads them."""
     lines = read_text(path, source).split("\n")
+    # The line feed at the end of a file begins no line of its own.
     return [" ".join(line.split()) for line in (lines[:-1] if lines[-1] == "" else lines)]
 
 
@@ -209,10 +210,13 @@ def from_pairs(parts: dict[str, Pairs], name: str, where: str, source: Source, *
         if split != "train":
             given[split] = np.arange(begin, begin + len(pairs.sources))
         begin += len(pairs.sources)
+    # Split here, for the tokenizers below learn from the rows of train alone.
     rows = split_rows(len(sources), None, given=given, seed=source.split_seed)
     size = source.vocabulary or problems()[kind].vocabulary
     tokens, lengths, words = _tokens(sources, rows["train"], size, f"the sources of {where}")
     answered, steps, answer_words = _tokens(answers, rows["train"], size, f"the answers of {where}")
+    # mark is the end of an answer and the beginning of `previous`: the number after the last token.
+    # there, (n, T + 1): whether a step holds a token. The target is −1, which the loss ignores, after the end.
     mark, there = len(answer_words["tokens"]), np.arange(answered.shape[1] + 1) < steps[:, None]
     return RawDataset(
         name=name,

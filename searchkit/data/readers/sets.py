@@ -39,6 +39,7 @@ def sets_of(path: Path, arrays: Arrays) -> RawDataset:
             )
         if part.dtype.kind not in "biuf":
             raise BadInput(f"'{name}' of '{path}' is of type {part.dtype}; pictures are numbers.")
+    # parts are a, b, a, b, …: every second end closes a split, and the last of them is the end of all.
     ends = np.cumsum([len(part) for part in parts])
     rows = dict(zip(splits, np.split(np.arange(ends[-1]), ends[1::2][:-1]), strict=True))
     return RawDataset(

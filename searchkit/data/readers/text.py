@@ -48,12 +48,14 @@ def read_text(path: Path, source: Source) -> str:
     raw = _unpacked(path)
     wanted = source.encoding or "utf-8"
     try:
+        # The canonical name: utf8, UTF-8 and U8 are all "utf-8".
         name = codecs.lookup(wanted).name
     except LookupError as error:
         raise BadInput(
             f"No encoding named '{wanted}'; name one that Python knows, such as utf-8 or latin-1."
         ) from error
     try:
+        # utf-8-sig drops a byte order mark, which would be the first character of the text.
         text = raw.decode("utf-8-sig" if name == "utf-8" else wanted)
     except UnicodeDecodeError as error:
         byte = raw[error.start]
@@ -68,7 +70,7 @@ def read_text(path: Path, source: Source) -> str:
         )
     if not text.strip():
         raise BadInput(f"The file '{path}' holds no text; give one that does.")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")  # the other order would double Windows' line ends
 
 
 def _unpacked(path: Path) -> bytes:
@@ -200,6 +202,7 @@ def from_text(text: str, name: str, where: str, source: Source, *, later: str | 
         BadInput: The text is too short for ten windows, or words are asked for.
     """
     steps = source.window or WINDOW
+    # In characters, not tokens: the tokenizer learns from train, so the text is split before there are tokens.
     cut = len(text) if later is not None else round(len(text) * (1 - TEST_SHARE))
     first = round(cut - len(text) * VAL_SHARE)
     parts = {"train": text[:first], "val": text[first:cut], "test": text[cut:] if later is None else later}
@@ -217,7 +220,7 @@ def from_text(text: str, name: str, where: str, source: Source, *, later: str | 
     given: dict[str, np.ndarray] = {}
     for split, part in parts.items():
         stream = np.array(tokenizer.encode(part), dtype=np.int64)
-        n = (len(stream) - 1) // steps
+        n = (len(stream) - 1) // steps  # the last window's target is one token later
         if n < 1:
             raise BadInput(_too_short(f"the {split} split of {where}", len(stream), "tokens", steps))
         tokens.append(stream[: n * steps].reshape(n, steps))
@@ -268,6 +271,7 @@ def from_lines(parts: dict[str, Lines], name: str, where: str, source: Source) -
         if split != "train":
             given[split] = np.arange(begin, begin + len(lines.texts))
         begin += len(lines.texts)
+    # Split here, for the tokenizer learns from the rows of train alone.
     codes = np.unique(labels, return_inverse=True)[1]
     rows = split_rows(len(texts), codes, given=given, seed=source.split_seed)
     train = [texts[row] for row in rows["train"]]

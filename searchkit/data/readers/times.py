@@ -143,6 +143,7 @@ def _date(cell: str) -> float | None:
             moment = reader(cell)
         except ValueError:
             continue
+        # Not as local time, which skips an hour and repeats one where clocks are changed.
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     return None
 
@@ -154,6 +155,7 @@ def _evenly_spaced(table: Table, index: int) -> str:
         BadInput: The cells are no times, or are unordered, repeated or uneven.
     """
     name, cells = table.names[index], table.columns[index]
+    # 20160701 reads as a number, too: a column of nothing but such cells holds dates.
     dates = any(_number(cell) is None for cell in cells) or all(len(cell) == 8 and _date(cell) for cell in cells)
     read = _date if dates else _number
     values = np.array([_time(table, name, row, cell, read) for row, cell in enumerate(cells)])
@@ -166,8 +168,10 @@ def _evenly_spaced(table: Table, index: int) -> str:
                 "join the rows, or give each series a file of its own."
             )
         raise BadInput(f"The time {here} of '{table.path}' comes after {before}; sort the rows by '{name}'.")
+    # The median: a gap must not change what the usual step is.
     usual = float(np.median(steps))
     period = next((p for p, (low, high) in CALENDAR.items() if dates and low * DAY <= usual <= high * DAY), None)
+    # Months, quarters and years differ in length: any length that the calendar allows counts as even.
     low, high = (days * DAY for days in CALENDAR[period]) if period else (usual, usual)
     uneven = np.flatnonzero((steps < low - SLACK * usual) | (steps > high + SLACK * usual))
     spacing = f"a {period}" if period else _spacing(usual, dates)

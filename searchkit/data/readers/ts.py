@@ -183,7 +183,7 @@ def _row(header: Header, number: int, line: str) -> Row:
     where = f"Line {number} of '{header.path}'"
     *channels, target = [part.strip() for part in line.split(":")]
     if not (header.classes or header.is_target):
-        channels, target = [*channels, target], ""
+        channels, target = [*channels, target], ""  # no class at the end: the last part is a channel, too
     if header.n_channels is not None and len(channels) != header.n_channels:
         raise BadInput(
             f"{where} has {len(channels)} channels and the header says {header.n_channels}; correct the one that is "

@@ -52,6 +52,7 @@ def read_wav_folder(folder: Path, source: Source) -> RawDataset:
             raise BadInput(
                 f"'{folder}' has a folder test, and --test-files '{source.test_files}' was given too; leave one out."
             )
+        # The pattern may fit files of the folder val, too: they stay in val, for no example is in two splits.
         given["test"] = np.setdiff1d(
             rows_named(files, source.test_files, f"'{folder}'"), given.get("val", np.empty(0, np.int64))
         )
@@ -136,6 +137,7 @@ def _read(file: Path) -> tuple[int, np.ndarray]:
         raise BadInput(f"'{file}' is not a complete 16-bit PCM wav file ({reason}); convert or copy it.") from error
     if n == 0:
         raise BadInput(f"'{file}' holds no samples; take it away or record it again.")
+    # n is what the header promises; readframes returns as much as there is.
     if len(blob) < 2 * n:
         raise BadInput(f"'{file}' says that it has {n} samples and holds {len(blob) // 2}; copy it again.")
     if rate < 1:
