@@ -24,6 +24,8 @@ def roc_auc(targets: np.ndarray, answers: np.ndarray) -> float:
         own = targets == k
         n_own, n_rest = int(own.sum()), int((~own).sum())
         if n_rest:
+            # Ties share the mean of their ranks. The rank sum of a class less its smallest possible value is the number
+            # of pairs in the right order (Mann & Whitney's U).
             _, position, count = np.unique(ranked[:, k], return_inverse=True, return_counts=True)
             rank = (np.cumsum(count) - (count - 1) / 2)[position]
             areas.append((rank[own].sum() - n_own * (n_own + 1) / 2) / (n_own * n_rest))
@@ -54,6 +56,7 @@ def roc_components(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
         found[own] = below / len(ranked)
     found[~positive] = 1 - found[~positive]
     area = found[positive].mean()
+    # The area is the mean of either side, so the weighted distances of each side sum to 0: the mean stays the area.
     weight = np.where(positive, len(scores) / positive.sum(), len(scores) / (~positive).sum())
     return np.asarray(area + weight * (found - area))
 
@@ -91,6 +94,7 @@ def r2(targets: np.ndarray, values: np.ndarray) -> float:
     """
     left = ((targets - values) ** 2).sum(axis=0)
     total = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
+    # np.where computes both branches: without the inner one a constant target would be divided by 0, with a warning.
     shares = np.where(total > 0, 1 - left / np.where(total > 0, total, 1), np.where(left > 0, 0.0, 1.0))
     return float(shares.mean())
 
@@ -98,6 +102,7 @@ def r2(targets: np.ndarray, values: np.ndarray) -> float:
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(n, m) float64 of the rows of a, (n, k), to those of b, (m, k)."""
     a, b = a.astype(np.float64), b.astype(np.float64)
+    # |a − b|² = |a|² + |b|² − 2 a·b needs (n, m) numbers at once, not (n, m, k). Rounding can make it negative.
     products = a @ b.T
     return np.asarray(np.maximum(np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * products, 0.0))
 

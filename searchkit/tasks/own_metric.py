@@ -60,6 +60,7 @@ def with_metric(task: Task, metric: Metric) -> Task:
             f"The task '{task.name}' takes no metric of your own: its answers have no targets to be compared with; its "
             f"metric is {task.goal.metric}."
         )
+    # Bound to the original task, whose evaluation keeps its own goal; `made.evaluate` would call itself.
     own, pack = task.evaluate, task.pack
 
     def evaluate(predict: Predict, split: Split) -> Evaluation:
@@ -100,6 +101,7 @@ def _checked(metric: Metric, found: Evaluation) -> np.ndarray:
 def _reference(metric: Metric) -> dict[str, JSON]:
     """How a worker process finds the metric: a function travels by its name, as pickle has it."""
     module, name = metric.score.__module__, metric.score.__qualname__
+    # A lambda, a nested function or a method has a `<` or a dot in its qualified name.
     if module == "__main__" or not name.isidentifier():
         raise BadInput(
             f"Worker processes cannot import the score of the metric '{metric.name}' ({module}.{name}); define it at "
@@ -126,6 +128,7 @@ def _found(at: Mapping[str, JSON]) -> Score:
         spec = importlib.util.spec_from_file_location(at["module"], at["file"]) if at["file"] else None
         if spec is None or spec.loader is None:
             raise BadInput(f"A worker process cannot import '{at['module']}' ({error}).") from error
+        # Registered before it runs, as an import does: a dataclass in the file looks its own module up in sys.modules.
         module = sys.modules[at["module"]] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     score: Score = getattr(module, at["function"])

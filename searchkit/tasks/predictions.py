@@ -104,6 +104,7 @@ def confusion(found: Evaluation, beside: Mapping[str, Evaluation]) -> dict[str, 
     size = int(max(truth.max(), given.max())) + 1
     table = np.zeros((size, size), dtype=np.int64)
     answered = given >= 0
+    # add.at counts a pair of indices as often as it occurs; table[rows, columns] += 1 would count it once.
     np.add.at(table, (truth[answered].astype(np.int64), given[answered].astype(np.int64)), 1)
     return {"confusion": table.tolist(), "unanswered": int(np.sum(~answered))}
 
@@ -176,6 +177,7 @@ GENERATION = Prediction(
     paired=False,
 )
 
+# Without LABELS, which has the name and the words of CLASSES.
 _KNOWN = (CLASSES, ACTIONS, STEPS, VALUES, FORECAST, RECONSTRUCTION, GENERATION)
 
 

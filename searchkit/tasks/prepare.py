@@ -23,6 +23,7 @@ def make_task(found: RawDataset, source: Source) -> Task:
     """
     kind = source.kind or found.kind
     source.require_suits(kind, found.where)
+    # Before the inputs are arranged: such a problem arranges and splits them itself.
     if kind is not None and (whole := problem_named(kind).whole) is not None:
         return whole(found, source)
     name, inputs = arranged(found, source)
@@ -44,6 +45,7 @@ def make_task(found: RawDataset, source: Source) -> Task:
         rate=found.rate,
         tokenizer=found.tokenizer,
     )
+    # Before the problem arranges the data and the task is made: both may take statistics of the train rows.
     require_rows(data.rows, found)
     return task_class(data)(offer.arrange(data, found, source))
 
@@ -133,4 +135,5 @@ def guess_modality(found: RawDataset) -> str:
 def guess_kind(found: RawDataset) -> str:
     """Name the first problem, by priority, that recognizes the data as its own."""
     asked = sorted(problem_specs().items(), key=lambda item: item[1].priority)
+    # One always does: reconstruction takes data without a target, and classification, asked last, any target.
     return next(name for name, spec in asked if spec.recognizes is not None and spec.recognizes(found))

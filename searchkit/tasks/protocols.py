@@ -15,6 +15,7 @@ from searchkit.data.dataset import Dataset, RawDataset, Target
 from searchkit.data.problems import ProblemInfo
 from searchkit.tasks.predictions import Prediction
 
+# The registry imports this module, and must list the tasks without importing torch.
 if TYPE_CHECKING:
     from collections.abc import Callable
 

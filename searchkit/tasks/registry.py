@@ -60,6 +60,7 @@ def _file_of(module: str) -> Path:
 def _modules_with(table: str) -> dict[str, str]:
     """Full name to text, of the modules that assign `table` at their top level."""
     texts = {module: _file_of(module).read_text(encoding="utf-8") for module in _modules().values()}
+    # After a line feed, so that neither an indented name nor a longer one that ends alike counts.
     return {module: text for module, text in texts.items() if f"\n{table} = " in text}
 
 
@@ -109,6 +110,7 @@ def _module_of(task: str) -> str:
     embedded, prefix = _literals("EMBEDDED"), task.partition(":")[0]
     if task in embedded:
         return embedded[task][0]
+    # Without a colon, partition gives the whole name as the prefix.
     if prefix != task and prefix in schemes():
         return _literals("SCHEMES")[prefix][0]
     near = get_close_matches(task, embedded, n=1)
@@ -143,6 +145,7 @@ def unpack(config: Mapping[str, JSON], arrays: Arrays) -> Task:
         BadInput: this searchkit has no such module.
     """
     module = str(config["module"])
+    # The name comes from a stored file: it is looked up among the known modules, not imported as it stands.
     if module not in _modules():
         raise BadInput(
             f"The stored task was packed by '{module}', which this searchkit does not have; install the version that "

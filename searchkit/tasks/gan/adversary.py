@@ -61,6 +61,7 @@ class Critic(nn.Module):
         while max(height, width) > 4:
             layers += [bounded(nn.Conv2d(units, min(128, 2 * units), 4, 2, 1)), nn.LeakyReLU(0.2)]
             height, width, units = height // 2, width // 2, min(128, 2 * units)
+            # A kernel of 4 with padding 1 needs two pixels: a side of 1 cannot be halved again.
             if min(height, width) < 2:
                 break
         self.body = nn.Sequential(*layers)
@@ -70,6 +71,7 @@ class Critic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, 1)."""
         y = self.body(x)
+        # correction=0: the unbiased variance of a batch of one is NaN. 1e-8: the slope of √x at 0 is infinite.
         varies = (y.var(0, correction=0) + 1e-8).sqrt().mean()
         y = torch.cat([y, varies.expand(len(y), 1, *y.shape[2:])], 1)
         out: Tensor = self.head(F.leaky_relu(self.last(y), 0.2).flatten(1))
@@ -120,6 +122,7 @@ class Adversary:
                 f"No objective named '{self.objective}' for generation; the objectives are {', '.join(OBJECTIVES)}."
             )
         self.rival, self.batch_size = rival, training.batch_size
+        # The weights follow from the seed alone, and the caller's random numbers go on as if none had been drawn here.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             _, channels, height, width = rival.scale(rival.raw[:1]).shape
@@ -138,6 +141,8 @@ class Adversary:
 
     def generator_loss(self, drawn: Tensor) -> Tensor:
         """The generator's loss, a scalar: how clearly the critic tells (B, C, H, W) generated images from real ones."""
+        # Gradients go through the critic to the images, not to its weights. The forward pass records what needs them,
+        # so the weights can be switched on again before the backward pass.
         self.critic.requires_grad_(False)
         value = self._ask(drawn)
         self.critic.requires_grad_(True)
@@ -163,6 +168,7 @@ class Adversary:
     def critic_step(self, drawn: Tensor) -> None:
         """Take one critic step on new real images and these generated ones."""
         real = self.rival.real(len(drawn))
+        # The training loop asks for the loss inside autocast; the critic computes in fp32 even so.
         with torch.autocast(real.device.type, enabled=False):
             loss = self._loss(real, drawn.detach().float().contiguous())
             self.optimizer.zero_grad(set_to_none=True)
@@ -187,6 +193,7 @@ class Adversary:
         """Gradient penalty: the mean of (|gradient| − 1)² at points between pairs of real and generated images."""
         share = torch.rand(len(real), 1, 1, 1, device=real.device)
         between = (share * real + (1.0 - share) * drawn).requires_grad_(True)
+        # create_graph: the penalty is a function of this gradient, and is differentiated once more.
         (slope,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)
         steepness: Tensor = (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1.0).square().mean()
         return steepness
@@ -238,4 +245,5 @@ def _within(x: Tensor) -> Tensor:
 def _apart(x: Tensor, y: Tensor) -> Tensor:
     """(n, m) root mean square differences, with a finite gradient at 0."""
     squares = x.square().sum(1)[:, None] + y.square().sum(1) - 2.0 * x @ y.T
+    # Rounding can make |x|² + |y|² − 2 x·y of equal rows negative.
     return (squares.clamp(min=0.0) / x.shape[1] + 1e-8).sqrt()

@@ -46,6 +46,7 @@ class InverseGenerator(nn.Module):
         super().__init__()
         channels, height, width = shape
         sizes = [(height, width)]
+        # Rounded up, as a convolution of stride 2 and padding 1 rounds. Kept for the way up: doubling misses odd sides.
         while max(sizes[-1]) > 16 and min(sizes[-1]) >= 4 and len(sizes) < 3:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         layers: list[nn.Module] = [nn.Conv2d(channels, units, 3, 1, 1), nn.ReLU()]
@@ -97,10 +98,13 @@ class Cycle:
         self.here = Adversary(training, here, seed=derive_seed(seed, "here"), prefix=PREFIXES["here"], units=UNITS)
         self.steps = CRITIC_STEPS[self.there.objective]
         scaled = [here.scale(rows) for rows in torch.split(here.raw, ROWS)]
+        # (1, C, 1, 1): the range of the first set as the network sees it, standardized and so not in [-1, 1].
         least = torch.stack([x.amin((0, 2, 3)) for x in scaled]).amin(0).view(1, -1, 1, 1)
         most = torch.stack([x.amax((0, 2, 3)) for x in scaled]).amax(0).view(1, -1, 1, 1)
+        # At least 1e-6: a channel that has one value in all images has no range to divide by.
         self.unit = (0.5 * (most - least)).clamp(min=1e-6)
         _, channels, height, width = scaled[0].shape
+        # The weights follow from the seed alone, and the caller's random numbers go on as if none had been drawn here.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "back"))
             self.back = InverseGenerator((channels, height, width), least, most, units=UNITS)
@@ -115,12 +119,14 @@ class Cycle:
         The inverse generator learns from the same backward pass, which is the caller's: its step is taken at the next
         call.
         """
+        # First: this batch needs the updated weights, and its gradients must not add to the old ones.
         self.settle_()
         (a,), b = batch.inputs, batch.target
         as_b, as_a = network(a), self.back(b)
         for _ in range(self.steps - 1):
             self.there.learn_(network)
             self.here.learn_(self.back)
+        # The last critic step is on the images that the generators' loss needs anyway.
         self.there.critic_step(as_b)
         self.here.critic_step(as_a)
         apart = self._apart(self.back(as_b), a) + F.l1_loss(network(as_a).float(), b)

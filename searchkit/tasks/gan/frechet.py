@@ -38,6 +38,8 @@ def potentials(drawn: np.ndarray, real: np.ndarray) -> np.ndarray:
     shift = drawn.mean(axis=0) - real.mean(axis=0)
     cov_drawn, cov_real = away.T @ away / len(away), around.T @ around / len(around)
     there, back = _transport(cov_drawn, cov_real), _transport(cov_real, cov_drawn)
+    # Their means are tr C − tr (C C')^½ and tr C' − tr (C C')^½: the terms with the shift have the mean 0, since `away`
+    # and `around` are centered.
     of_drawn = np.square(away).sum(axis=1) - ((away @ there) * away).sum(axis=1) + 2 * away @ shift
     of_real = np.square(around).sum(axis=1) - ((around @ back) * around).sum(axis=1) - 2 * around @ shift
     return np.asarray(of_drawn + of_real + shift @ shift)
@@ -53,7 +55,9 @@ def _transport(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
+    # eigh reads one triangle, and a product is symmetric up to rounding only. Eigenvalues come in ascending order.
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    # The 1e-300 is for a matrix of zeros (all examples alike), of which no eigenvalue is kept.
     kept = values > _RANK * max(float(values[-1]), 1e-300)
     powers = np.zeros_like(values)
     powers[kept] = values[kept] ** exponent

@@ -207,6 +207,7 @@ class GenerationTask(ArrayTask):
         if state.epoch:
             adversary.restore_(state)
         else:
+            # The loop seeds torch at its first epoch, which comes after the warm-up.
             torch.manual_seed(derive_seed(plan.seed, "warm"))
             adversary.warm_up_(model.to(plan.device))
         after = training.fit(model, self, replace(plan, loss=adversary), state)
@@ -243,6 +244,7 @@ class GenerationTask(ArrayTask):
     def shown(self, answers: np.ndarray) -> Tensor:
         """Generated images clipped to [-1, 1], (n, C, H, W)."""
         scaled: Tensor = self._scale_pictures.cpu()(torch.from_numpy(answers))
+        # nan_to_num first: clamp leaves NaN as it is.
         return scaled.nan_to_num(nan=-1.0).clamp(-1.0, 1.0)
 
     def baselines(self) -> dict[str, Predict]:
@@ -256,6 +258,7 @@ class GenerationTask(ArrayTask):
         rows = pictures[_spread(len(pictures), min(len(pictures), FITTED))].reshape(-1, math.prod(shape))
         mean = rows.mean(axis=0, dtype=np.float64)
         _, scales, axes = np.linalg.svd(rows - mean, full_matrices=False)
+        # Singular values over √(n − 1) are the deviations along the axes; the largest come first.
         steps = (scales[:, None] * axes / math.sqrt(len(rows) - 1))[: noise.shape[1]]
 
         def drawn(inputs: Arrays) -> Arrays:
@@ -304,6 +307,7 @@ def classes_of(found: RawDataset) -> np.ndarray | None:
     """Classes of the images if the target holds a few; None otherwise. Generation needs none."""
     if found.target is None or guess_kind(found) != "classification":
         return None
+    # read_classes refuses a single class, and more classes than half as many as rows; here there are then none.
     if not 2 <= len(np.unique(found.target)) <= len(found.target) // 2:
         return None
     return read_classes(found, "classification").target

@@ -98,6 +98,7 @@ class ImageTranslationTask(GenerationTask):
 
     def _train(self, training: Training, seed: int, device: str) -> Iterator[Batch]:
         """Training batches, each with as many images of the second set, drawn anew."""
+        # A seed apart from that of the first set's order, so that the two draws are independent.
         generator = torch.Generator(device).manual_seed(derive_seed("second", seed))
         second = self._second("train", device)
         for batch in super()._train(training, seed, device):
@@ -106,6 +107,7 @@ class ImageTranslationTask(GenerationTask):
 
     def _val(self, training: Training, device: str) -> Iterator[Batch]:
         second = torch.split(self._second("val", device), training.batch_size)
+        # `by_set` leaves as many images of either set in val, so the batches are equally long.
         for batch, rows in zip(super()._val(training, device), second, strict=True):
             yield Batch(batch.inputs, self._kind.encode_soft(rows, 0.0))
 
@@ -172,6 +174,7 @@ def kept_distances(inputs: np.ndarray, answers: np.ndarray) -> float:
         np.sqrt(squared_distances(rows, rows))[upper]
         for rows in (x[chosen].reshape(len(chosen), -1) for x in (inputs, answers))
     )
+    # corrcoef divides by both deviations, and warns if one of them is 0.
     if len(upper[0]) < 2 or np.ptp(of_inputs) < 1e-9 or np.ptp(of_answers) < 1e-9:
         return 0.0
     return float(np.corrcoef(of_inputs, of_answers)[0, 1])
@@ -199,6 +202,7 @@ def image_translation(found: RawDataset, source: Source) -> ImageTranslationTask
             "archive with a and b, or a folder with two subfolders of images, a and b."
         )
     is_second = found.target == sets[1]
+    # Stratified by set, so that each split has images of both.
     rows = split_rows(len(found.x), is_second.astype(np.int64), given=found.given, seed=source.split_seed)
     rows = by_set(rows, is_second, is_given={split: split in found.given for split in rows})
     require_rows(rows, found)

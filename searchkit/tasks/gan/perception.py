@@ -74,6 +74,7 @@ def train(pictures: Tensor, classes: np.ndarray | None) -> Perception:
         _, channels, height, width = x.shape
         net = Perception(channels, height, width, n_classes=int(y.max()) + 1)
         optimizer = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=0.01)
+        # Whole epochs, one shuffled order after another; what is more than `steps` batches is not used (strict=False).
         order = torch.cat([torch.randperm(len(x)) for _ in range(math.ceil(steps * BATCH / len(x)))])
         for step, rows in zip(range(steps), torch.split(order, BATCH), strict=False):
             optimizer.param_groups[0]["lr"] = LR * 0.5 * (1.0 + math.cos(math.pi * step / steps))
@@ -82,6 +83,7 @@ def train(pictures: Tensor, classes: np.ndarray | None) -> Perception:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         net.eval().requires_grad_(False)
+        # Measured while `spread` is still 1, since `features` divides by it.
         seen = torch.from_numpy(features(net, pictures))
         net.spread.copy_(seen.var(0, correction=0).sum().sqrt())
     return net
@@ -106,6 +108,7 @@ def turned(pictures: Tensor) -> tuple[Tensor, Tensor]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Run on one thread with separate random numbers: the last bits of a sum depend on how it is split."""
+    # The features may first be asked for inside no_grad, where nothing can be trained.
     with torch_threads(1), torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         yield

@@ -47,6 +47,7 @@ def mel_bands(rate: int, window: int) -> np.ndarray:
         (window / 2 + 1, bands) weights from 0 to 1. There are as many bands as each can hold a frequency, 40 at most.
     """
     mel = 2595 * np.log10(1 + np.arange(window // 2 + 1) * (rate / window) / 700)
+    # The lowest bands are the narrowest: with too many of them one lies between two frequencies, and holds none.
     for n_bands in range(MOST_BANDS, 0, -1):
         place = mel / mel[-1] * (n_bands + 1)
         bands = np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(1, n_bands + 1)))
@@ -74,12 +75,16 @@ class LogMel(nn.Module):
         columns, rows = COLUMNS, size // COLUMNS
         self.hop, self.columns, self.n_first = size // FRAMES_A_WINDOW, columns, rows // 2 + 1
         first, last = np.arange(self.n_first), np.arange(columns)
+        # Angles, (R, k1), (C, k1) and (C, k2): of the sum over r, of the rotation, and of the sum over c.
         over_r, turn, over_c = (
             2 * np.pi * np.outer(n, k) / period
             for n, k, period in ((np.arange(rows), first, rows), (last, first, size), (last, last, columns))
         )
+        # numpy's window is symmetric; without its last value it is periodic, as a DFT takes it.
         window = np.hanning(size + 1)[:-1]
         window *= 2 / window.sum() / np.sqrt(BAND_STEPS)  # so that a tone has the power of its amplitude
+        # The frequency of each output of `power`. Of real samples N − k has the power of k, so those above N / 2 are
+        # folded back, and a frequency that is there twice counts half each time.
         frequency = (first[:, None] + rows * last).reshape(-1)
         frequency = np.minimum(frequency, size - frequency)
         bands = mel_bands(rate, size)[frequency] / np.bincount(frequency)[frequency][:, None]
@@ -111,6 +116,8 @@ class LogMel(nn.Module):
             lengths = torch.div(lengths, self.hop, rounding_mode="floor") + 1
         half = self.hop * FRAMES_A_WINDOW // 2
         x_BL = nn.functional.pad(x_BL, (half, half))
+        # A frame is FRAMES_A_WINDOW hops in a row: (B, hops, hop) is put beside itself, moved by one hop each time, to
+        # (B, F, N).
         hops_BFS = torch.unflatten(x_BL[:, : x_BL.shape[1] // self.hop * self.hop], 1, (-1, self.hop))
         ends = [hops_BFS[:, i : i - FRAMES_A_WINDOW + 1 or None] for i in range(FRAMES_A_WINDOW)]
         power_BFK = self.power(torch.cat(ends, 2))
@@ -118,6 +125,8 @@ class LogMel(nn.Module):
 
     def power(self, frames_BFN: Tensor) -> Tensor:
         """Power of each frame: (B, F, N) to (B, F, K), in the order of `bands`."""
+        # (B, F, R, C), transposed, to (B, F, C, 2·k1): cosine and sine parts side by side. Rotated, they are
+        # (B, F, k1, 2·C), and the second product sums over c.
         table = torch.unflatten(frames_BFN * self.window, 2, (-1, self.columns)).transpose(2, 3) @ self.over_r
         real, imaginary = table[..., : self.n_first], table[..., self.n_first :]
         cos, sin = self.turn[0], self.turn[1]

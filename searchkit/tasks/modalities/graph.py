@@ -48,6 +48,7 @@ class ScaleNodes(nn.Module):
         """Scaled features, and the other inputs as they are."""
         values = nodes.to(torch.float32)
         if self.by_sum:
+            # A node whose features are all 0 stays 0; other sums of 0 and 1 are at least 1.
             return values / values.sum(1, keepdim=True).clamp(min=1.0), *rest
         return (values - self.mean) / self.std, *rest
 
@@ -96,6 +97,7 @@ class Graph:
         """Feature scaling with statistics of the training nodes, or of the nodes of the training graphs."""
         nodes, rows = data.inputs["nodes"], data.rows["train"]
         if "query" not in data.inputs:
+            # Here `rows` are graphs: what is taken are the nodes of the training graphs, and all of them count.
             nodes = batching.take(self.ports(data), data.inputs, rows)["nodes"]
             rows = np.arange(len(nodes))
         by_sum = bool(((nodes[rows] == 0) | (nodes[rows] == 1)).all())
@@ -187,6 +189,7 @@ def _shape(kind: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.
                 [np.stack([one, one + 1], 1), np.stack([one + half, one + half + 1], 1),
                  np.stack([np.arange(half), np.arange(half) + half], 1)]
             )  # fmt: skip
+            # An odd number of nodes loses one, since both rows are equally long.
             n = 2 * half
         case "hub":  # all hang on one, and a few on their neighbor
             some = node[:-1][rng.random(n - 2) < 0.3]
@@ -195,6 +198,8 @@ def _shape(kind: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.
             side = np.arange(n) < n // 2
             inside = np.triu(rng.random((n, n)) < 0.6, 1) & (side[:, None] == side)
             edges = np.concatenate([np.argwhere(inside), [[0, n - 1]]])
+    # A twentieth of the edges is dropped, and a tenth as many lie between random nodes. Nodes are renumbered, so that
+    # their order does not give the kind away; `many_graphs` removes loops and repeats.
     noise = rng.integers(0, n, (max(1, len(edges) // 10), 2))
     shuffled = rng.permutation(n)
     return np.ones((n, 1), np.uint8), shuffled[np.concatenate([edges[rng.random(len(edges)) > 0.05], noise])]

@@ -83,10 +83,12 @@ def crop(x_BCHW: Tensor, generator: Generator) -> Tensor:
     for axis in (2, 3):
         side = x_BCHW.shape[axis]
         reach = max(1, side // 8)
+        # A side of one pixel has nothing to mirror.
         if side <= reach:
             continue
         shift = _integers(len(x_BCHW), -reach, reach, x_BCHW, generator)
         index = (torch.arange(side, device=x_BCHW.device) + shift[:, None]).abs()
+        # Mirrored at 0 and then at side − 1; once each is enough, since a shift is shorter than the side.
         index = (side - 1) - ((side - 1) - index).abs()
         shape = (-1, 1, side, 1) if axis == 2 else (-1, 1, 1, side)
         x_BCHW = x_BCHW.gather(axis, index.view(shape).expand_as(x_BCHW))
@@ -103,6 +105,7 @@ def cutout(x_BCHW: Tensor, generator: Generator) -> Tensor:
     """Set a square of up to half the side to 0, the mean of train (DeVries & Taylor 2017, arXiv:1708.04552)."""
     n, _, height, width = x_BCHW.shape
     half = max(1, min(height, width) // 4)
+    # (n, H) and (n, W): distances from a center in the image. A square near the edge is partly outside.
     rows = torch.arange(height, device=x_BCHW.device) - _integers(n, 0, height - 1, x_BCHW, generator)[:, None]
     columns = torch.arange(width, device=x_BCHW.device) - _integers(n, 0, width - 1, x_BCHW, generator)[:, None]
     in_rows, in_columns = (rows >= -half) & (rows < half), (columns >= -half) & (columns < half)
@@ -173,6 +176,7 @@ def digits(name: str, *, labeled: bool = True) -> RawDataset:
     bunch = load_digits()
     return RawDataset(
         name=name,
+        # Stored as float64, but whole numbers from 0 to 16, which uint8 holds exactly.
         x=bunch.images.astype(np.uint8),
         target=bunch.target.astype(np.int64) if labeled else None,
         where=f"the task '{name}'",

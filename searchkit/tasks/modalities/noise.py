@@ -70,6 +70,7 @@ def draw_noise(rows: Mapping[str, np.ndarray], n: int, size: int, *, seed: int) 
     """
     noise = np.zeros((n, size), dtype=np.float32)
     for split, chosen in rows.items():
+        # A generator for each split, so that its noise does not depend on the size of another.
         drawn = np.random.default_rng(derive_seed("noise", split, seed)).standard_normal((len(chosen), size))
         noise[chosen] = (drawn - drawn.mean()) / drawn.std()
     return noise

@@ -219,6 +219,7 @@ class Tokens:
 
     def vocabulary(self, data: Dataset) -> int:
         """The number of tokens."""
+        # Over all splits: a token that only test has needs a row in the embedding too.
         return int(data.inputs["tokens"].max()) + 1 if data.tokenizer is None else len(data.tokenizer["tokens"])
 
 

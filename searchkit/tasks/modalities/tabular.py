@@ -67,10 +67,12 @@ class EncodeTable(nn.Module):
         """Encode a batch."""
         features = features.to(torch.float32)
         numbers = features if self.is_plain else features.index_select(1, self.numeric)
+        # In a plain table too: val and test may lack values in columns that are complete in train.
         numbers = (torch.where(torch.isnan(numbers), self.median, numbers) - self.mean) / self.std
         if self.is_plain:
             return numbers
         missing = torch.isnan(features.index_select(1, self.flagged)).to(torch.float32)
+        # NaN equals no code, so a missing category is all zeros.
         hot = (features.index_select(1, self.column) == self.code).to(torch.float32)
         return torch.cat([part for part in (numbers, missing, hot) if part.shape[1]], 1)
 
@@ -98,6 +100,7 @@ def _statistics(train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     median = np.zeros(train.shape[1])
     has_values = ~np.isnan(train).all(axis=0)
+    # nanmedian warns about a column without any value.
     median[has_values] = np.nanmedian(train[:, has_values], axis=0)
     filled = np.where(np.isnan(train), median, train)
     mean, std = filled.mean(axis=0), filled.std(axis=0)
@@ -123,6 +126,7 @@ class Tabular:
             raise BadInput(f"x of {found.where} has shape {x.shape}; tabular data are (n, features).")
         if x.dtype.kind not in "biuf":
             raise BadInput(f"x of {found.where} is of type {x.dtype}; tabular data are numbers, NaN if missing.")
+        # What is too large for float32 becomes inf, which is refused below; numpy would only warn of it.
         with np.errstate(over="ignore"):
             features = x.astype(np.float32)
         if np.isnan(features).all():
@@ -191,6 +195,7 @@ def load(source: Source) -> Task:
         "iris": datasets.load_iris,
         "wine": datasets.load_wine,
     }
+    # By default scikit-learn scales this one by the statistics of all rows, those of test included.
     options = {"scaled": False} if source.task == "diabetes" else {}
     bunch = loaders[source.task](**options)
     is_quantity = source.task == "diabetes"

@@ -111,6 +111,7 @@ def unpacked(packed: np.ndarray, where: str) -> np.ndarray:
     Raises:
         BadInput: The bits do not fill a cube.
     """
+    # The floating-point cube root of a cube may lie just below the whole number: rounded, then checked exactly.
     side = round((8 * packed.shape[1]) ** (1 / 3))
     if packed.dtype != np.uint8 or side**3 != 8 * packed.shape[1]:
         raise BadInput(
@@ -147,6 +148,7 @@ class Voxels:
                 f"x of {found.where} has shape {x.shape}; voxels have 1, 3 or 4 channels, on the second or the last "
                 "axis."
             )
+        # standard_dtype would make float32 of bool, four times the bytes.
         return {"voxels": standard_dtype(x.astype(np.uint8) if x.dtype == np.bool_ else x, found.where)}
 
     def ports(self, data: Dataset) -> tuple[TensorSpec, ...]:
@@ -218,6 +220,7 @@ def _turned(quaternion: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, np.
     steps = np.arange(SIDE) - (SIDE - 1) / 2
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij")).reshape(3, 1, -1)
     u, v, w = grid - center.T[:, :, None]
+    # The rotation matrix of the unit quaternion a + bi + cj + dk, times (u, v, w), each (n, voxels).
     x = (a * a + b * b - c * c - d * d) * u + 2 * (b * c - a * d) * v + 2 * (b * d + a * c) * w
     y = 2 * (b * c + a * d) * u + (a * a - b * b + c * c - d * d) * v + 2 * (c * d - a * b) * w
     z = 2 * (b * d - a * c) * u + 2 * (c * d + a * b) * v + (a * a - b * b - c * c + d * d) * w

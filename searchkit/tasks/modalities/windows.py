@@ -68,6 +68,7 @@ class Windows:
         cut = cut_of(data)
         train = data.inputs["series"][: cut.ends[0]].astype(np.float64)
         mean, std = train.mean(axis=0), train.std(axis=0)
+        # Rounding can leave a constant channel a tiny deviation, and dividing by it would blow that rounding up.
         std = np.where(std > 1e-12 * np.maximum(1.0, np.abs(mean)), std, 1.0)
         rest = (c for c in range(train.shape[1]) if c not in cut.targets)
         return ScaleChannels(mean, std, (*cut.targets, *rest))

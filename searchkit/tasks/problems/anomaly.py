@@ -89,6 +89,7 @@ class AnomalyTask(ArrayTask):
         scores = answered[SCORE.name].astype(np.float64)
         # what is no number is wrong, whatever it should have been
         scores = np.where(np.isfinite(scores), scores, np.where(truth == 1, -np.inf, np.inf))
+        # On val the threshold follows from these scores; for another split val has to be answered first.
         threshold = _threshold(scores[truth == 0]) if split == "val" else self.calibrate(predict)["threshold"]
         decisions = (scores > threshold).astype(np.int64)
         components = roc_components(truth == 1, scores)
@@ -165,6 +166,7 @@ def held_out(wanted: str | None, labels: tuple[str, ...], where: str) -> list[in
         raise BadInput(
             f"--problem anomaly needs the class, or classes, to hold out of {where}: --anomaly LABEL, of {known}."
         )
+    # The whole text first: a label may have a comma in it.
     names = [wanted] if wanted in labels else [name.strip() for name in wanted.split(",")]
     for name in names:
         if name not in labels:
@@ -201,11 +203,13 @@ def separate(data: Dataset, found: RawDataset, source: Source) -> Dataset:
     chosen = held_out(source.anomaly, labels, found.where)
     target = np.isin(classes, chosen).astype(np.int64)
     normal = {split: part[target[part] == 0] for split, part in rows.items()}
+    # Sorted, so that the draw below depends on the seed and not on which split an anomaly was in.
     unlike_all = np.sort(np.concatenate([part[target[part] == 1] for part in rows.values()]))
     if "test" in found.given:
         test = rows["test"][target[rows["test"]] == 1]
     else:
         share = len(normal["test"]) / max(1, len(normal["test"]) + len(normal["val"]))
+        # One for test and one for val at least, if there are two.
         n_test = min(max(1, round(share * len(unlike_all))), len(unlike_all) - 1)
         test = np.random.default_rng(derive_seed("anomaly", source.split_seed)).permutation(unlike_all)[:n_test]
     anomalies = {"val": np.setdiff1d(unlike_all, test), "test": test}

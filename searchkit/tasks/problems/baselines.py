@@ -51,6 +51,7 @@ class Ridge:
         """See `Predict`."""
         series = inputs["series"]
         parts = []
+        # In parts: the windows are overlapping views, and a float64 copy of all is many times the stream.
         for start in range(0, len(series), 1024):
             seen = series[start : start + 1024, list(self.cut.targets)].astype(np.float64)
             last = seen[:, :, -1:]
@@ -90,6 +91,7 @@ def ridge(cut: Cut, unit: np.ndarray, seen: np.ndarray, to_come: np.ndarray, err
     """
     shown = seen[:, list(cut.targets)].astype(np.float64)
     last = shown[:, :, -1:]
+    # (n · K, window) and (n · K, horizon): each channel of a window is an example of its own.
     x = ((shown - last) / unit[:, None]).reshape(-1, cut.window)
     y = ((to_come - last) / unit[:, None]).reshape(-1, cut.horizon)
     x = np.concatenate([x, np.ones((len(x), 1))], axis=1)

@@ -113,6 +113,7 @@ def _match_bernoulli(student: Tensor, teacher: Tensor, temperature: float) -> Te
     """The divergence of Bernoulli distributions, the mean over batch and labels."""
     student, teacher = student.float() / temperature, teacher.float() / temperature
     softened = teacher.sigmoid()
+    # Cross-entropy less the teacher's entropy: a constant to the student, but with it equal answers give 0.
     cross = F.binary_cross_entropy_with_logits(student, softened)
     return (cross - F.binary_cross_entropy_with_logits(teacher, softened)) * temperature**2
 

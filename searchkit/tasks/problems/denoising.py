@@ -61,6 +61,7 @@ class Noise:
         try:
             level = float(number)
         except ValueError:
+            # Below every range, so that the next check refuses it too, as it does nan.
             level = -1.0
         if kind not in LEVELS or not LEVELS[kind][0] < level < LEVELS[kind][1]:
             raise BadInput(
@@ -104,6 +105,7 @@ class Corrupt:
             module.to(clean.device)
         raw: Tensor = self.restore(self.noise.add(self.preprocessor(clean), generator))
         if self.dtype.kind in "iu":
+            # Clamped before the cast, which is undefined for numbers outside of the type's range.
             limits = np.iinfo(self.dtype)
             raw = raw.round().clamp(int(limits.min), int(limits.max)).to(clean.dtype)
         return raw
@@ -144,6 +146,7 @@ class DenoisingTask(ArrayTask):
     def __init__(self, data: Dataset) -> None:
         super().__init__(data)
         assert data.target is not None
+        # Scaled by the clean rows, as in `with_noise`; the task's own preprocessor is made for the noisy ones.
         self._corrupt = Corrupt(replace(data, inputs={data.main: data.target}), Noise.parse(data.noise))
 
     def _encoded(self, split: Split) -> np.ndarray:
@@ -160,6 +163,7 @@ class DenoisingTask(ArrayTask):
         generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
         restore = self._kind.postprocessor().to(device)
         for batch in super()._train(training, seed, device):
+            # The augmented clean example is taken back to raw values, given its noise there, and scaled again.
             noisy = self._corrupt(restore(batch.target), generator)
             yield Batch(self._scale((noisy,)), batch.target)
 

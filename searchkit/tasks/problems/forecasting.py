@@ -111,6 +111,7 @@ def forecast(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_in
     """Make the problem for these data."""
     assert isinstance(preprocessor, ScaleChannels)
     cut = cut_of(data)
+    # Taken from the preprocessor, in float32 as it has them: errors are measured on the scale that the network sees.
     mean, std = (
         values.view(-1)[: len(cut.targets)].double().numpy() for values in (preprocessor.mean, preprocessor.std)
     )
@@ -139,6 +140,7 @@ class ForecastTask(ArrayTask):
         return self.cut.futures(self.stream[:, list(self.cut.targets)])[self._slice(split)]
 
     def _slice(self, split: Split) -> slice:
+        # The rows of a split are consecutive: a slice gives views, where an index would copy every window.
         rows = self.data.rows[split]
         return slice(int(rows[0]), int(rows[-1]) + 1)
 
@@ -147,9 +149,12 @@ class ForecastTask(ArrayTask):
 
     def _examples(self, split: Split, rows: Tensor, device: str) -> tuple[tuple[Tensor, ...], Tensor | None]:
         if device not in self._streams:
+            # (1, C, T), contiguous in time, so that a window of a channel is one run of memory.
             stream = torch.from_numpy(np.ascontiguousarray(self.stream.T))[None].to(device)
             self._streams[device] = self._scale((stream,))[0][0]
         series_CT, cut = self._streams[device], self.cut
+        # Positions, (B, window) and (B, horizon), pick (C, B, …), which is then transposed. The forecast channels come
+        # first in the scaled stream (ScaleChannels).
         at = (rows + int(self.data.rows[split][0]))[:, None]
         seen = at + torch.arange(cut.window, device=device)
         to_come = at + torch.arange(cut.window, cut.window + cut.horizon, device=device)

@@ -44,6 +44,7 @@ def mackey_glass(steps: int = STEPS, delay: int = 17, transient: int = 300) -> n
         return 0.2 * then / (1.0 + fourth * fourth * square) - 0.1 * now
 
     for k in range((transient + steps) * per_step):
+        # x[k] is one delay before x[-1]. In the middle of the step the delayed value is the mean of its two ends.
         now, then, soon = x[-1], x[k], x[k + 1]
         between = 0.5 * (then + soon)
         a = slope(now, then)

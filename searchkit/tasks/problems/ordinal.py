@@ -50,6 +50,7 @@ RANKS = Prediction("ranks", same, confusion, "same rank", decides=True)
 
 def log_above(logits: Tensor) -> Tensor:
     """Log P(rank > k), (B, K - 1), of the logits of P(rank > k | rank >= k), (B, K - 1)."""
+    # A sum of logarithms, since a product of many small sigmoids would underflow.
     return F.logsigmoid(logits).cumsum(-1)
 
 
@@ -70,6 +71,8 @@ class RankProbabilities(nn.Module):
     def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Give the probabilities and the expected rank."""
         above = log_above(logits).exp()
+        # P(rank = k) = P(rank > k − 1) − P(rank > k), with 1 before the first and 0 after the last; the mean rank is
+        # the sum of all P(rank > k).
         return F.pad(above, (1, 0), value=1.0) - F.pad(above, (0, 1)), above.sum(-1)
 
 
@@ -149,6 +152,7 @@ def quadratic_weighted_kappa(targets: np.ndarray, decisions: np.ndarray, n_ranks
     """
     farthest = np.where(targets * 2 >= n_ranks - 1, 0, n_ranks - 1)
     given = np.where(decisions >= 0, decisions, farthest).astype(np.float64)
+    # The mean squared difference if targets and decisions are independent.
     by_chance = given.var() + targets.var() + (given.mean() - targets.mean()) ** 2
     return float(1 - np.square(given - targets).mean() / by_chance) if by_chance else 0.0
 
@@ -276,6 +280,7 @@ def read_ranks(found: RawDataset, problem: str) -> Target:
             "ranks; choose another target, or --problem regression for a quantity."
         )
     order = np.argsort([_leading_number(str(name), found.where, problem) for name in names], kind="stable")
+    # `order` lists the names by their number; its argsort is the rank of each name.
     ranks = np.argsort(order)[codes].astype(np.int64)
     return Target(ranks, tuple(str(names[k]) for k in order), strata=ranks)
 

@@ -146,6 +146,7 @@ def elbo(net: Variational, train: Tensor, x: Tensor, restore: nn.Module, *, seed
     variance = float(before[0].mean()) / n_values
     unit = restore(torch.ones_like(x[:1])) - restore(torch.zeros_like(x[:1]))  # raw values in a unit of the network's
     squared, nats = found
+    # The negative log-likelihood. A density of raw values is that of scaled ones over the unit, hence the last term.
     likelihood = squared / (2 * variance) + n_values / 2 * math.log(2 * math.pi * variance) + float(unit.log().sum())
     return np.asarray(-(likelihood + nats).numpy())
 
@@ -160,6 +161,7 @@ def _drawn(net: Variational, x: Tensor, draws: int) -> tuple[Tensor, Tensor] | N
             if drawn is None:
                 return None
             total += (drawn[0] - part).double().square().flatten(1).sum(1)
+            # The same at every draw: it is that of the distribution of codes, not of one code.
             divergence = drawn[1].double()
         errors.append(total / draws)
         nats.append(divergence)

@@ -99,6 +99,7 @@ def values(data: Dataset, modality: Modality, preprocessor: nn.Module, spec_inpu
     """Make the problem, with mean and deviation of the training rows."""
     train = data.target_of("train").astype(np.float64)
     std = train.std(axis=0)
+    # A target can be constant in train and not elsewhere, which `read_values` does not refuse.
     return Values(train.mean(axis=0), np.where(std > 0, std, 1.0))
 
 

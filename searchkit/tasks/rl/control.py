@@ -207,6 +207,7 @@ class ControlTask:
         value, epoch = state.numbers.get("best"), int(state.numbers.get("best_epoch", 0))
         stopped = state.numbers.get("stopped_by")
         while state.epoch < plan.until and stopped is None:
+            # Legs end at multiples of `every`: a training in several calls is checked at the same epochs.
             until = min(plan.until, every * (state.epoch // every + 1))
             left = max(0.0, ends - time.monotonic())
             leg = replace(plan, training=plain, until=until, seconds=left, validate=False)
@@ -359,6 +360,7 @@ def wander(environment: Environment, *, split_seed: int) -> Log:
             seen[name].append(values[:length])
         n += length
     log = {name: np.concatenate(parts)[:LOGGED] for name, parts in seen.items()}
+    # Popped: returns belong to the examples, and are no field of the replay.
     states = {"train": (log["observation"], log["action"], log.pop("value"))}
     for split in ("val", "test"):
         states[split] = _on_the_way(wanderer, _seeds(split_seed, split))

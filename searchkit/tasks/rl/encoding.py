@@ -40,6 +40,7 @@ class OneHot(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,) states to (B, n_states)."""
+        # A comparison, since F.one_hot raises an error for a state out of range.
         return (x[:, None] == self.states).float()
 
 
@@ -67,5 +68,6 @@ def encoder(about: EnvSpec, seen: np.ndarray, unit: np.ndarray) -> nn.Module:
         return OneHot(about.n_states).eval()
     mean, deviation = seen.mean(0, dtype=np.float64), seen.std(0, dtype=np.float64)
     unit = np.clip(unit, deviation / LARGEST, deviation)
+    # A feature that never changed in the log has the deviation 0.
     unit = np.where(unit > 1e-8, unit, 1.0)
     return Scale(torch.from_numpy(mean).float(), torch.from_numpy(unit).float()).eval()

@@ -102,10 +102,13 @@ def _make(id: str) -> Any:
             f"The environment '{id}' is played in gymnasium, which is not installed; pip install 'searchkit[control]'."
         ) from error
     try:
+        # gymnasium's checker inspects the first reset and step of every copy; it is for authors of environments.
         return gymnasium.make(id, disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:
+        # Caught before gymnasium's Error, of which it is a subclass.
         raise NotInstalled(f"The environment '{id}' needs a package that is not installed: {_told(error)}.") from error
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        # ModuleNotFoundError: for an id such as "module:Env-v0" gymnasium imports the module first.
         raise BadInput(
             f"gymnasium has no environment '{id}': {_told(error)}; name one that it has with its version, such as "
             "CartPole-v1."

@@ -109,6 +109,7 @@ class Player:
 
     def begin(self) -> None:
         """Start the episode of the current number."""
+        # Half of a 31-bit seed, so that the sum stays below 2³¹.
         seed = TRAINING_SEEDS + derive_seed(self.seed, "episode", self.index, self.number) // 2
         self.observation, self.actions, self.waiting = self.environment.reset(seed), [], None
 
@@ -117,6 +118,7 @@ class Player:
 
         A transition that the step limit cuts off has no next action and is no end: it is left out.
         """
+        # A transition waits one step for its next action, which SARSA's target needs.
         if self.waiting is not None and replay is not None:
             replay.add(**self.waiting, next_action=action)
         before = self.observation
@@ -125,6 +127,7 @@ class Player:
         self.waiting = {
             "observation": before, "action": action, "reward": reward, "next": self.observation, "terminal": terminated,
         }  # fmt: skip
+        # Nothing follows an end: its value is multiplied by 0, so any next action will do.
         if terminated and replay is not None:
             replay.add(**self.waiting, next_action=0)
         if terminated or cut_off:
@@ -197,10 +200,12 @@ class ReplayTraining:
         n_rounds = -(-self.n_examples("train") // (REPLAYED * PLAYERS))
         played = 0
         for number in range(n_batches):
+            # The rounds are spread evenly over the epoch; the first comes before the first batch.
             while played * n_batches <= number * n_rounds:
                 self._round(generator, self.chance(self.epoch + number / n_batches))
                 played += 1
             yield self._batch(self.replay.draw(generator, training.batch_size))
+            # Counted from the start of the training, so that a resumed one renews at the same steps.
             if (self.epoch * n_batches + number + 1) % RENEWED == 0:
                 self.target.load_state_dict(self.model.state_dict())
         self.epoch += 1
@@ -215,10 +220,12 @@ class ReplayTraining:
     def _round(self, generator: np.random.Generator, chance: float) -> None:
         """Take one step with every player."""
         seen = np.stack([player.observation for player in self.players])
+        # Else batch norm would take its statistics from the few states of one round, and dropout would change actions.
         self.model.eval()
         values = self.model(self._scaled(seen))
         self.model.train()
         actions = values.argmax(1).cpu().numpy()
+        # Drawn for every player, used or not: later draws do not depend on how many actions were random.
         at_random = generator.random(PLAYERS) < chance
         actions = np.where(at_random, generator.integers(self.task.about.n_actions, size=PLAYERS), actions)
         for player, action in zip(self.players, actions.tolist(), strict=True):
@@ -275,6 +282,7 @@ class ReplayTraining:
             return
         replay = self.replay
         state.tensors |= snapshot(self.target.state_dict(), "target.")
+        # Copied: from_numpy shares memory, and later rounds write into the same buffer.
         state.tensors |= {
             f"replay.{name}": torch.from_numpy(values[: replay.filled].copy()) for name, values in replay.fields.items()
         }

@@ -53,6 +53,7 @@ def dates(n: int, seed: int) -> Pairs:
     found: dict[str, str] = {}
     while len(found) < n:
         day = date.fromordinal(draw.randint(first, last))
+        # Two notations may give one text (31 May 2049), but never for two dates: a repeated text is only skipped.
         found.setdefault(draw.choice(NOTATIONS)(day), day.isoformat())
     return Pairs(tuple(found), tuple(found.values()))
 

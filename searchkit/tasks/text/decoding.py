@@ -27,6 +27,7 @@ def greedy(ask: Ask, n: int, *, mark: int, longest: int) -> list[list[int]]:
         for _ in range(longest):
             if not open_:
                 break
+            # (k, T + 1) without padding: all open answers have as many tokens, one for each step so far.
             last = ask(np.array(open_), np.array([[mark, *made[row]] for row in open_]))[:, -1].argmax(1)
             for row, token in zip(open_, last.tolist(), strict=True):
                 if token != mark:
@@ -51,6 +52,7 @@ def beam(ask: Ask, row: int, *, mark: int, longest: int, width: int, alpha: floa
         answers = ask(np.full(len(open_), row), np.array([[mark, *tokens] for _, tokens in open_]))[:, -1]
         grown = []
         for (total, tokens), answer in zip(open_, answers, strict=True):
+            # The `width` best continuations of all outputs are among the `width` best of each.
             for token in np.argsort(-answer, kind="stable")[:width].tolist():
                 grown.append((total + float(answer[token]), tokens, token))
         grown.sort(key=lambda one: -one[0])

@@ -87,6 +87,7 @@ class NextToken:
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy over all steps."""
+        # cross_entropy takes (B·L,) tokens as well as (B·L, n_classes) probabilities, if labels are smoothed.
         return F.cross_entropy(output.flatten(0, 1).float(), target.flatten(0, 1))
 
     def aux_loss_weight(self, loss: Tensor, output: Tensor) -> float:
@@ -134,10 +135,12 @@ class LanguageTask(ArrayTask):
         stream, steps = self._stream(device), self.spec.inputs[0].shape[0]
         assert steps is not None
         offset = int(torch.randint(steps, (), generator=generator, device=device))
+        # At least one window is left whatever the offset, since train has at least two (`require_rows`).
         n_windows = (len(stream) - 1 - offset) // steps
         order = torch.randperm(n_windows, generator=generator, device=device)
         within = torch.arange(steps, device=device)
         for windows in torch.split(order, training.batch_size):
+            # (B, L) positions in the stream; the targets lie one token later.
             at = offset + windows[:, None] * steps + within
             inputs = self._augment((stream[at],), training.augment, generator)[0]
             yield Batch(inputs, self._kind.encode_soft(stream[at + 1], training.label_smoothing))
@@ -146,6 +149,7 @@ class LanguageTask(ArrayTask):
         """The training text as one row of tokens."""
         (tokens,), target, _ = self._resident("train", device)
         assert target is not None
+        # The windows of train follow one another without gap or overlap, so only the last target is missing.
         return torch.cat([tokens.flatten(), target[-1, -1:]])
 
     def evaluate(self, predict: Predict, split: Split) -> Evaluation:

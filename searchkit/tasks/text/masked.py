@@ -28,7 +28,9 @@ class MaskedTask(ArrayTask):
     def pretext(self, restorer: nn.Module, batch: Batch) -> Tensor:
         """Mean cross-entropy of the tokens to be predicted; unknown tokens and padding are left out."""
         tokens_BL, *lengths = batch.inputs
+        # Drawn from torch's global generator, which the training loop seeds for each epoch.
         chance, how = torch.rand((2, *tokens_BL.shape), device=tokens_BL.device)
+        # Token 0 stands for every unknown token, and the readers pad with it.
         told_BL = (chance < TOLD) & (tokens_BL != 0)
         others_BL = torch.randint(self.spec.vocabulary, tokens_BL.shape, device=tokens_BL.device)
         seen_BL = tokens_BL.masked_fill(told_BL & (how < HIDDEN), 0)

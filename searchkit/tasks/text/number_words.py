@@ -37,6 +37,7 @@ def number_words(n: int, seed: int) -> Pairs:
     draw = random.Random(seed)
     found: dict[str, str] = {}
     while len(found) < n:
+        # The number of digits is drawn first: nine of ten numbers up to 999,999 have six.
         digits = draw.randint(1, MOST_DIGITS)
         number = draw.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits)
         found.setdefault(in_words(number), str(number))

@@ -38,6 +38,7 @@ every row padded to its length."""
 
 def _sentences() -> tuple[list[str], list[str]]:
     """Pages and their sentences; a sentence that two pages share is left out."""
+    # A sentence counts once per page, whatever its case, so that the counter counts pages.
     found = {page: {s.lower(): s for s in _split_sentences(_topics()[page])} for page in PAGES}
     pages_of = Counter(folded for sentences in found.values() for folded in sentences)
     rows = [(page, s) for page, sentences in found.items() for folded, s in sentences.items() if pages_of[folded] == 1]

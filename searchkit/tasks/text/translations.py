@@ -20,6 +20,7 @@ CHARACTER_ORDERS = 6
 BETA = 2.0
 RESAMPLES = 1000
 
+# In the order of mteval-v13a: &amp; before &lt;, so that "&amp;lt;" becomes "<".
 _ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
 _SPLITS = (
     (re.compile(r"([{-~\[-` -&(-+:-@/])"), r" \1 "),  # signs stand by themselves
@@ -33,6 +34,7 @@ def words(text: str) -> list[str]:
     """Split a text into words as mteval-v13a does; case is kept."""
     for entity, sign in _ENTITIES:
         text = text.replace(entity, sign)
+    # The patterns look at the characters beside a sign, which the first and the last sign would lack.
     text = f" {text} "
     for pattern, parted in _SPLITS:
         text = pattern.sub(parted, text)
@@ -54,6 +56,7 @@ def bleu_counts(written: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
     for row, one, other in zip(rows, map(words, written), map(words, wanted), strict=True):
         row[:2] = len(one), len(other)
         for order in range(1, WORD_ORDERS + 1):
+            # The smaller of both counts: an n-gram written twice matches twice only if the reference repeats it too.
             row[2 * order] = (_ngrams(one, order) & _ngrams(other, order)).total()
             row[2 * order + 1] = max(0, len(one) - order + 1)
     return rows
@@ -66,6 +69,7 @@ def bleu(counts: np.ndarray) -> float:
     logs, halves = [], 1.0
     for order in range(1, WORD_ORDERS + 1):
         matches, possible = total[2 * order], total[2 * order + 1]
+        # No sentence is long enough for this order, or not one word matches.
         if not possible or not total[2]:
             return 0.0
         if not matches:

@@ -87,12 +87,14 @@ class Answer:
         """
         if not smoothing:
             return target
+        # one_hot refuses -1: a step after the end passes as token 0, and its row is made 0 afterwards.
         return smoothed_one_hot(target.clamp(min=0), self.n_classes, smoothing) * (target >= 0)[..., None]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy over the valid steps."""
         if target.ndim == 2:
             return F.cross_entropy(output.flatten(0, 1).float(), target.flatten(), ignore_index=-1)
+        # The probabilities of a valid step sum to 1, so target.sum() is the number of valid steps.
         return -(target * output.float().log_softmax(-1)).sum() / target.sum()
 
     def aux_loss_weight(self, loss: Tensor, output: Tensor) -> float:
@@ -114,6 +116,7 @@ class Answer:
         truth: (n, T), −1 after the end.
         """
         there = truth >= 0
+        # Steps after the end have no token: 0 is a valid index in its place, and `there` leaves them out of the sum.
         given = np.take_along_axis(answers, np.maximum(truth, 0)[..., None], 2)[..., 0].astype(np.float64)
         nats = -(np.where(np.isfinite(given), given, -WORST) * there).sum(1)
         return nats, np.where(there, answers.argmax(2), -1)
@@ -122,6 +125,7 @@ class Answer:
         """Evaluation from the nats of each target and the most likely tokens."""
         there = truth >= 0
         characters = np.array([*self.words.characters(), 1])  # the mark is one
+        # After the end the index -1 takes the last entry; `there` makes it 0.
         nats = nats / (characters[truth] * there).sum(1).mean()
         exact = (decisions == truth).all(1).astype(np.float64)
         metrics = {
@@ -182,6 +186,7 @@ class WritingTask(ArrayTask):
 
     def distillation_loss(self, student: nn.Module, teacher: nn.Module, batch: Batch, *, temperature: float) -> Tensor:
         """The problem's distillation loss over the valid steps."""
+        # (B, T) tokens, or (B, T, n_classes) smoothed probabilities, which are all 0 after the end.
         there = batch.target >= 0 if batch.target.ndim == 2 else batch.target.sum(-1) > 0
         with torch.no_grad():
             wanted = teacher(*batch.inputs)[there]
@@ -192,6 +197,7 @@ class WritingTask(ArrayTask):
         kind, raw, truth = self.words, self.raw(split), self.data.target_of(split)
         nats, decisions = np.zeros(len(truth)), np.full(truth.shape, -1)
         steps = (truth >= 0).sum(1)
+        # Rows of similar length together: a batch is cut to its longest row. Results go back to the rows' own places.
         order = np.argsort(raw["lengths"] + steps, kind="stable")
         for start in range(0, len(order), ROWS_AT_ONCE):
             rows = order[start : start + ROWS_AT_ONCE]
@@ -210,8 +216,10 @@ class WritingTask(ArrayTask):
         order = np.argsort(raw["lengths"][:n], kind="stable")
 
         def ask(rows: np.ndarray, previous: np.ndarray) -> np.ndarray:
+            # `greedy` counts the sources by their place in `order`, so that it asks about similar lengths together.
             return predict(_trimmed(raw, order[rows], previous))[self.answers[0].name]
 
+        # kind.steps counts the mark, which greedy does not return.
         made = greedy(ask, n, mark=kind.mark, longest=kind.steps - 1)
         written = [""] * n
         for row, tokens in zip(order.tolist(), made, strict=True):
