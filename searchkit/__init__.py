@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    # Each name as itself: without the `as`, mypy does not count it as exported.
     from searchkit.api.result import Result as Result
     from searchkit.api.runs import compress as compress
     from searchkit.api.runs import load_run as load_run
@@ -107,6 +108,7 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # Kept, so that Python finds it the next time and does not call this function.
     globals()[name] = value
     return value
 

@@ -134,6 +134,7 @@ class Context:
 
     def child(self, parent: Artifact, stage: Stage, *, edits: tuple[JSON, ...] | None = None) -> Artifact:
         """The draft of what `stage` makes of `parent`. Its id is the digest of its lineage, known before any work."""
+        # The version of the code is not part of an id; FORMAT stands for it.
         made_by = {"stage": type(stage).__name__, **freeze(stage)}
         return Artifact(
             id=digest(FORMAT, parent.id, made_by, self.seed),
@@ -184,6 +185,7 @@ class Context:
             evaluation = self.task.evaluate(OnnxPredictor(model), "val")
             metrics |= evaluation.metrics | {"size_bytes": measure.size_bytes(model)}
             whole = replace(draft, metrics=metrics, notes={**draft.notes, **freeze(notes or {})})
+            # Within the block, since the file is copied from the scratch folder.
             return self.run.save(whole, weights=weights, model=model, scores=evaluation.scores, log=log or ())
 
     def export(self, net: nn.Module, path: Path) -> dict[str, float]:
@@ -237,6 +239,7 @@ class Context:
 
         raw = self.example(n)
         with torch.no_grad():
+            # `ascontiguousarray`, since torch.from_numpy refuses negative strides.
             out = self.task.preprocessor()(
                 *(torch.from_numpy(np.ascontiguousarray(raw[p.name])) for p in self.task.inputs)
             )
@@ -281,6 +284,7 @@ class Context:
         training = replace(
             before, epochs=planned, lr=before.lr * lr_scale, patience=0, mixup=0.0, ema=0.0, pretrain_epochs=0
         )
+        # The schedule is over the epochs of the recovery: `until` and `training.epochs` are equal.
         plan = FitPlan(
             training=training,
             seed=derive_seed(self.seed, parent.id, "recover", seed),

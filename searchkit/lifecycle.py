@@ -70,6 +70,7 @@ def start(config: RunConfig, task: Task, *, root: Path, name: str, command: list
     """
     from searchkit.search.storage import without_password
 
+    # Stored as a number: a run that goes on elsewhere has as many workers, however many cores there are.
     workers = config.search.workers or default_workers(pick_device(config.search.device))
     config = replace(config, search=replace(config.search, workers=workers))
     about = {
@@ -109,6 +110,7 @@ def reopen(run: Run, task: Task) -> RunConfig:
             f"The data of the run '{run.name}' have changed since it began: {what} (fingerprint "
             f"{before['fingerprint']} then, {task.fingerprint} now); put the data back, or start a new run."
         )
+    # The run may be opened on another machine; the sentence then names the file that asks for the device.
     try:
         pick_device(config.search.device)
     except BadInput as problem:
@@ -141,6 +143,7 @@ def require_writable(folder: Path) -> None:
     Raises:
         BadInput: it could not.
     """
+    # The innermost folder first, so that each is empty when it is removed below.
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,6 +171,7 @@ def report_folder(run: Run, reports: str | None) -> Path:
 
 def discard_unbegun(run: Run) -> None:
     """Remove a new run in which nothing was trained, so that its name is free for a better configuration."""
+    # Rows of cost checks and of dispatched jobs do not count: nothing that was trained is lost with them.
     if not any(row.get("event") in ("rung", "trained", "failed") for row in run.lines("search.jsonl")):
         shutil.rmtree(run.path)
 
@@ -188,6 +192,7 @@ def extend(run: Run, budget: BudgetConfig, words: list[str]) -> RunConfig:
         "words": words,
         "budget_before": stored.plain(before)["budget"],
     }
+    # The last release's key goes: what it holds is in the new one.
     kept = {key: value for key, value in run.config.items() if key != stored.OLD_KEY}
     run.config = {
         **kept,

@@ -143,6 +143,7 @@ def _sampler(given: object) -> Any:
     """A name, or a sampler; one that the command line knows is its name."""
     if given is None or isinstance(given, str):
         return given
+    # A class that was not called, such as `Tpe`, has both of these too: the default of its field is a class attribute.
     propose, name = getattr(given, "propose", None), getattr(given, "name", None)
     if isinstance(given, type) or not callable(propose) or not isinstance(name, str):
         raise BadInput(
@@ -151,6 +152,7 @@ def _sampler(given: object) -> Any:
         )
     from searchkit.search.sampler import NAMED
 
+    # Ours are frozen dataclasses: an equal one is the one that the name stands for.
     return name if NAMED.get(name) == given else given
 
 
@@ -165,6 +167,7 @@ def _recipe(given: object) -> str | Recipe | None:
 def _metric(given: object) -> str | Metric | None:
     if given is None or isinstance(given, (str, Metric)):
         return given
+    # A lambda is named "<lambda>", which would be the metric's name.
     name = getattr(given, "__name__", type(given).__name__)
     if isinstance(given, type) or not callable(given) or not name.isidentifier():
         raise BadInput(

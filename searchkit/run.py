@@ -89,6 +89,8 @@ class Run:
         whole = {"format": FORMAT, "name": name, **freeze(config)}
         try:
             root.mkdir(parents=True, exist_ok=True)
+            # The folder inside of the temporary one is moved, and what is left of that is removed. A rename replaces no
+            # folder that has files in it, so a run of this name is safe.
             with tempfile.TemporaryDirectory(dir=root, prefix=f".{name}.") as made:
                 for folder in ("artifacts", "rungs"):
                     (Path(made) / "run" / folder).mkdir(parents=True)
@@ -132,6 +134,7 @@ class Run:
 
         The lock is the system's (`fcntl.flock`), so that it ends with its process, however that ends; POSIX only.
         """
+        # "a+" and not "w": opening must not erase the number of the process that holds the lock.
         with open(self.path / "lock", "a+") as handle:
             try:
                 lock(handle)
@@ -154,6 +157,7 @@ class Run:
         fcntl = file_locks()
         with open(file) as handle:
             try:
+                # Shared, so that two that look do not refuse each other; it ends when the file is closed.
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
                 return handle.read().strip() or "?"
@@ -193,6 +197,7 @@ class Run:
         file = self.artifact_dir(id) / "artifact.json"
         found = read_json(file, f"artifact {id} of the run '{self.name}'")
         plain: Any = thaw(ArtifactFile, found, file=name_in_run(file, self.name))
+        # A folder that was copied under another name, for example.
         if plain["id"] != id:
             raise BadInput(f"{file} is of the artifact '{plain['id']}', not of '{id}'; put the right file back.")
         if plain["made_by"]["stage"] == "Trial":
@@ -302,6 +307,7 @@ class Run:
         file = self.file(artifact, "log")
         with readable(file, self._way_out(artifact)):
             rows = [json.loads(line) for line in file.read_text().splitlines()]
+            # `save` writes no log without rows, so an empty file was cut short.
             if not rows:
                 raise ValueError("it is empty")
         for number, row in enumerate(rows, 1):

@@ -130,6 +130,7 @@ def carry_out(
         Interrupted: Ctrl-C was pressed; what is done is kept.
     """
     own = own or Own()
+    # Before `reopen`, whose check of the metric would tell the user to call `compress`.
     require_given(run, config_of(run), own, task)
     config = reopen(run, task)
     with run.locked(), resumable(run):
@@ -159,6 +160,7 @@ def carry_out(
             raise
         finally:
             screen.close()
+            # `discard_unbegun` may have removed it.
             if run.path.is_dir():
                 clock.tick(at_once=True)
     return Outcome(winner, verdict, written)
@@ -274,12 +276,14 @@ def compress(winner: Artifact, ctx: Context, config: RunConfig, own: Own | None 
 
     curve = ctx.run.log(winner)
     seconds = sorted(row["seconds"] for row in curve if "seconds" in row)
+    # The median: a single epoch that other work slowed down does not stretch the plan.
     pace = StageBudget(seconds[len(seconds) // 2] if seconds else 0.0)
     limited = config.limits.limits() != Limits()
     epochs = ctx.training(winner).epochs
     recipe = (own and own.recipe) or config.compression.recipe
     stages = recipes.make(recipe, config.compression, epochs=epochs, limited=limited)
     deadline = Deadline(ctx.deadline.at - EVIDENCE_SECONDS)
+    # The stages train in the numbers and the layout in which the winner was trained.
     precision, channels_last = ctx.run.notes(winner, "setting")
     ctx = replace(ctx, deadline=deadline, precision=precision, channels_last=channels_last)
     return apply(stages, winner, ctx, pace=pace)
@@ -293,6 +297,8 @@ def bundle_trial(ctx: Context, trial: Artifact, to: Path) -> None:
     from searchkit.stages.pipeline import apply
 
     with scratch_folder() as folder:
+        # Not `Run.create`, which would write the files of a new run: a folder with this one artifact is all that the
+        # stages need.
         aside = Run(folder, ctx.run.config)
         shutil.copytree(ctx.run.artifact_dir(trial.id), aside.artifact_dir(trial.id))
         stages = recipes.make("export", CompressionConfig(), epochs=ctx.training(trial).epochs, limited=False)

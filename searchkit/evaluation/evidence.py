@@ -70,6 +70,7 @@ def collect(
     else:
         found = _as_asked(_measured(ctx, models, fp32, hashes), asked or {})
     run.write_json(FILE, found.to_json())
+    # As it will be read from the file, so that the first report is drawn from the same values as every later one.
     return Evidence.from_json(found.to_json())
 
 
@@ -135,6 +136,7 @@ def _models(
     example = batching.take(ctx.task.inputs, ctx.task.raw("val"), slice(0, 1))
     paths = {artifact.id: ctx.model_path(artifact) for artifact in models}
     order = [reference, *(id for id in paths if id != reference)]  # a ratio is to the first
+    # Reversed, so that of artifacts with the same file the first in `order` is the one that is timed.
     first = {hashes[id]: id for id in reversed(order)}
     latency = measure.latency({id: paths[id] for id in order if first[hashes[id]] == id}, example)
     rows = []
@@ -208,6 +210,7 @@ def pictures(task: Task, fp32: Evaluation, shipped: Evaluation) -> JSON:
     chosen = np.unique(np.linspace(0, len(fp32.targets) - 1, min(PICTURED, len(fp32.targets))).astype(int))
     found: dict[str, JSON] = {"rows": {}}
     for name, values in rows.items():
+        # One scale for the targets and all answers, or a change in brightness could not be seen; inputs have their own.
         scale = values if name == "given" else fp32.targets
         least, most = float(np.min(scale)), float(np.max(scale))
         shown = _as_bytes(np.asarray(values)[chosen], least, most)

@@ -148,6 +148,7 @@ def stored(run: Run) -> Evidence | None:
         BadInput: A field is missing, of another type or out of range, or fields contradict each other.
     """
     plain = run.read_json(FILE)
+    # A format that is no whole number is damage, not another version: it is named below.
     if plain is None or isinstance(plain.get("format"), int) and plain["format"] != FORMAT:
         return None
     try:
@@ -187,6 +188,7 @@ def _pictures_fit(pictures: Mapping[str, JSON] | None) -> bool:
         return True
     size = int(np.prod(pictures["shape"]))
     try:
+        # Without `validate`, characters outside of the alphabet are skipped.
         return all(len(base64.b64decode(row, validate=True)) == size for row in pictures["rows"].values())
     except ValueError:
         return False

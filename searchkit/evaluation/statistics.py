@@ -69,6 +69,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     share, z2 = successes / n, _Z * _Z
     center = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    # At a share of 0 or 1, rounding may put an end just beside the share, which has to lie within.
     return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))
 
 
@@ -92,6 +93,7 @@ def paired_difference(
         raise ValueError(f"pairs need one score an example from each: {a.shape} against {b.shape}")
     value = goal.value(a) - goal.value(b)
     if goal.root:
+        # (n, 2): both scores of an example are drawn together, so what the models have in common cancels.
         means = _bootstrap_means(np.stack([a, b], axis=1), seed, groups)
         low, high = _percentiles(np.sqrt(means[:, 0]) - np.sqrt(means[:, 1]))
         method = _named("percentile", groups)
@@ -133,6 +135,7 @@ def _totals(scores: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndar
     """(G, …) sums of the scores of each group, and (G,) how many there are."""
     _, member, counts = np.unique(groups, return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), *scores.shape[1:]))
+    # Not `sums[member] += scores`, which adds only one of the examples of a group.
     np.add.at(sums, member, scores)
     return sums, counts
 
@@ -145,6 +148,8 @@ def _bootstrap_means(scores: np.ndarray, seed: int, groups: np.ndarray | None = 
     rng, n = np.random.default_rng(seed), len(scores)
     if groups is not None:
         sums, sizes = _totals(scores, groups)
+        # In chunks of (step, G) counts: how often each of the G groups is drawn. The mean is a ratio of sums, since
+        # groups and so resamples differ in size.
         drawn, step = [], max(1, _CHUNK // len(sizes))
         for start in range(0, RESAMPLES, step):
             times = rng.multinomial(len(sizes), [1 / len(sizes)] * len(sizes), size=min(step, RESAMPLES - start))
@@ -181,6 +186,8 @@ def _bca(scores: np.ndarray, seed: int, groups: np.ndarray | None = None) -> tup
     if spread == 0.0:
         return float(scores[0]), float(scores[0])
     acceleration = float(np.sum(deviations**3)) / (6 * spread**1.5)
+    # The share of resamples below the mean, of equal ones a half. At 0 and 1 the normal quantile is infinite, so it is
+    # kept one resample away from them.
     below = (np.sum(means < scores.mean()) + 0.5 * np.sum(means == scores.mean())) / len(means)
     bias = _NORMAL.inv_cdf(float(np.clip(below, 1 / len(means), 1 - 1 / len(means))))
     levels = []
@@ -199,6 +206,8 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
     n = only_a + only_b
+    # The tail is C(n, 0) + … + C(n, min): each term follows from the one before, in whole numbers, so no n is too
+    # large.
     term = tail = 1
     for k in range(min(only_a, only_b)):
         term = term * (n - k) // (k + 1)
@@ -229,6 +238,7 @@ def agreement(
         return Interval(float(alike.mean()), low, high, _named("bca", groups), n)
     if groups is not None:
         n_groups = len(np.unique(groups))
+        # A bootstrap of equal values would have no width.
         if alike.all() or not alike.any():
             return Interval(float(alike.mean()), *wilson(n_groups * int(alike[0]), n_groups), "wilson of groups", n)
         return Interval(float(alike.mean()), *_bca(alike.astype(np.float64), 0, groups), "bca of groups", n)

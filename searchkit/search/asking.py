@@ -76,8 +76,11 @@ class Asker:
         if breaches:
             self._refuse(candidate, {**facts, "cost": cost}, breaches)
             return None
+        # From what is trained and not from the trial's number: a candidate trains the same whenever it is proposed.
         seed = derive_seed(self.ctx.seed, self.proposer.view.space.name, candidate.key)
         trial = self.store.start(candidate, {**facts, "cost": cost, "seed": seed})
+        # Added first and compared afterwards: if both coordinators looked before they added, neither would see the
+        # other.
         if self._is_anothers(trial):
             self.store.abandon(trial, "another coordinator trains it")
             return None

@@ -78,6 +78,7 @@ class Draft:
         return self._suggest(name, CategoricalDistribution(tuple(choices)))
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        # A name that is asked for again gets its first answer, as Optuna's own trial gives it.
         if name not in self.params:
             self.params[name] = self.choose(name, distribution)
             self.distributions[name] = distribution
@@ -119,6 +120,7 @@ def sample_training(draft: Draft, space: Space, spec: DataSpec, *, epochs: int) 
     values: dict[str, Any] = {**freeze(space.training.default), "epochs": epochs}
     if not spec.self_taught:
         values["pretrain_epochs"] = 0
+    # In order of name: the order in which a family lists its ranges must not change what a seed draws.
     for name, allowed in sorted(space.training.ranges.items()):
         if name == "pretrain_epochs" and not spec.self_taught:
             continue

@@ -25,6 +25,8 @@ def at_random(rng: random.Random) -> Choose:
         match distribution:
             case CategoricalDistribution():
                 return rng.choice(distribution.choices)
+            # Each whole number stands for the stretch from half a step below it to half a step above it. Beside log,
+            # Optuna allows no step but 1.
             case IntDistribution(low=low, high=high, step=step, log=True):
                 return min(high, max(low, round(math.exp(rng.uniform(math.log(low - 0.5), math.log(high + 0.5))))))
             case IntDistribution(low=low, high=high, step=step):
@@ -92,6 +94,7 @@ def grid_values(distribution: BaseDistribution, points: int = 5) -> list[Any]:
 
 
 def _between(low: float, high: float, share: float, log: bool) -> float:
+    # The ends as they are: computed, they may differ in the last digit and lie outside of the range.
     if share in (0.0, 1.0):
         return high if share else low
     return math.exp(math.log(low) + share * math.log(high / low)) if log else low + share * (high - low)
@@ -115,6 +118,8 @@ def grid_leaves(sample: Callable[[Choose], T], *, at_most: int) -> list[T] | Non
     while True:
         sizes: list[int] = []
 
+        # `path` holds one digit a choice, in the order in which `sample` asks; choices beyond it take their first
+        # value.
         def choose(name: str, distribution: BaseDistribution, sizes: list[int] = sizes, path: list[int] = path) -> Any:
             values = grid_values(distribution)
             sizes.append(len(values))
@@ -122,6 +127,8 @@ def grid_leaves(sample: Callable[[Choose], T], *, at_most: int) -> list[T] | Non
 
         found.append(sample(choose))
         path += [0] * (len(sizes) - len(path))
+        # The carry: a digit at its last value is dropped, since the next value of the one before it may lead to other
+        # choices.
         while path and path[-1] == sizes[len(path) - 1] - 1:
             path.pop()
         if not path:

@@ -83,6 +83,7 @@ class _Search:
     record: SearchRecord
 
     def run(self) -> None:
+        # First, even if the budget is used up: a trial whose artifact is whole may still have to be told its value.
         waiting = recover(self.lifecycle, self.halving)
         if not _has_ended(self.lifecycle, self.reporter.settings) and (self.reporter.n_open() > 0 or waiting):
             self.record.profile(self.asker.costs)  # before workers start: a limit that nothing meets is told at once
@@ -123,6 +124,7 @@ def _put_together(space: Space, ctx: Context, settings: SearchSettings, plan: Ti
             f"The run '{ctx.run.name}' has trained trials, and its study has none: the database is emptied or "
             "gone. Put it back, or start a new run; its trials are not trained again over the old ones."
         )
+    # By the default batch size: a trial may draw another, but all have to be compared at the same epochs.
     steps = math.ceil(ctx.task.n_examples("train") / space.training.default.batch_size)
     costs = CostModel(space, ctx, cost=settings.cost, ship_int8=settings.ship_int8)
     view = SearchView(

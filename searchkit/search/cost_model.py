@@ -83,6 +83,8 @@ class CostModel:
             except Infeasible:
                 self._weights[key] = None
             else:
+                # An estimate: `cost` exports what it lets through. A lower bound in `counts` takes its place, since
+                # that breaks the limit for certain.
                 size = {"size_bytes": counts["params"] * self.bytes_a_weight * 1.1 + 4000} | counts
                 self._weights[key] = (counts["params"], not self.ctx.limits.breaches(size))
         return self._weights[key]

@@ -106,6 +106,8 @@ class Processes:
         """See `Executor.wait`. Raises SearchkitError if worker after worker dies before it finishes a job."""
         done, self.unreported = self.unreported, []
         busy = {w.connection: w for w in self.workers if w.job is not None}
+        # If there is something to report already, the sockets are looked at without waiting. A dead worker's socket is
+        # ready too: reading from it raises.
         for connection in wait(list(busy), timeout=0 if done else seconds) if busy else []:
             worker = busy[connection]  # type: ignore[index]
             try:
@@ -145,6 +147,8 @@ class Processes:
             self.unreported.append(Outcome(job.key, "timed-out", "the rung took too long and was killed"))
             return
         self.n_silent += 1
+        # A trial is given up after 3 lost workers (`policy.MOST_LOST_WORKERS`), and `capacity` of them train side by
+        # side. More deaths in a row than that are hardly the fault of single trials.
         if self.n_silent > 3 * self.capacity + 6:
             raise SearchkitError(
                 f"{self.n_silent} worker processes in a row ended before they finished a job (the last with status "
@@ -157,6 +161,8 @@ class _Worker:
     """One process and this end of its socket."""
 
     def __init__(self, pack: TaskPack) -> None:
+        # This process closes its copy of `theirs` once the child has it: with a copy left open, the end of the child
+        # would not end the connection.
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(

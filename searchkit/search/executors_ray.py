@@ -55,6 +55,8 @@ class Ray:
             except (ConnectionError, RuntimeError) as error:
                 raise BadInput(f"No Ray cluster answers at {address}: {str(error).splitlines()[0]}") from error
             return
+        # Ray's processes take the environment as it is when the cluster starts. It is put back afterwards, since this
+        # process is not a worker.
         inherited = worker_environment(sys.path)
         before = {name: os.environ.get(name) for name in (*WORKER_ENV, "PYTHONPATH", *_QUIET_RAY)}
         os.environ.update({name: inherited[name] for name in (*WORKER_ENV, "PYTHONPATH")} | _QUIET_RAY)
@@ -84,6 +86,7 @@ class Ray:
         """See `Executor.wait`."""
         if not self.jobs:
             return []
+        # Ray converts the timeout to whole milliseconds, which fails for infinity.
         ready, _ = self.ray.wait(list(self.jobs), num_returns=1, timeout=min(seconds, 3600.0))
         return [self._outcome(reference) for reference in ready]
 
@@ -95,6 +98,8 @@ class Ray:
             return outcome
         except errors.OutOfMemoryError as error:  # Ray's own guard killed the worker
             return Outcome(job.key, "out-of-memory", str(error).splitlines()[0])
+        # `cancel` with force kills the process: a running job comes back as crashed, one that has not begun as
+        # cancelled.
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError) as error:
             if job.key in self.cancelled:
                 return Outcome(job.key, "timed-out", "the rung took too long and was killed")

@@ -34,6 +34,7 @@ def profile_space(space: Space, ctx: Context, book: CostModel, *, epochs: int) -
         BadInput: No draw can be built at all.
     """
     drawn = some_candidates(space, ctx, epochs)
+    # Candidates have no order, so the key leaves them out.
     weighed = sorted(
         ((w[0], n, c) for n, c in enumerate(drawn) if (w := book.weigh(c)) is not None), key=lambda row: row[:2]
     )
@@ -130,6 +131,8 @@ def _require_one_that_fits(space: Space, ctx: Context, book: CostModel, candidat
     breaches = ctx.limits.breaches(book.cost(smallest))
     if not breaches:
         return
+    # A limit that some candidate meets is left to the search. The smallest three are tried, since the one with the
+    # fewest parameters need not have the fewest MACs or the lowest latency.
     for name in breaches:
         costs = [(book.cost(c).get(name, float("inf")), c) for c in candidates[:3]]
         least, candidate = min(costs, key=lambda row: row[0])

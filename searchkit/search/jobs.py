@@ -114,6 +114,7 @@ def run_job(job: Job, task: Task, space: Space) -> Outcome:
         return Outcome(job.key, "infeasible", str(error))
     except Diverged as error:
         return Outcome(job.key, "diverged", str(error), seconds=time.monotonic() - started)
+    # Before Exception, of which it is a subclass. torch raises RuntimeErrors instead, which `_is_out_of_memory` tells.
     except MemoryError as error:
         return Outcome(job.key, "out-of-memory", str(error) or "no memory left", traceback.format_exc())
     except Exception as error:  # the one broad boundary: a trial must not end the search
@@ -153,6 +154,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
+    # On a GPU torch.OutOfMemoryError; on a CPU a RuntimeError that says "DefaultCPUAllocator: can't allocate memory".
     text = f"{type(error).__name__} {error}".lower()
     return "outofmemory" in text or "out of memory" in text or "can't allocate memory" in text
 
@@ -176,6 +178,7 @@ def worker_environment(path: list[str]) -> dict[str, str]:
             folder: a file there must shadow no module.
     """
     root = str(Path(__file__).resolve().parents[2])
+    # An empty entry is the current folder as well; the engine's own folder stays, even if it is the current one.
     here = [p for p in path if p and (p == root or Path(p).resolve() != Path.cwd())]
     environment = {name: value for name, value in os.environ.items() if name != "SEARCHKIT_STORAGE"}
     return {**environment, **WORKER_ENV, "PYTHONPATH": os.pathsep.join([*here, *([] if root in here else [root])])}

@@ -65,6 +65,8 @@ class Loop:
             if not self.flights:
                 break
             # at most half a minute: the time left is told anew, and Ctrl-C is heard
+            # At least .1 s: a job that is being killed stays overdue until its outcome comes, and no wait at all would
+            # spin.
             for outcome in self.executor.wait(min(30.0, max(0.1, self._patience()))):
                 self._receive(outcome)
             self._cancel_hung()

@@ -71,6 +71,7 @@ class Halving:
             stopped_by: As a training's state has it: "time", "patience" or None.
             epoch: Where the training stands.
         """
+        # `fit` counts an epoch that the deadline cut short, so a first one may not be whole.
         if stopped_by == "time" and epoch <= 1:
             return Next.CUT_OFF
         ended = stopped_by is not None or rung == len(self.rung_epochs) - 1
@@ -127,6 +128,7 @@ def keeps_crashing(failures: Sequence[tuple[str, str]]) -> bool:
     Args:
         failures: (what, reason) of the trials that failed since one was trained, oldest first.
     """
+    # Only crashes count: divergence and lack of memory are a candidate's own fault, and may well come in a row.
     last = failures[-MOST_EQUAL_ERRORS:]
     return len(last) == MOST_EQUAL_ERRORS and len(set(last)) == 1 and last[-1][0] == "crashed"
 

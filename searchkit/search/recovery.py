@@ -33,6 +33,7 @@ def recover(lifecycle: Lifecycle, halving: Halving) -> list[Flight]:
             lifecycle.tell(trial, artifact)
             continue
         state = run.load_state(lifecycle.state_key(trial))
+        # What `Lifecycle.advance_` added to the training's own numbers; JSON has made its tuples lists.
         before: dict[str, JSON] = state.numbers.pop("search") if state else {"losses": [], "seconds": 0.0}
         losses = [tuple(row) for row in before["losses"]]
         halving.recall(trial.number, losses)

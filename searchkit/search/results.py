@@ -128,10 +128,13 @@ def importances(run: Run) -> dict[str, float]:
         # fewer give shares that are noise; with one value there is no variance to share out
         if len(trials) < 6 or len({t.values[0] for t in trials}) < 2:
             continue
+        # In memory, and of the feasible trials alone: the others have a stand-in for a value (`study.WORST`).
         copy = optuna.create_study(directions=about["directions"])
         copy.add_trials(trials)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # fANOVA fits a random forest, which is seeded so that a report says the same each time. With two objectives
+            # Optuna raises ValueError unless it is given a target.
             shares = optuna.importance.get_param_importances(
                 copy,
                 evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),

@@ -184,6 +184,7 @@ class Grid:
         if view.leaves is not None:
             left = (leaf for leaf in view.leaves if leaf.key not in ask.known)
         else:
+            # Seeded by the search alone: each call walks the same sequence and skips what is known, so nothing is kept.
             rng = random.Random(derive_seed(view.seed, "grid"))
             drawn = (view.draw(lambda _, d: rng.choice(grid_values(d)), "grid") for _ in range(MOST_LEAVES))
             left = (candidate for candidate in drawn if candidate.key not in ask.known)
@@ -254,6 +255,8 @@ def _seed_candidate(rng: random.Random, index: int, view: SearchView) -> Candida
         known = {**{name: middle.params[name] for name in kinds}, **default}
     drawn = [view.draw(like(known, at_random(rng)), "largest that fits") for _ in range(32)]
     weighed = [(candidate, view.weigh(candidate)) for candidate in drawn]
+    # `weigh` says only what may fit. If a costlier check refused the last proposal, `index` is higher by one and takes
+    # the next place in this order.
     fitting = sorted((c for c, w in weighed if w and w[1]), key=lambda c: -(view.weigh(c) or (0.0, False))[0])
     return fitting[min(index, len(fitting) - 1)] if fitting else None
 
@@ -279,6 +282,8 @@ def ask_optuna(sampler: BaseSampler, trials: Sequence[FrozenTrial], view: Search
         view: As `Sampler.propose` gets it.
         way: See `SearchView.draw`.
     """
+    # A new sampler and a new study each call: a sampler with one seed repeats its first proposal after every restart.
+    # Running trials count as bad ones (`constant_liar`, on by default in Optuna 5), so workers keep apart.
     study = optuna.create_study(directions=list(view.directions), sampler=sampler)  # in memory, for this call alone
     study.add_trials(trials)
     asked = study.ask()

@@ -38,6 +38,7 @@ class SearchRecord:
         goal = ctx.task.goal
         self.directions: Directions = (goal.direction, *(("minimize",) if settings.cost else ()))
         self.about: dict[str, JSON] = (ctx.run.read_json(FILE, SearchFile) or {}).get(space.name, {})
+        # Only once: the study's name and the owner have to stay, also if the run's folder has been renamed since.
         if not self.about:
             self._note(
                 goal=goal.metric,
@@ -63,6 +64,7 @@ class SearchRecord:
     @property
     def facts(self) -> str:
         """What must be the same for two searches to share a study."""
+        # Without the number of trials and the time: a search that is resumed may have more of both.
         task, budget = self.ctx.task, self.settings.budget
         shape = [budget.epochs, budget.rungs, budget.eta]
         return digest(task.name, freeze(task.spec), self.space.name, task.goal.metric, self.settings.cost, shape)

@@ -37,6 +37,8 @@ def whole_url(url: str) -> str:
 def open_storage(url: str) -> RDBStorage:
     """Open the database of a study. Raises BadInput if it cannot be opened."""
     optuna.logging.set_verbosity(logging.WARNING)
+    # Python's sqlite3 waits 5 s for another writer, then fails with "database is locked". A server may close idle
+    # connections, so each is tested before it is used.
     patient = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     whole = whole_url(url)
     for attempt in range(OPENINGS):
@@ -47,6 +49,7 @@ def open_storage(url: str) -> RDBStorage:
             races = (IntegrityError, ProgrammingError)
             lost_a_race = isinstance(error, races) or isinstance(error.__cause__, races)
             if attempt == OPENINGS - 1 or not lost_a_race:
+                # Neither the driver's message nor the chained exception may show the password.
                 told = (str(error).splitlines() or [""])[0].replace(whole, without_password(url))
                 hint = "" if url.startswith("sqlite") else f" A password is read from {VARIABLE}, the whole URL."
                 raise BadInput(

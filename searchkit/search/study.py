@@ -94,6 +94,7 @@ class TrialStore:
         told = create_trial(
             state=TrialState.COMPLETE, values=[0.0] * len(self.study.directions), constraints={kind: 1.0}
         )
+        # `_trial_id` is the key in the database; `number` counts within one study.
         for key, value in told.system_attrs.items():
             self.storage.set_trial_system_attr(trial._trial_id, key, value)
         facts = {"failure": kind, "reason": reason, "status": FAILED}

@@ -19,6 +19,8 @@ Losses = tuple[float, ...]
 def ranks(losses: Sequence[Losses]) -> list[int]:
     """The non-dominated rank of each: 0 is the front, 1 the front of the rest, and so on (Deb et al. 2002)."""
     values = np.asarray(losses, dtype=np.float64).reshape(len(losses), -1)
+    # (n, 1, k) against (1, n, k) gives (n, n): no_worse[i, j] if i is nowhere worse than j. Equal rows do not dominate
+    # each other.
     no_worse = np.all(values[:, None, :] <= values[None, :, :], axis=2)
     dominates = np.asarray(no_worse & np.any(values[:, None, :] < values[None, :, :], axis=2))
     n_above, found, rank = dominates.sum(axis=0), np.full(len(values), -1), 0

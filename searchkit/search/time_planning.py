@@ -183,6 +183,7 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
         choices = (("bf16", True),)
     elif settings.precision != "auto":
         choices = ((settings.precision, False),)
+    # One setting and no time to share out: nothing has to be timed.
     if len(choices) == 1 and math.isinf(left):
         return TimePlan(*choices[0], epochs)
     setting, seconds = quickest(space, ctx, middle, choices)
@@ -287,6 +288,7 @@ def own_work(space: Space, ctx: Context, candidate: Candidate, setting: tuple[st
             row = task.fit(space.build(candidate.arch, task.spec), plan, TrainState()).numbers["curve"][0]
     except Diverged:
         return 0.0
+    # FIT_SECONDS may end before the epoch does, so its steps are counted; the last batch may be smaller.
     examples = min(row["steps"] * training.batch_size, task.n_examples("train"))
     found = float(row["seconds" if ctx.device == "cuda" else "thread_seconds"] / examples)
     return found - seconds if found > NOTABLE * seconds else 0.0

@@ -106,6 +106,7 @@ class Lifecycle:
 
     def advance_(self, flight: Flight, outcome: Outcome, state: TrainState) -> None:
         """Store the state that a rung left, and make the flight's job the next rung."""
+        # In the same file as the weights, so that losses and weights are always of one rung; `recover` takes it out.
         state.numbers["search"] = {"losses": [list(row) for row in flight.losses], "seconds": flight.seconds}
         self.ctx.run.save_state(self.state_key(flight.trial), state)
         self.log("rung", flight, seconds=outcome.seconds, epochs=state.epoch, loss=flight.losses[-1][0])
@@ -158,6 +159,7 @@ class Lifecycle:
         folder = self.ctx.run.artifact_dir(self.artifact_id(flight.trial))
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "error.txt"
+        # A message may hold lone surrogates (of a file name that is not UTF-8), which cannot be encoded.
         write_atomically(file, f"{outcome.failure}: {outcome.reason}\n\n{outcome.details}".encode(errors="replace"))
         self.store.fail(flight.trial, outcome.failure, outcome.reason)
         self.ctx.run.drop_state(self.state_key(flight.trial))

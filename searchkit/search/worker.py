@@ -23,6 +23,7 @@ def main(fd: int, parent: int) -> None:
         parent: The parent's process id.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the coordinator decides
+    # Before the imports below, which load torch: the parent may die while they run.
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     from searchkit.core.space_file import materialize
     from searchkit.tasks import registry
@@ -43,6 +44,7 @@ def _die_with(parent: int) -> None:
     """An orphan trains for nobody."""
     while os.getppid() == parent:
         time.sleep(0.5)
+    # `sys.exit` would end this thread alone.
     os._exit(1)
 
 

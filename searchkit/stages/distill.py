@@ -76,6 +76,7 @@ class Distill:
         candidates = {"before distillation": ctx.network(start)}
         log = []
         guide = Teacher(teacher, self.temperature, self.weight)
+        # The control takes its share of the stage's time, the distilled student all that is then left.
         for name, guided, share in (("control", None, self.epochs / self.planned_epochs), ("distilled", guide, 1.0)):
             net = deepcopy(candidates["before distillation"])
             curve = ctx.recover(net, start, epochs=self.epochs, teacher=guided, lr_scale=self.lr_scale, share=share)
@@ -94,6 +95,7 @@ class Distill:
     def _teacher(self, parent: Artifact, ctx: StageContext) -> Ensemble:
         """The parent, and of the best other trials by val metric each that makes the mean better there."""
         goal, trials = ctx.task.goal, ctx.run.trials()
+        # The trial that the parent was made from is not another network.
         line = {a.id for a in ctx.run.line(parent)}
         others = [t for t in trials if t.id not in line]
         others.sort(key=lambda t: (goal.loss(t.metrics[goal.metric]), t.id))

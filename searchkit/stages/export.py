@@ -180,6 +180,7 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
         raise BadInput(
             f"The bundle {run.bundle} cannot be read ({brief(error)}); delete it and resume the run."
         ) from error
+    # Bundles of an earlier version have no digest.
     if "digest" in manifest and digest_of(manifest) != manifest["digest"]:
         raise BadInput(f"{run.bundle / 'manifest.json'} was edited after it was written; delete the bundle and resume.")
     row = next((one for one in found["models"] if one["id"] == manifest["artifact"]), None)
@@ -189,6 +190,8 @@ def finish_bundle(run: Run, found: Mapping[str, JSON]) -> None:
         manifest[side] = [_port(thaw(TensorSpec, port)) for port in manifest[side]]
     manifest["metric"]["test"] = freeze(row["metric"])
     manifest["latency"] = freeze(row["latency"])
+    # Copied from the very bundle that is replaced: `write_bundle` moves the old folder away only when the new one is
+    # complete.
     whole = write_bundle(
         run.bundle,
         model=run.bundle / "model.onnx",
@@ -237,6 +240,7 @@ def write_bundle(
         for name, text in equipment.items():
             (building / name).write_text(text, encoding="utf-8")
         whole = _fill(building, model, fp32, {**manifest, "equipment": sorted(equipment)}, golden)
+        # mkdtemp makes folders that only their owner can open.
         os.chmod(building, 0o755)
         _swap(building, directory)
     finally:
@@ -260,10 +264,12 @@ def _fill(folder: Path, model: Path, fp32: Path, manifest: dict[str, JSON], gold
         "golden_tolerance": GOLDEN_TOLERANCE["float" if exact else "int8"],
         "versions": {"searchkit": __version__, **{name: version(name) for name in ("onnx", "onnxruntime", "numpy")}},
     }
+    # By default jinja2 escapes nothing, and prints nothing for a name that is missing.
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, autoescape=True
     ).get_template("README.md.j2")
     (folder / "README.md").write_text(page.render(manifest) + "\n", encoding="utf-8")
+    # After the README, which is hashed too.
     manifest["sha256"] = {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(folder.iterdir())
@@ -282,6 +288,8 @@ def _swap(building: Path, directory: Path) -> None:
     A kill between the two renames leaves the old one whole beside it, from where `_restore` fetches it back.
     """
     if directory.exists():
+        # A rename cannot replace a folder that is not empty, so the old one is first moved to where `_restore` finds
+        # it.
         old = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.old."))
         os.rename(directory, old / directory.name)
         os.rename(building, directory)

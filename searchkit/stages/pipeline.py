@@ -129,6 +129,7 @@ def apply(
         if isinstance(stage, LeftOut):
             _leave_out(stage.stage, draft, stage.reason, ctx)
             continue
+        # The time is planned again before each stage: one that was quick or left out leaves its time to the others.
         scale, seconds = pace.plan([s for s in stages[index:] if not isinstance(s, LeftOut)], left)
         if scale < LEAST_SCALE and isinstance(stage, Trains):
             _leave_out(name, draft, f"the time budget leaves {left:.0f} s for what is left of the line", ctx)

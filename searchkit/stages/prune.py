@@ -134,6 +134,7 @@ class Prune:
             ranking = Ranking(
                 self.importance, self.global_ranking, self.round_to, derive_seed(ctx.seed, artifact.id, step)
             )
+            # Widths are rounded, so an earlier step may have met this step's target already.
             if cost(net) > rung:
                 gradients = self._gradients(artifact, ctx) if self.importance == "taylor" else None
                 edits += prune_(net, example, cost=cost, target=rung, ranking=ranking, gradients=gradients)
@@ -142,6 +143,7 @@ class Prune:
             scores = ctx.scores(net)
             value = ctx.task.goal.value(scores)
             steps.append({"params": measure.params(net), "raw": raw, "val": value})
+            # Copies: the next step changes the network and the list in place.
             snapshots.append((copy.deepcopy(net), list(edits), scores))
             ctx.echo(f"Prune: step {step + 1} of {self.steps}: {measure.params(net):,} parameters, val {value:.4g}")
         kept = self._keep([found for _, _, found in snapshots], ctx.scores(parent), ctx)
@@ -179,6 +181,8 @@ class Prune:
     def _recover(
         self, net: nn.Module, artifact: Artifact, ctx: StageContext, step: int, parent: nn.Module
     ) -> list[dict[str, JSON]]:
+        # Half of the epochs follow the last step, the others are shared out among the steps before it. `still` counts
+        # the epochs from this step on, of which this one takes its share of the stage's time.
         last = math.ceil(self.recovery_epochs / 2) if self.steps > 1 else self.recovery_epochs
         epochs = last if step == self.steps - 1 else (self.recovery_epochs - last) // (self.steps - 1)
         if not epochs:
@@ -204,6 +208,8 @@ class Prune:
                     f"the network already costs {before:,.6g} {COSTS[self.by]}, no more than the {target:,.6g} asked"
                     " for"
                 )
+            # For a latency, the widths that reach it are needed. For another cost, the only question here is whether
+            # the smallest network reaches the target, which `fit` asks first: one round is enough.
             kept = found.fit(timed or cost, target, rounds=5 if timed else 1)
             if timed is not None:  # an export a network is too dear for every step: aim at the parameters that it gave
                 return Aim("params", cost, cost(net), cost(found.trial(kept)), found.whole)
@@ -216,6 +222,8 @@ class Prune:
             probe = copy.deepcopy(net).train()
             plain = replace(ctx.training(artifact), augment=(), mixup=0.0, label_smoothing=0.0)
             batches = ctx.task.batches("train", plain, seed=derive_seed(ctx.seed, "taylor"), device="cpu")
+            # Dropout draws from torch's global generator, which is seeded here and put back afterwards. Without
+            # `devices=[]` the generators of all GPUs would be saved as well.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derive_seed(ctx.seed, "taylor"))
                 for batch, _ in zip(batches, range(16), strict=False):
@@ -269,6 +277,7 @@ class _Latency:
 
     def __init__(self, net: nn.Module, ctx: StageContext, folder: Path) -> None:
         self.ctx, self.parent = ctx, folder / "parent.onnx"
+        # A copy, since `export` moves the network to the CPU and into eval mode.
         ctx.export(copy.deepcopy(net), self.parent)
 
     def __call__(self, net: nn.Module) -> float:
@@ -276,6 +285,7 @@ class _Latency:
 
     def _measure(self, path: Path) -> float:
         timed = measure.latency({"parent": self.parent, "this": path}, self.ctx.example(), processes=0)
+        # Milliseconds by way of the ratio, for which both files were timed in the same rounds.
         return timed["this"].ratio * timed["parent"].p50_ms
 
 

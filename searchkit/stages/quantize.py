@@ -104,6 +104,7 @@ def calibration(ports: Sequence[TensorSpec], arrays: Arrays, n_rows: int) -> Ite
         n_rows: Examples, at most.
     """
     total = batching.count(ports, arrays)
+    # All examples share one graph, which cannot be cut into batches.
     if total is None:
         yield arrays
         return
@@ -152,6 +153,7 @@ def measured(
     fp32: Path, paths: dict[str, Path], example: Arrays, ctx: StageContext
 ) -> tuple[Int8Variant, list[Int8Variant]]:
     """The fp32 file and the candidates, timed together in one interleaved session in this process."""
+    # The fp32 file comes first: ratios are to the first file, and agreement is with the first evaluation.
     files, spec = {"fp32": fp32, **paths}, ctx.task.spec
     latency = measure.latency(files, example, processes=0)
     own: Evaluation | None = None
@@ -207,6 +209,8 @@ def agreement(
         error = np.square(decisions - reference.targets, dtype=np.float64).reshape(n, -1)
     else:
         error = errors_to_nearest(decisions, reference.targets)
+    # One number for all values of an example, or (d,), one each. 1e-100 stands for a reference without any error: only
+    # equal answers agree with it, and 0/0 would be NaN.
     allowed = error.mean(axis=None if pooled else 0)
     return float(np.mean((gap / np.maximum(allowed, 1e-100)).mean(axis=1) <= 1))
 
@@ -266,6 +270,7 @@ def _best(fitting: Sequence[Int8Variant], reference: Int8Variant, tolerance: Tol
     if not admitted:
         return _least_bad(fitting, reference, tolerance)
     good = [c for c in fitting if loss(c.metric) <= max(admitted)]
+    # Of equally large files the better in the metric comes first, then weight-only before dynamic before static.
     by_size = sorted(good, key=lambda c: (c.size_bytes, loss(c.metric), -METHODS.index(c.method)))
     smallest = chosen = by_size[0]
     for other in by_size:
