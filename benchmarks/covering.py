@@ -182,10 +182,11 @@ class Covering:
     def failed(self) -> list[str]:
         return sorted(name for name, test in self.tests.items() if not test.passed)
 
-    def cost(self, name: str) -> float:
-        """Seconds of one test alone, with the shared fixtures that it needs."""
-        test = self.tests[name]
-        return test.seconds + sum(self.fixture_seconds.get(fixture, 0.0) for fixture in test.fixtures)
+    def cost(self, *names: str) -> float:
+        """Seconds of these tests alone, with the shared fixtures that they need."""
+        fixtures = set().union(*(self.tests[name].fixtures for name in names))
+        shared = sum(self.fixture_seconds.get(fixture, 0.0) for fixture in fixtures)
+        return shared + sum(self.tests[name].seconds for name in names)
 
     def covers(self, path: str, lines: Sequence[int]) -> Iterator[str]:
         """The tests that pass and run one of these lines, themselves or by a fixture that they share."""

@@ -37,7 +37,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -61,10 +61,10 @@ GROUPS = {
 MOST_IMPORTERS = 3
 """Test files that import a central module and are not named for it are many: those that use it most count."""
 
-SECONDS = 60.0
+SECONDS = 30.0
 """Of tests that a mutant meets at most, as they were timed under the tracer."""
 
-SLOWER = 4.0
+SLOWER = 3.0
 """Times the seconds of its tests, after which a mutant counts as caught: it never ends."""
 
 LEAST_SECONDS = 60.0
@@ -155,15 +155,9 @@ def choose(mutant: Mutant, source: str, covering: Covering, owning: Sequence[Pat
     found = list(covering.covers(mutant.path, statement(source, mutant.line))) or covering.of_files(files)
     found.sort(key=lambda name: (name.partition("::")[0] not in files, covering.cost(name)))
     chosen: list[str] = []
-    left, begun = SECONDS, set[str]()
     for name in found:
-        test = covering.tests[name]
-        fixtures = [fixture for fixture in test.fixtures if fixture not in begun]
-        seconds = test.seconds + sum(covering.fixture_seconds.get(fixture, 0.0) for fixture in fixtures)
-        if seconds <= left or not chosen:
+        if not chosen or covering.cost(*chosen, name) <= SECONDS:
             chosen.append(name)
-            left -= seconds
-            begun.update(fixtures)
     return chosen
 
 
@@ -295,7 +289,7 @@ class Session:
 
     def score(self, mutant: Mutant, tests: Sequence[str]) -> Result:
         started, before = time.monotonic(), self.known(mutant)
-        limit = max(LEAST_SECONDS, SLOWER * sum(self.covering.cost(test) for test in tests))
+        limit = max(LEAST_SECONDS, SLOWER * self.covering.cost(*tests))
         status, failed = self.trees.run(mutant, tests, limit)
         outcome = {0: "survived", -1: "timed out"}.get(status, "caught")
         survived = {file: self.covering.files[file] for file in {test.partition("::")[0] for test in tests}}
@@ -354,7 +348,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         with ThreadPoolExecutor(asked.jobs) as pool:
             try:
-                for done, (mutant, result) in enumerate(pool.map(score, work), 1):
+                for done, future in enumerate(as_completed([pool.submit(score, one) for one in work]), 1):
+                    mutant, result = future.result()
                     if result is not None:
                         print(f"{done}/{len(work)} {told(mutant, result)}", flush=True)
             except BaseException:  # Ctrl-C: what was found is kept, what runs is not waited for
