@@ -308,3 +308,30 @@ def test_agreement_of_groups_is_as_sure_as_there_are_groups():
     moved = decisions + np.where(np.arange(100) < 10, 2.0, 0.0)[:, None, None]
     part = agreement(moved, decisions, FORECAST, targets=decisions + 1, groups=groups)
     assert part.value == 0.9 and part.low < 0.8 and part.method == "bca of groups"
+
+
+@pytest.mark.parametrize("goal", [MSE, RMSE])
+@pytest.mark.parametrize(
+    ("scores", "groups"),
+    [([0, 1, 0, 1], [0, 0, 1, 1]), ([0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 1, 1]), ([0.1, 0.3, 0.2, 0.2], [5, 5, 9, 9])],
+    ids=["halves", "thirds", "unlike within"],
+)
+def test_groups_of_one_mean_have_it_at_both_ends(goal, scores, groups):
+    found = metric_interval(goal, np.array(scores, float), groups=np.array(groups))
+    assert found.low == found.value == found.high == pytest.approx(goal.value(np.array(scores)))
+
+
+@pytest.mark.parametrize("goal", [MSE, RMSE])
+def test_models_that_differ_within_groups_alone_are_indistinguishable(goal):
+    """Also where their sums differ in the last digit."""
+    groups = np.repeat(np.arange(6), 5)
+    halves = np.array([1.0, 0.0, 1.0, 0.0]), np.array([0.0, 1.0, 0.0, 1.0]), np.array([0, 0, 1, 1])
+    pairs = [halves]
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        a = rng.random((6, 5))
+        pairs.append((a.ravel(), rng.permuted(a, axis=1).ravel(), groups))
+    for a, b, together in pairs:
+        found = paired_difference(goal, a, b, groups=together)
+        assert (found.low, found.value, found.high) == (0.0, 0.0, 0.0)
+        assert found.indistinguishable and found.better is None
