@@ -43,6 +43,13 @@ def test_an_artifact_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert [row["epoch"] for row in run.log(again)] == [1, 2]
 
 
+def test_a_row_of_a_learning_curve_may_hold_any_character(tmp_path: Path) -> None:
+    run, log = make(tmp_path), [{"epoch": 1, "candidate": "a\u2028b"}, {"epoch": 2, "candidate": "größer"}]
+    saved = run.save(artifact(), log=log)
+    assert (run.artifact_dir(saved.id) / "log.jsonl").read_bytes().count("größer".encode()) == 1
+    assert run.log(saved) == log
+
+
 def test_what_was_not_finished_is_invisible(tmp_path: Path) -> None:
     run = make(tmp_path)
     run.save(artifact(), weights={"w": torch.ones(1)})

@@ -51,14 +51,16 @@ def test_fields_of_the_architecture_are_set() -> None:
     assert [m.out_features for m in net.modules() if isinstance(m, torch.nn.Linear)] == [64, 32, 1]
 
 
-def test_a_seed_gives_the_same_weights_and_leaves_the_callers_alone() -> None:
+def test_a_seed_gives_the_same_weights_and_leaves_the_callers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", gpus.append)
     before = torch.random.get_rng_state()
     one, same, other = (
         next(searchkit.create_model("mlp", input_shape=(9,), num_classes=3, seed=seed).parameters())
         for seed in (1, 1, 2)
     )
     assert torch.equal(one, same) and not torch.equal(one, other)
-    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(torch.random.get_rng_state(), before) and gpus == []
 
 
 @pytest.mark.parametrize(

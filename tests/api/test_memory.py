@@ -7,6 +7,7 @@ a length and a way to an item) are used always.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,9 +19,11 @@ import pytest
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+import searchkit
 from searchkit.config.data import DataConfig
+from searchkit.core import scratch
 from searchkit.core.errors import BadInput
-from searchkit.data import memory
+from searchkit.data import memory, memory_files
 from searchkit.data.dataset import RawDataset
 from searchkit.data.find import find
 from searchkit.data.memory_files import relocated, store
@@ -38,8 +41,9 @@ TABLE: dict[str, list[Any]] = {
 class Series:
     """A column as pandas and polars have it."""
 
-    def __init__(self, values: Sequence[Any]) -> None:
+    def __init__(self, values: Sequence[Any], name: Any = None) -> None:
         self.values = values
+        self.name = name
 
     def to_list(self) -> list[Any]:
         return list(self.values)
@@ -56,7 +60,7 @@ class Frame:
         return list(self.held)
 
     def __getitem__(self, name: Any) -> Series:
-        return Series(self.held[name])
+        return Series(self.held[name], name)
 
     def __len__(self) -> int:
         return N
@@ -142,6 +146,25 @@ def test_a_table_may_have_its_targets_beside(table: Callable[..., Any], tmp_path
     assert found.target is not None and found.target[:2].tolist() == ["no", "yes"]
 
 
+@pytest.mark.parametrize("name", ["y", "target", 0, 3])
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize("table", [pytest.param(Frame, id="stand-in"), real("pandas", "DataFrame")])
+def test_targets_that_are_a_column_of_the_table_are_that_column(
+    table: Callable[..., Any], place: str, name: Any, tmp_path: Path
+) -> None:
+    """And no feature, which would tell the answer."""
+    labels, features = {name: TABLE["label"]}, {"a": list(range(N)), "b": list(range(N, 0, -1))}
+    frame = table({**labels, **features} if place == "first" else {**features, **labels})
+    found = read(frame, tmp_path, target=frame[name])
+    assert [column.name for column in found.columns] == ["a", "b"] and found.targets == (memory.safe_name(name),)
+    assert found.target is not None and found.target.tolist() == TABLE["label"]
+
+
+def test_a_missing_value_is_the_same_in_the_table_and_beside_it() -> None:
+    part = memory.part_of(Frame({"y": [1.0, None, float("nan")], "a": [1, 2, 3]}), Series([1, float("nan"), None], "y"))
+    assert isinstance(part, memory.Columns) and part.target == "y" and list(part.values) == ["y", "a"]
+
+
 def test_the_test_split_is_a_table_of_its_own(tmp_path: Path) -> None:
     later = {name: values[:3] for name, values in TABLE.items()}
     for given in (store(dict(TABLE), tmp_path, target="label", test=later),
@@ -189,6 +212,26 @@ def test_arrays_keep_values_and_types(data: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.x, X)
     assert found.x.dtype == np.float64
     assert found.target is not None and found.target.tolist() == Y.tolist()
+
+
+def boxed(parts: Sequence[Any]) -> np.ndarray:
+    """An array of objects, as pandas and numpy hold lists and arrays."""
+    boxes = np.empty(len(parts), dtype=object)
+    for k, part in enumerate(parts):
+        boxes[k] = part
+    return boxes
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+@pytest.mark.parametrize("form", ["dictionary", "pair", "targets"])
+@pytest.mark.parametrize("width", [1, 4])
+def test_an_array_of_equally_long_lists_is_a_matrix(
+    width: int, form: str, kind: Callable[..., Any], tmp_path: Path
+) -> None:
+    x = boxed([kind(row[:width].tolist()) for row in X])
+    store({"x": x, "y": Y} if form == "dictionary" else (x, Y) if form == "pair" else (X, x), tmp_path)
+    with np.load(tmp_path / "data.npz") as stored:
+        np.testing.assert_array_equal(stored["y" if form == "targets" else "x"], X[:, :width])
 
 
 def test_splits_of_arrays_are_kept(tmp_path: Path) -> None:
@@ -252,6 +295,16 @@ def test_texts_become_tokens(data: Any, tmp_path: Path) -> None:
         ((TEXTS, None), None, "need a label each"),
         ({"train": Frame(TABLE), "val": Frame(TABLE)}, "label", "train and test alone"),
         ((X, Y, Y), None, "3"),
+        (Frame({"y": TABLE["count"], "a": TABLE["size"]}), Series(Y.tolist(), "y"), "a column 'y', and other targets"),
+        (Frame({"target": TABLE["count"], "a": TABLE["size"]}), Y, "a column 'target', and other targets"),
+        (Frame({3: TABLE["count"], "c3": TABLE["size"]}), None, "more than one column named 'c3'"),
+        ({"train": Frame(TABLE), "test": Frame(TABLE)}, Y, "the data are split; name their column"),
+        ((Items(list(zip(X, Y, strict=True))), Y), None, "Targets were given beside pairs"),
+        (([(0.5, 1.5)] * N, Y), None, "Targets were given beside pairs"),
+        ({"x": [[1], [1, 2]], "y": [0, 1]}, None, "'x' holds lists of different lengths"),
+        ({"x": boxed([[1], [1, 2]]), "y": [0, 1]}, None, "shapes, such as (1,) and (2,)"),
+        ({"x": boxed([[1, None], [1, 2]]), "y": [0, 1]}, None, "missing value"),
+        ((X, [[1], [1, 2]] * (N // 2)), None, "The target holds parts of different shapes"),
     ],
 )
 def test_what_cannot_be_used_is_a_sentence(data: Any, target: Any, says: str, tmp_path: Path) -> None:
@@ -271,6 +324,21 @@ def test_an_unknown_category_and_a_missing_value_are_encoded(tmp_path: Path) -> 
     np.testing.assert_array_equal(encoded, [[1, 1, 1], [2, 2, -1], [np.nan, 3, np.nan]])
     with pytest.raises(BadInput, match="no column 'size'"):
         memory.encode_table(memory.Columns({"color": ["red"]}), columns)
+
+
+def test_data_are_staged_where_the_next_start_finds_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A search that is killed meanwhile cannot remove them."""
+    staged: list[Path] = []
+
+    def killed(data: Any, folder: Path, **more: Any) -> Any:
+        staged.append(folder)
+        raise BadInput("Stop here.")
+
+    monkeypatch.setattr(memory_files, "store", killed)
+    with pytest.raises(BadInput, match="Stop here"):
+        searchkit.search("mlp", (X, Y), runs=tmp_path, progress="none")
+    found = scratch.NAME.fullmatch(staged[0].name)
+    assert found is not None and int(found[2]) == os.getpid() and not staged[0].exists()
 
 
 def test_data_inside_a_run_are_found_after_it_moved(tmp_path: Path) -> None:

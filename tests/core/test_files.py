@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from pathlib import Path
 
 import pytest
 
-from searchkit.core.files import replacing, write_atomically
+from searchkit.core.files import append_row, read_rows, replacing, write_atomically
+
+ROOT = Path(__file__).parents[2] / "searchkit"
 
 
 def test_a_file_takes_the_old_ones_place_and_others_may_read_it(tmp_path: Path) -> None:
@@ -40,6 +43,48 @@ def test_the_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: 
 
 def test_no_other_module_makes_a_file_beside_its_place() -> None:
     """One mechanism: a second copy of it would be mended alone."""
-    root = Path(__file__).parents[2] / "searchkit"
-    holders = [str(p.relative_to(root)) for p in root.rglob("*.py") if "os.replace(" in p.read_text(encoding="utf-8")]
+    holders = [str(p.relative_to(ROOT)) for p in ROOT.rglob("*.py") if "os.replace(" in p.read_text(encoding="utf-8")]
     assert holders == ["core/files.py"]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r\n", "ß"])
+def test_a_row_may_hold_any_character(mark: str, tmp_path: Path) -> None:
+    """str.splitlines takes many of them for the end of a line."""
+    rows = [{"reason": f"a{mark}b"}, {"n": 2}]
+    for row in rows:
+        append_row(tmp_path / "a.jsonl", row)
+    assert read_rows(tmp_path / "a.jsonl") == rows
+
+
+def test_torn_rows_are_left_out(tmp_path: Path) -> None:
+    torn = '{"a": "ß"}\n{"a": "ß'.encode()[:-1] + b'\n[1]\n\n{"b": 2}'
+    (tmp_path / "a.jsonl").write_bytes(torn)
+    assert read_rows(tmp_path / "a.jsonl") == [{"a": "ß"}, {"b": 2}] and read_rows(tmp_path / "none.jsonl") == []
+
+
+def without_encoding(path: Path) -> list[str]:
+    """The calls that open a file as text and do not say its encoding, which is then that of the user's locale."""
+    found = []
+    for call in (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        if name not in ("read_text", "write_text", "open", "fdopen", "NamedTemporaryFile"):
+            continue
+        is_said = any(keyword.arg == "encoding" for keyword in call.keywords)
+        words = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+        # Run.open, Image.open and their like take something else than a mode, and are no open of a text.
+        of_text = isinstance(call.func, ast.Attribute) if name.endswith("_text") else words or not call.args
+        of_text = of_text or (name == "open" and isinstance(call.func, ast.Name))
+        if of_text and not is_said and not (not name.endswith("_text") and any("b" in word for word in words)):
+            found.append(f"{path.name}:{call.lineno}: {ast.unparse(call)}")
+    return found
+
+
+def test_every_text_file_has_its_encoding_said() -> None:
+    assert [call for path in sorted(ROOT.rglob("*.py")) for call in without_encoding(path)] == []
+
+
+def test_a_text_without_its_encoding_is_found(tmp_path: Path) -> None:
+    said = ["p.read_text()", "p.write_text(t, errors='replace')", "open(p)", "open(p, 'a+')", "p.open()", "p.open('w')"]
+    fine = ["p.read_text(encoding='utf-8')", "open(p, 'rb')", "p.open('wb')", "Run.open(p)", "read_text(p, source)"]
+    (tmp_path / "a.py").write_text("\n".join([*said, *fine]), encoding="utf-8")
+    assert [found.split(":")[1] for found in without_encoding(tmp_path / "a.py")] == list("123456")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -94,6 +95,18 @@ def test_a_folder_ends_with_its_block(temporary: Path) -> None:
         assert folder.parent == temporary and Path(tempfile.mkdtemp()).parent == folder
         raise RuntimeError
     assert list(temporary.iterdir()) == [] and tempfile.gettempdir() == str(temporary)
+
+
+def test_no_module_makes_a_folder_that_the_next_start_would_not_know() -> None:
+    """Each lies beside what it becomes, or has a name that `remove_leftovers` looks for."""
+    root = Path(__file__).parents[2] / "searchkit"
+    made = [
+        ast.unparse(node)
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("TemporaryDirectory", "mkdtemp"))
+    ]
+    assert made and [call for call in made if "dir=" not in call and "prefix()" not in call] == []
 
 
 def test_what_quantizers_make_lies_in_a_folder_of_ours(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,12 @@ def missing_test_table(folder: Path) -> Source:
     return table(folder, rows(), test_data=str(folder / "gone.csv"))
 
 
+@refused("d.csv' is a folder, and a file is wanted")
+def folder_as_a_test_table(folder: Path) -> Source:
+    (folder / "d.csv").mkdir()
+    return table(folder, rows(), test_data=str(folder / "d.csv"))
+
+
 @refused("is 3 in every row", "nothing to learn")
 def constant_quantity(folder: Path) -> Source:
     return table(folder, rows(y=lambda k: "3"), kind="regression")
@@ -148,6 +154,25 @@ def corrupt_parquet(folder: Path) -> Source:
 @pytest.mark.parametrize(("case", "words"), CASES)
 def test_bad_data_get_one_clear_sentence(tmp_path: Path, case: Case, words: tuple[str, ...]) -> None:
     check_refused(case(tmp_path), words)
+
+
+@pytest.mark.parametrize(
+    ("between", "cell", "line"),
+    [("", "0", 13), ("\n", "0", 24), ("", '"0\n1"', 24), ("\n", '"0\r\n1\n2"', 46)],
+    ids=["plain", "blank lines", "quoted line breaks", "both"],
+)
+@pytest.mark.parametrize("fault", ["a word among numbers", "a cell too few"])
+def test_a_row_is_named_by_the_line_at_which_it_begins(
+    fault: str, between: str, cell: str, line: int, tmp_path: Path
+) -> None:
+    text = "x,z,y\n"
+    for k in range(60):
+        x = "1O.5" if fault == "a word among numbers" and k == 11 else f"{k}.5"
+        y = "" if fault == "a cell too few" and k == 11 else f",{'ab'[k % 2]}"
+        text += f"{x},{cell}{y}\n{between}"
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    with pytest.raises(BadInput, match=f"[Ll]ine {line}\\b"):
+        registry.load({"data": str(tmp_path / "t.csv"), "target": "y"})
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,13 @@ def test_a_quantity_at_the_end_of_a_row(tmp_path: Path) -> None:
     assert task.data.target[:, 0].tolist() == [k % 5 for k in range(30)]
 
 
+def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path) -> None:
+    """U+2028 and others are line ends for str.splitlines, and characters like any in a comment."""
+    rows = [row(7, k, ("up", "down")[k % 2]) for k in range(30)]
+    path = write_ts(tmp_path / "c.ts", rows, "# by \u2028 him \x85 and \x0c her\n@univariate false")
+    assert registry.load({"data": path}).n_examples("train") > 0
+
+
 def test_rows_without_a_class_are_rebuilt(tmp_path: Path) -> None:
     rows = [row(7, k, "x", channels=1).rpartition(":")[0] for k in range(30)]
     path = write_ts(tmp_path / "r.ts", rows, "@univariate true", "@classLabel false")

@@ -179,6 +179,7 @@ def test_every_failure_comes_back_labeled(
     outcome = run_one(InProcess(task, load_space(Path(job.space["path"]))), job)
     assert outcome.failure == failure
     assert reason in outcome.reason
+    assert outcome.seconds > 0, "the trial's time is not told"
     if failure == "crashed":
         assert "faulty.py" in outcome.details and "Traceback" in outcome.details
 

@@ -66,6 +66,22 @@ def test_a_step_of_a_number_is_a_fifth_of_its_range_on_its_own_scale() -> None:
     assert neighbor(CategoricalDistribution(("a",)), "a", rng) == "a"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "value"), [(16, 512, 16), (16, 512, 90), (16, 512, 512), (2, 8, 4), (1, 2, 1), (3, 3, 3)]
+)
+def test_a_step_of_a_whole_number_on_a_log_scale_is_a_share_of_it(low: int, high: int, value: int) -> None:
+    """It always goes somewhere, within the range, up as far as down in logarithms."""
+    rng, distribution = random.Random(0), IntDistribution(low, high, log=True)
+    found = [neighbor(distribution, value, rng) for _ in range(2000)]
+    assert all(type(v) is int and low <= v <= high for v in found)
+    assert (value in found) == (low == high), "a step that stays"
+    if low == 16:
+        shares = [math.log(v / value) / math.log(high / low) for v in found]
+        assert math.sqrt(sum(v * v for v in shares) / 2000) == pytest.approx(0.2, rel=0.08)
+        up = sum(v > 0 for v in shares) / 2000
+        assert up == pytest.approx({16: 1.0, 90: 0.5, 512: 0.0}[value], abs=0.04)
+
+
 def test_the_best_so_far_are_the_front_and_at_least_three() -> None:
     directions: Directions = ("maximize", "minimize")
     _, trials = proposals(proposer("random", directions=directions), 11)

@@ -17,6 +17,7 @@ from torch import nn
 from searchkit.context import Context
 from searchkit.core.artifact import Artifact
 from searchkit.core.serialization import derive_seed
+from searchkit.evaluation import evidence
 from searchkit.nn.surgery import prunable_groups
 from searchkit.onnx import measure
 from searchkit.onnx.predictor import OnnxPredictor
@@ -170,8 +171,8 @@ def test_the_control_takes_its_share_of_the_time_and_the_student_what_is_left(
 
 
 def test_files_are_timed_on_one_example_and_scored_in_pairs(
-    line: SimpleNamespace,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    line: SimpleNamespace,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`timed` refuses more than one. The error is that of the difference to fp32, not of the file alone."""
     monkeypatch.setattr(measure, "latency", timed)
@@ -183,3 +184,27 @@ def test_files_are_timed_on_one_example_and_scored_in_pairs(
     assert row["error"] == goal.standard_error(file.scores, fp32.scores)
     assert row["metric"] == file.metrics[goal.metric] and row["size_bytes"] == found.metrics["size_bytes"]
     assert found.notes["fp32"]["error"] == 0.0 and found.notes["fp32"]["agreement"] == 1.0
+
+
+class InPairs:
+    """A task whose examples come in pairs of one group, or in none."""
+
+    def __init__(self, task: Any, paired: bool) -> None:
+        self.task, self.paired = task, paired
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+    def groups(self, split: Any) -> np.ndarray | None:
+        return np.arange(self.task.n_examples(split)) // 2 if self.paired else None
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_evidence_counts_the_groups_that_its_intervals_resample(
+    ctx: Context, promoted: Artifact, monkeypatch: pytest.MonkeyPatch, paired: bool
+) -> None:
+    monkeypatch.setattr(measure, "latency", timed)
+    task: Any = InPairs(ctx.task, paired)
+    found = evidence._measured(replace(ctx, task=task), [promoted], promoted, {promoted.id: "hash"})
+    assert found.groups == (math.ceil(found.n / 2) if paired else None)
+    assert found.models[0].metric.method == ("bca of groups" if paired else "wilson")

@@ -1,7 +1,11 @@
 """Augmentations move and blank what they should; batches of any size are the same."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from small_data import write_npz
 
 from searchkit.core.errors import BadInput
 from searchkit.core.training import Training
@@ -61,6 +65,27 @@ def test_a_last_batch_of_one_example_is_left_out() -> None:
     task = registry.load({"task": "wine"})  # 121 examples to train on
     sizes = [len(batch.target) for batch in task.batches("train", Training(batch_size=60), seed=0, device="cpu")]
     assert task.n_examples("train") == 121 and sizes == [60, 60]
+
+
+@pytest.mark.parametrize("vary", [False, True])
+def test_batches_of_one_example_are_made_if_they_are_asked_for(tmp_path: Path, vary: bool) -> None:
+    arrays = {"x": np.random.default_rng(0).normal(size=(40, 1, 9)), "y": np.arange(40) % 2}
+    lengths = {"lengths": np.arange(40) % 9 + 1} if vary else {}
+    task = registry.load({"data": write_npz(tmp_path / "a.npz", **arrays, **lengths)})
+    batches = list(task.batches("train", Training(batch_size=1), seed=0, device="cpu"))
+    assert [len(batch.target) for batch in batches] == [1] * task.n_examples("train")
+
+
+@pytest.mark.parametrize("augment", [("jitter",), ("shift",), ("scale", "shift", "jitter")], ids=str)
+def test_padding_stays_zero(tmp_path: Path, augment: tuple[str, ...]) -> None:
+    x, lengths = np.random.default_rng(0).normal(size=(60, 2, 15)), np.random.default_rng(1).integers(1, 16, 60)
+    task = registry.load({"data": write_npz(tmp_path / "a.npz", x=x, y=np.arange(60) % 2, lengths=lengths)})
+    plain, changed = (
+        next(task.batches("train", Training(augment=names), seed=0, device="cpu")).inputs for names in ((), augment)
+    )
+    assert torch.equal(plain[1], changed[1]) and not torch.equal(plain[0], changed[0])
+    is_padding = torch.arange(15) >= changed[1].view(-1, 1, 1)
+    assert is_padding.any() and not changed[0].masked_select(is_padding.expand_as(changed[0])).any()
 
 
 def test_an_unknown_augmentation_names_those_that_exist() -> None:

@@ -15,6 +15,13 @@ from searchkit.tasks.arrays import ArrayTask
 
 random = np.random.default_rng(0)
 
+ONE_OF_EACH = (
+    "digits", "digits-anomaly", "digits-denoising", "digits-generation", "digits-reconstruction", "digits-restyling",
+    "breast-cancer", "diabetes", "graph-shapes", "mackey-glass", "number-words", "pydoc-topics", "solids", "tones",
+    "CartPole-v1", "FrozenLake-v1",
+)  # fmt: skip
+"""Packaged tasks with every problem and every modality among them."""
+
 ODD = np.arange(40) % 2
 
 
@@ -54,6 +61,23 @@ def test_the_exported_graph_takes_raw_values(tmp_path: Path, case: str) -> None:
     name = task.answers[0].name
     assert theirs[name].shape[1:] == task.answers[0].shape
     np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-4, atol=1e-4)
+
+
+def storages(module: nn.Module) -> set[int]:
+    return {tensor.data_ptr() for tensor in module.state_dict(keep_vars=True).values()}
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_each_caller_gets_modules_of_its_own(name: str) -> None:
+    """So that one who moves them to another device, or changes them, moves them for nobody else."""
+    task = registry.load({"task": name})
+    for make in (task.preprocessor, task.postprocessor):
+        first, second = make(), make()
+        assert first is not second and storages(first).isdisjoint(storages(second))
+        before = {key: value.clone() for key, value in second.state_dict().items()}
+        first.double()
+        for key, value in make().state_dict().items():
+            assert value.dtype == before[key].dtype and torch.equal(value, before[key])
 
 
 def test_the_restored_picture_is_the_raw_one(tmp_path: Path) -> None:

@@ -171,6 +171,15 @@ def split_of_too_many_rows(folder: Path) -> Source:
     return write(folder) | {"split": "200,100,100"}
 
 
+def split_of(split: str) -> Case:
+    return lambda folder: write(folder) | {"split": split}
+
+
+for part in ("inf", "-inf", "nan", "1e400", "-1", "0", "1.5"):
+    REFUSED[f"split_of_{part}"] = split_of(f"{part},1,1"), (f"--split '{part},1,1' is neither", "write 0.6,0.2,0.2")
+REFUSED["split_of_1e300"] = split_of("1e300,1,1"), (r"asks for 1e\+300 rows", "has 300")
+
+
 @refused("--split-seed 3", "follow one another in time", "--split")
 def split_seed(folder: Path) -> Source:
     return write(folder) | {"split_seed": 3}

@@ -20,6 +20,7 @@ from searchkit.tasks.problems.forecasting import ForecastTask
         ([f"2016/07/01 00:{k:02d}:30" for k in range(60)], "a step is 1 minute"),
         ([f"{0.25 * k:.2f}" for k in range(60)], "a step is 0.25"),
         ([str(np.datetime64("2015-12-30") + k).replace("-", "") for k in range(60)], "a step is 1 day"),
+        ([str(np.datetime64("1969-12-15") + k).replace("-", "") for k in range(60)], "a step is 1 day"),
     ],
 )
 def test_times_are_read(stamps: list[str], said: str, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from searchkit.nn.surgery import apply_edits_, drops, mask_edits_, prunable_grou
 from searchkit.onnx.predictor import Deployed, TorchPredictor
 from searchkit.tasks import registry
 from searchkit.tasks.gan import perception
-from searchkit.tasks.gan.adversary import CRITIC_STEPS, OBJECTIVES, Adversary, energy_distance
+from searchkit.tasks.gan.adversary import CRITIC_STEPS, OBJECTIVES, Adversary, Critic, energy_distance
 from searchkit.tasks.gan.frechet import potentials, precision_and_recall
 from searchkit.tasks.gan.generation import GenerationTask
 from searchkit.tasks.metrics import errors_to_nearest
@@ -275,6 +275,22 @@ def test_pictures_of_any_layout_with_classes_or_without(
         drawn = predict(task.raw("val"))["image"]
         assert drawn.shape == (task.n_examples("val"), *shape) and drawn.min() >= -1e-3 and drawn.max() <= 255.001
         assert task.evaluate(predict, "val").metrics == other.evaluate(predict, "val").metrics
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((32, 32), 64), ((32, 32, 3), 64), ((3, 32, 32), 64), ((12, 9, 3), 27), ((3, 12, 9), 27), ((1, 8, 8), 16)],
+    ids=str,
+)
+def test_the_noise_grows_with_the_pixels_in_any_layout(tmp_path: Path, shape: tuple[int, ...], size: int) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (60, *shape), dtype=np.uint8)
+    assert registry.load({"data": npz(tmp_path, x=x), "kind": "generation"}).inputs[0].shape == (size,)
+
+
+@pytest.mark.parametrize("size", [(1, 12), (12, 1), (1, 1), (2, 9), (3, 70), (28, 28)], ids=str)
+def test_a_critic_takes_pictures_of_any_size(size: tuple[int, int]) -> None:
+    critic = Critic(1, *size, is_bounded=True, units=4)
+    assert critic(torch.randn(3, 1, *size)).shape == (3, 1)
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Splits that keep shares, metrics that equal scikit-learn's, losses that equal torch's."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from searchkit.core.goal import Goal
 from searchkit.core.training import Training
+from searchkit.data.sizes import MIN_ROWS
 from searchkit.data.splits import quantile_strata, split_rows
 from searchkit.tasks import registry
 from searchkit.tasks.metrics import macro_f1, macro_f1_labels, r2, roc_auc
@@ -41,9 +44,32 @@ def test_a_given_test_split_is_kept() -> None:
 
 def test_regression_splits_hold_every_decile() -> None:
     values = random.exponential(size=500)
-    rows = split_rows(500, quantile_strata(values), given={}, seed=0)
-    bins = quantile_strata(values)
+    bins = quantile_strata(values, given={})
+    rows = split_rows(500, bins, given={}, seed=0)
     assert set(bins[rows["test"]]) == set(bins[rows["val"]]) == set(range(10))
+
+
+@pytest.mark.parametrize("n", range(MIN_ROWS, 32))
+@pytest.mark.parametrize("n_given", [0, 5])
+@pytest.mark.parametrize("ties", [1, 2, 4])
+def test_a_small_regression_has_rows_in_every_split(n: int, n_given: int, ties: int) -> None:
+    """Also if the rows that are left beside a test split that is given are from a few of the values."""
+    values = (np.arange(n) // ties).astype(float)
+    given = {"test": np.arange(n)[:: n // n_given][:n_given]} if n_given else {}
+    rows = split_rows(n, quantile_strata(values, given=given), given=given, seed=0)
+    assert len(rows["val"]) > 0 and len(rows["test"]) > 0 and len(rows["train"]) >= (n - n_given) / 2
+    assert sorted(np.concatenate(list(rows.values()))) == list(range(n))
+
+
+def test_a_class_of_one_row_stays_in_train() -> None:
+    rows = split_rows(12, np.array([0] * 11 + [1]), given={}, seed=0)
+    assert 11 in rows["train"] and len(rows["val"]) > 0 and len(rows["test"]) > 0
+
+
+def test_a_regression_of_as_many_rows_as_are_needed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=random.normal(size=(MIN_ROWS, 3)), y=np.arange(MIN_ROWS) + 0.5)
+    task = registry.load({"data": str(tmp_path / "a.npz"), "kind": "regression"})
+    assert {split: task.n_examples(split) for split in ("train", "val", "test")} == {"train": 7, "val": 1, "test": 2}
 
 
 @settings(max_examples=50, deadline=None)

@@ -61,11 +61,13 @@ class Watching(nn.Module):
         return torch.zeros(int(told_BL.sum()), self.vocabulary)
 
 
-def test_of_fifteen_tokens_in_a_hundred_eight_in_ten_are_hidden(counting: MaskedTask) -> None:
+@pytest.mark.parametrize("padding", [0, 3])
+def test_of_fifteen_tokens_in_a_hundred_eight_in_ten_are_hidden(counting: MaskedTask, padding: int) -> None:
+    """Whatever a row is padded with, its padding is not to be told."""
     torch.manual_seed(0)
     watching, size = Watching(counting.spec.vocabulary), counting.spec.vocabulary
     tokens = torch.randint(1, size, (400, 50))
-    tokens[:, 40:] = 0
+    tokens[:, 40:] = padding
     loss = counting.pretext(watching, Batch((tokens, torch.full((400,), 40)), torch.zeros(400)))
     assert float(loss) == pytest.approx(torch.tensor(float(size)).log().item(), abs=1e-5)
     told, seen = watching.told, watching.seen

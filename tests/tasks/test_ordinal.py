@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from searchkit.tasks.problems.ordinal import METRIC, OrdinalTask, Ranks
 from searchkit.testing.tasks import TASK_CHECKS
 
 ROOT = Path(__file__).parents[2]
+VERIFY = ROOT / "searchkit/stages/bundle/verify.py"
 X = np.random.default_rng(0).normal(size=(120, 4)).astype(np.float32)
 
 
@@ -165,13 +167,43 @@ def test_kappa_is_that_of_scikit_learn() -> None:
 
 
 def test_the_metric_of_the_bundle_is_the_score(task: OrdinalTask) -> None:
-    """By labels and by ranks alike."""
+    """By labels as text, as whole numbers and as floats alike."""
     answers = np.random.default_rng(3).dirichlet(np.ones(5), task.n_examples("test"))
     truth = task.data.target_of("test")
     wanted = task.evaluate(lambda inputs: {"probabilities": answers}, "test").metrics[METRIC]
-    for targets in (truth, np.array(task.labels)[truth]):
+    labels = np.array(task.labels)[truth]
+    for targets in (labels, labels.astype(int), labels.astype(float), labels.astype(bytes)):
         found = ordinal.mean_absolute_rank_error({"probabilities": answers}, targets, list(task.labels))
         assert found == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("labels", "targets", "ranks"),
+    [
+        ("1 2 3 4 5", [1, 2], [0, 1]),
+        ("1 2 3 4 5", [2.0, 5.0], [1, 4]),
+        ("-1 0 1", [0, 1, -1], [1, 2, 0]),
+        ("0 1", [True, False], [1, 0]),
+        ("1 10 3+", [10, 1], [1, 0]),
+        ("1low 2some 3most", [0, 2], [0, 2]),
+        ("1low 2some 3most", ["3most", "1low"], [2, 0]),
+        ("1 2 3 4 5", [0, 1], "'0' in y is no label of this model; its labels are 1, 2, 3, 4, 5"),
+        ("1 2 3", [1.5], "'1.5' in y is no label"),
+        ("1low 2most", [0, 1, 2], "'2' in y is no label"),
+    ],
+)
+def test_the_labels_decide_what_a_number_means(labels: str, targets: list[object], ranks: list[int] | str) -> None:
+    """In the metric of a bundle, and for classes in verify.py: never by the targets that happen to be there."""
+    names, y = labels.split(), np.array(targets)
+    as_indices = runpy.run_path(str(VERIFY), run_name="verify")["as_indices"]
+    if isinstance(ranks, str):
+        for refused in (lambda: ordinal.mean_absolute_rank_error({}, y, names), lambda: as_indices(y, names)):
+            with pytest.raises(Exception, match=ranks):
+                refused()
+        return
+    right = {"probabilities": np.eye(len(names))[ranks]}
+    assert ordinal.mean_absolute_rank_error(right, y, names) == 0.0
+    assert as_indices(y, names).tolist() == ranks
 
 
 def test_baselines_are_the_median_and_regressions_that_beat_it(task: OrdinalTask) -> None:
@@ -221,6 +253,9 @@ def test_from_a_table_to_a_bundle_that_verifies(tmp_path: Path, task: OrdinalTas
     value = evidence["models"][-1]["metric"]["value"]
     stated = re.search(rf"{METRIC} (\d\.\d+) on {evidence['n']} rows", verified.stdout)
     assert stated and float(stated[1]) == pytest.approx(value, abs=1e-3)
+    np.savez(tmp_path / "ranks.npz", x=task.raw("test")["features"], y=task.data.target_of("test"))
+    refused = python(str(bundle / "verify.py"), "--data", str(tmp_path / "ranks.npz"))
+    assert refused.returncode == 1 and "'0' in y is no label of this model; its labels are 1, 2" in refused.stdout
     with open(bundle / "metric.py", "a") as file:
         file.write("\n")
     assert python(str(bundle / "verify.py")).returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +64,26 @@ def test_a_score_that_is_not_one_number_an_example_is_a_sentence(plain: Task) ->
     def zeros(raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {plain.answers[0].name: np.zeros((plain.n_examples("val"), 2), np.float32)}
 
+    def with_one(value: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        return lambda decisions, targets: np.where(np.arange(len(decisions)) == 3, value, 0.0)
+
     for score, said in (
         (lambda decisions, targets: np.float64(0.5), r"shape \(\) for \d+ examples"),
-        (lambda decisions, targets: np.full(len(decisions), np.inf), "infinite score"),
+        (with_one(np.nan), "'mine' gives nan for example 3; a mean needs finite numbers, so its function must give one"),
+        (with_one(np.inf), "gives inf for example 3"),
+        (with_one(-np.inf), "gives -inf for example 3"),
     ):
         with pytest.raises(BadInput, match=said):
             with_metric(plain, Metric("mine", score)).evaluate(zeros, "val")  # type: ignore[arg-type]
+
+
+def test_a_network_that_answers_no_numbers_has_no_number_for_its_metric() -> None:
+    """As with a metric of the task's own: the trial is passed over, and the search goes on."""
+    task = registry.load({"task": "diabetes"})
+    mine = with_metric(task, Metric("mine", lambda decisions, targets: np.abs(decisions - targets)[:, 0], "minimize"))
+    lost = np.full((task.n_examples("val"), 1), np.nan, np.float32)
+    found = mine.evaluate(lambda raw: {"values": lost}, "val")
+    assert np.isnan(found.metrics["mine"]) and np.isnan(found.metrics["rmse"])
 
 
 def test_a_score_that_workers_cannot_import_is_a_sentence(plain: Task) -> None:

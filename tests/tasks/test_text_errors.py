@@ -137,6 +137,27 @@ def an_archive_to_be_continued(folder: Path) -> Source:
     return {"data": str(folder / "a.npz"), "kind": "language", "modality": "tokens"}
 
 
+@pytest.mark.parametrize("kind", ["language", "classification", "translation"])
+@pytest.mark.parametrize("name", ["gone.txt", "gone.txt.gz"])
+def test_a_test_file_that_is_not_there(kind: str, name: str, tmp_path: Path) -> None:
+    source = written(tmp_path, "\n".join(f"good day\tto you {k}" for k in range(99)), kind=kind, encoding="utf-8")
+    with pytest.raises(BadInput, match=f"There is no file '{tmp_path / name}'; give the path of one that exists\\."):
+        registry.load(source | {"test_data": str(tmp_path / name)})
+
+
+@pytest.mark.parametrize("name", ["t.txt", "t.txt.gz"])
+def test_a_file_that_may_not_be_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite may run as root, whom no mode stops, so the system's own refusal is raised here."""
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    source = written(tmp_path, PROSE, name=name, kind="language")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(BadInput, match=f"{name}' may not be read: permission denied"):
+        registry.load(source)
+
+
 @pytest.mark.parametrize(("case", "words"), CASES)
 def test_bad_text_gets_a_sentence(case: Case, words: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(BadInput) as raised:
