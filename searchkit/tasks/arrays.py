@@ -141,8 +141,8 @@ class ArrayTask:
     def _shuffled(self, size: int, generator: Generator, device: str) -> list[Tensor]:
         """The rows of train in batches, in an order drawn by the generator.
 
-        If rows differ in length, a batch holds those of similar lengths. No batch has one example unless train has no
-        more: batch norm cannot train on it.
+        If rows differ in length, a batch holds those of similar lengths. A single example that is left over is left
+        out, since batch norm cannot train on it; batches have one example if `size` is 1 or train has no more.
         """
         order = torch.randperm(self.n_examples("train"), generator=generator, device=device)
         if (lengths := self._lengths(device)) is None:
@@ -157,7 +157,7 @@ class ArrayTask:
             # Else each pool would be trained on from its short rows to its long ones.
             shuffled = torch.randperm(len(batches), generator=generator, device=device)
             found = [batches[k] for k in shuffled.tolist()]
-        return [rows for rows in found if len(rows) > 1 or len(order) == 1]
+        return [rows for rows in found if len(rows) > 1 or size == 1 or len(order) == 1]
 
     def _lengths(self, device: str) -> Tensor | None:
         """(n,) of the training rows, by which they are put together; None if they are all alike."""
@@ -195,6 +195,9 @@ class ArrayTask:
         for name in names:
             if name in self._modality.corrupts:
                 x = self._modality.augmentations[name](x, generator)
+        if names and "lengths" in self.data.inputs and x.is_floating_point():
+            # The preprocessor leaves 0 after the end of a row, and noise and shifts reach into it.
+            x = _without_padding(x, rest[0])
         return (x, *rest), clean
 
     def _examples(self, split: Split, rows: Tensor, device: str) -> tuple[tuple[Tensor, ...], Tensor | None]:
@@ -310,6 +313,12 @@ TASKS = {OTHERWISE: ArrayTask}
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ArrayTask:
     """Rebuild a packed task."""
     return ArrayTask(Dataset.unpack(config, arrays))
+
+
+def _without_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """Set to 0 what lies after the end of each row: (B, …, L), and (B,) lengths."""
+    steps = torch.arange(x.shape[-1], device=x.device)
+    return torch.where(steps < lengths.view(-1, *[1] * (x.ndim - 1)), x, 0.0)
 
 
 def _mix(

@@ -30,8 +30,11 @@ class MaskedTask(ArrayTask):
         tokens_BL, *lengths = batch.inputs
         # Drawn from torch's global generator, which the training loop seeds for each epoch.
         chance, how = torch.rand((2, *tokens_BL.shape), device=tokens_BL.device)
-        # Token 0 stands for every unknown token, and the readers pad with it.
+        # Token 0 stands for every unknown token.
         told_BL = (chance < TOLD) & (tokens_BL != 0)
+        if lengths:
+            # The readers pad with 0 too, but an array of a user's own holds any token after the end of a row.
+            told_BL &= torch.arange(tokens_BL.shape[1], device=tokens_BL.device) < lengths[0][:, None]
         others_BL = torch.randint(self.spec.vocabulary, tokens_BL.shape, device=tokens_BL.device)
         seen_BL = tokens_BL.masked_fill(told_BL & (how < HIDDEN), 0)
         seen_BL = torch.where(told_BL & (how >= 1 - REPLACED), others_BL, seen_BL)
