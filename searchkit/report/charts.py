@@ -373,23 +373,27 @@ def pictures(found: PictureRows) -> str:
     return figure.markup()
 
 
+TICK_CHARACTER = 7.0
+"""Width of a digit in the style of ticks, at most."""
+
+
 def layers(rows: Sequence[LayerRow]) -> str:
     """Parameters of each layer before (outline) and after (filled) pruning."""
     if not rows:
         return ""
     height = 34 + 22.0 * len(rows)
-    x = Scale(0, max(1.0, *(row["params_before"] for row in rows)), 150, RIGHT - 96)
+    labels = [f"{row['params_before']:,} → {row['params_after']:,}" for row in rows]
+    room = 12 + TICK_CHARACTER * max(map(len, labels))
+    x = Scale(0, max(1.0, *(row["params_before"] for row in rows)), 150, RIGHT - room)
     figure = Figure(
         "layers", "Layers before and after pruning",
         "; ".join(f"{row['name']} {row['params_before']:,} to {row['params_after']:,}" for row in rows), height=height,
     )  # fmt: skip
     figure.text(0, 13, "parameters: outline before, filled after", look="axis-title")
-    for index, row in enumerate(rows):
+    for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
         top = 26 + 22.0 * index
         figure.text(142, top + 12, shortened(row["name"], 21), look="label", anchor="end")
         figure.box((150, top + 2), (x(row["params_before"]) - 150, 13), "outline")
         figure.box((150, top + 2), (x(row["params_after"]) - 150, 13), "fill c1")
-        figure.text(
-            x(row["params_before"]) + 6, top + 12, f"{row['params_before']:,} → {row['params_after']:,}", look="tick"
-        )
+        figure.text(x(row["params_before"]) + 6, top + 12, label, look="tick")
     return figure.markup()

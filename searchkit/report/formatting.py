@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from searchkit.core.estimates import TIE
 from searchkit.core.quantities import show_count, show_size
+from searchkit.core.serialization import JSON
 
 SHARES = (
     "accuracy", "balanced_accuracy", "macro_f1", "f1", "precision", "recall", "false_alarm_rate", "subset_accuracy",
@@ -171,6 +172,36 @@ def latency(found: Timing) -> str:
     if ratio < 1:
         return f"{1 / ratio:.1f}{TIMES} faster [{1 / high:.1f}, {1 / low:.1f}]"  # a reciprocal swaps the ends
     return f"{ratio:.1f}{TIMES} slower [{low:.1f}, {high:.1f}]"
+
+
+MOST_ENTRIES = 40
+
+
+def setting(value: JSON) -> str:
+    """A setting or fact of any form: a number with four digits, a tensor as "image: uint8, 8 × 8", a list by commas.
+
+    Entries with a count are shown as "cat (12)". Of long lists the first `MOST_ENTRIES` are shown, with their number.
+    """
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case {"name": name, "shape": shape, "dtype": dtype}:
+            sizes = " × ".join("any" if size is None else str(size) for size in shape)
+            return f"{name}: {dtype}, {sizes or 'one number'}"
+        case {"name": name, "kind": kind}:
+            return f"{name} ({kind})"
+        case dict():
+            parts = [f"{k} ({v:,})" if isinstance(v, int) else f"{k} {setting(v)}" for k, v in value.items()]
+        case list() | tuple():
+            parts = [setting(one) for one in value]
+        case None | "":
+            return "none"
+        case _:
+            return str(value)
+    more = f" … {len(parts)} in all" if len(parts) > MOST_ENTRIES else ""
+    return ("; " if any(", " in part for part in parts) else ", ").join(parts[:MOST_ENTRIES]) + more or "none"
 
 
 def seconds(value: float) -> str:

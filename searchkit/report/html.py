@@ -26,7 +26,7 @@ def environment(*, autoescape: bool) -> Environment:
         formatting.number, formatting.count, formatting.size, formatting.short, formatting.metric,
         formatting.metric_name, formatting.interval, formatting.bounds, formatting.signed, formatting.ends,
         formatting.difference, formatting.comparison, formatting.p_value, formatting.smaller, formatting.latency,
-        formatting.seconds, formatting.plural, formatting.cost,
+        formatting.seconds, formatting.plural, formatting.cost, formatting.setting,
     )  # fmt: skip
     made.globals |= {function.__name__: function for function in named}
     made.globals |= {"COSTS": formatting.COSTS, "MEANINGS": formatting.MEANINGS}

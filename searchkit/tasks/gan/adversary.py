@@ -46,9 +46,10 @@ PREFIX = "critic."
 class Critic(nn.Module):
     """Strided convolutions to one score for each image.
 
-    There is no batch norm, since the gradient penalty is of single examples; spectral norm (Miyato et al. 2018,
-    arXiv:1802.05957) bounds the slope if no penalty does. The last layer also sees how much the batch varies (Karras et
-    al. 2018, arXiv:1710.10196, section 3).
+    There is no batch norm, since the gradient penalty is meant for scores of single examples (Gulrajani et al. 2017,
+    section 4); spectral norm (Miyato et al. 2018, arXiv:1802.05957) bounds the slope if no penalty does. By one number
+    a score does depend on its whole batch: the last layer also sees how much the batch varies (Karras et al. 2018,
+    arXiv:1710.10196, section 3).
     """
 
     def __init__(self, channels: int, height: int, width: int, *, is_bounded: bool, units: int) -> None:
@@ -58,12 +59,10 @@ class Critic(nn.Module):
             return spectral_norm(layer) if is_bounded else layer
 
         layers: list[nn.Module] = [bounded(nn.Conv2d(channels, units, 3, 1, 1)), nn.LeakyReLU(0.2)]
-        while max(height, width) > 4:
+        # A kernel of 4 with padding 1 needs two pixels: a side of 1 cannot be halved.
+        while max(height, width) > 4 and min(height, width) > 1:
             layers += [bounded(nn.Conv2d(units, min(128, 2 * units), 4, 2, 1)), nn.LeakyReLU(0.2)]
             height, width, units = height // 2, width // 2, min(128, 2 * units)
-            # A kernel of 4 with padding 1 needs two pixels: a side of 1 cannot be halved again.
-            if min(height, width) < 2:
-                break
         self.body = nn.Sequential(*layers)
         self.last = bounded(nn.Conv2d(units + 1, units, 3, 1, 1))
         self.head = bounded(nn.Linear(units * height * width, 1))

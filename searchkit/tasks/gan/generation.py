@@ -328,7 +328,8 @@ def generation(found: RawDataset, source: Source) -> GenerationTask:
     require_rows(rows, found)
     if classes is not None and len(np.unique(classes[rows["train"]])) < 2:
         classes = None
-    size = int(np.clip(np.prod(pictures.shape[1:3]) // 4, *NOISE))
+    sides = pictures.shape[2:] if channel_order(pictures.shape[1:]) == "CHW" else pictures.shape[1:3]
+    size = int(np.clip(np.prod(sides) // 4, *NOISE))
     data = Dataset(
         name=found.name,
         modality="noise",

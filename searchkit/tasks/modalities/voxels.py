@@ -189,7 +189,8 @@ def _solids() -> tuple[np.ndarray, np.ndarray]:
     """Generate `solids`: (n, 12, 12, 12) uint8 intensities and (n,) int64 classes.
 
     Every class has the same distribution of volumes, positions and contrast, so that counting voxels identifies none.
-    Plain arithmetic and square roots only: the bytes are the same on every machine.
+    The seed is fixed. Cube roots and normal numbers come from numpy, which may round them otherwise on another machine;
+    a voxel on a border may then differ.
     """
     generator = np.random.default_rng(SEED)
     n = EACH * len(CLASSES)
