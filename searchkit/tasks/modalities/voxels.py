@@ -190,7 +190,7 @@ def _solids() -> tuple[np.ndarray, np.ndarray]:
 
     Every class has the same distribution of volumes, positions and contrast, so that counting voxels identifies none.
     The seed is fixed. Cube roots and normal numbers come from numpy, which may round them otherwise on another machine;
-    a voxel on a border may then differ.
+    a few voxels may then differ.
     """
     generator = np.random.default_rng(SEED)
     n = EACH * len(CLASSES)
