@@ -3,8 +3,9 @@
     python verify.py
     python verify.py --data mine.npz     arrays: the inputs by name (or x if there is only one), and the targets y
 
-With --data, the metric must lie in the interval that the manifest promises. Needs numpy and onnxruntime. Ends with
-status 0 if everything holds, 1 if something does not.
+With --data, the metric must lie in the interval that the manifest promises. Targets that are classes or ranks are given
+as the labels in manifest.json; if none of these is a whole number, also as their places in that list, from 0. Needs
+numpy and onnxruntime. Ends with status 0 if everything holds, 1 if something does not.
 """
 import argparse
 import hashlib
@@ -198,11 +199,21 @@ def read_data(path, manifest):
 
 
 def as_indices(target, labels):
-    """Class indices, from indices or from the labels themselves."""
-    words = [str(value) for value in target.tolist()]
-    if labels and set(words) <= set(labels):
-        return np.array([labels.index(word) for word in words])
-    return target.astype(int)
+    """Class indices, from labels, or from indices if no label is a whole number: the labels decide what a number means,
+    never the targets that happen to be there.
+    """
+    places = {label: i for i, label in enumerate(labels)}
+    if not any(label.strip().lstrip("+-").isdecimal() for label in labels):
+        places.update((str(i), i) for i in range(len(labels)))
+    words = []
+    for value in (np.char.decode(target, "utf-8", "replace") if target.dtype.kind == "S" else target).tolist():
+        word = str(value)
+        if word not in places and isinstance(value, (bool, float)) and float(value).is_integer():
+            word = str(int(value))  # a class that was stored as 3.0, or as True
+        if word not in places:
+            raise Wrong(f"'{word}' in y is no label of this model; its labels are {', '.join(labels[:10])}")
+        words.append(word)
+    return np.array([places[word] for word in words])
 
 
 def area(positive, scores):
@@ -253,7 +264,10 @@ def own_metric(found, target, labels):
     rows = len(next(iter(found.values())))
     if len(target) != rows:
         raise Wrong(f"there are {len(target)} targets for {rows} rows")
-    return runpy.run_path(str(HERE / "metric.py"))["metric"](found, target, labels)
+    try:
+        return runpy.run_path(str(HERE / "metric.py"))["metric"](found, target, labels)
+    except ValueError as error:
+        raise Wrong(f"metric.py refuses these data: {error}") from error
 
 
 def check_metric(session, manifest, path):

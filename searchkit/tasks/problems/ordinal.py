@@ -162,12 +162,26 @@ def mean_absolute_rank_error(answers: dict[str, np.ndarray], targets: np.ndarray
 
     Args:
         answers: "probabilities", (n, K).
-        targets: (n,), the labels, or their ranks from 0 on.
+        targets: (n,), the labels as text or as numbers. Ranks from 0 on may stand for them if no label is a whole
+            number. So the labels decide what a number means, never the targets that happen to be there.
         labels: One a rank, in order.
+
+    Raises:
+        ValueError: A target is neither.
     """
-    words = [str(value) for value in targets.reshape(-1).tolist()]
-    known = set(words) <= set(labels)
-    ranks = np.array([labels.index(word) if known else int(float(word)) for word in words])
+    places = {label: rank for rank, label in enumerate(labels)}
+    if not any(label.strip().lstrip("+-").isdecimal() for label in labels):
+        places |= {str(rank): rank for rank in range(len(labels))}
+    values = np.char.decode(targets, "utf-8", "replace") if targets.dtype.kind == "S" else targets
+    # A label is a whole number where the target was one, also if it was stored as 3.0 or as True.
+    words = [
+        str(int(v)) if isinstance(v, bool | float) and float(v).is_integer() else str(v)
+        for v in values.reshape(-1).tolist()
+    ]
+    unknown = next((word for word in words if word not in places), None)
+    if unknown is not None:
+        raise ValueError(f"'{unknown}' in y is no label of this model; its labels are {', '.join(labels[:10])}")
+    ranks = np.array([places[word] for word in words])
     above = 1 - np.cumsum(answers["probabilities"].astype(np.float64), axis=1)[:, :-1]
     return float(np.abs((above > 0.5).sum(axis=1) - ranks).mean())
 
