@@ -32,8 +32,9 @@ class Metric:
 
     Attributes:
         name: What runs, reports and bundles call it, such as "cost_of_errors".
-        score: Takes the decisions (class indices, or values in the target's unit) and the targets of n examples, and
-            gives the n scores. At the top of a module if worker processes are to train: they import it.
+        score: Takes the decisions (class indices, -1 if an answer is no number, or values in the target's unit) and the
+            targets of n examples, and gives the n scores. At the top of a module if worker processes are to train: they
+            import it.
         direction: Which way is better.
         span: From useless to good, in the metric's unit: what a tolerated drop of a metric is a share of.
     """
@@ -53,7 +54,8 @@ def with_metric(task: Task, metric: Metric) -> Task:
 
     Raises:
         BadInput: The examples of the task have no truth of their own (an agent's actions, generated pictures), so that
-            there is nothing to score; or, at the first evaluation, the score is not (n,) finite numbers.
+            there is nothing to score; or, at the first evaluation, the score is not (n,) finite numbers. Only the
+            score of a decision that is itself no finite number, as of a network that diverged, may be no number.
     """
     if task.spec.generates or task.spec.acts:
         raise BadInput(
@@ -93,8 +95,13 @@ def _checked(metric: Metric, found: Evaluation) -> np.ndarray:
             f"The metric '{metric.name}' gives scores of shape {scores.shape} for {len(found.decisions)} examples; it "
             "gives one number an example."
         )
-    if np.isinf(scores).any():
-        raise BadInput(f"The metric '{metric.name}' gives an infinite score; a mean needs finite numbers.")
+    # A network that answers NaN gets a metric of NaN, and its trial is passed over, as with a metric of the task's own.
+    sound = np.isfinite(found.decisions).reshape(len(scores), -1).all(axis=1)
+    if (bad := np.flatnonzero(sound & ~np.isfinite(scores))).size:
+        raise BadInput(
+            f"The metric '{metric.name}' gives {scores[bad[0]]} for example {bad[0]}; a mean needs finite numbers, so "
+            "its function must give one for every example."
+        )
     return scores
 
 

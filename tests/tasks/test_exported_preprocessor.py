@@ -20,7 +20,7 @@ ONE_OF_EACH = (
     "breast-cancer", "diabetes", "graph-shapes", "mackey-glass", "number-words", "pydoc-topics", "solids", "tones",
     "CartPole-v1", "FrozenLake-v1",
 )  # fmt: skip
-"""Packaged tasks with every problem and every modality among them."""
+"""Packaged tasks of most problems and modalities."""
 
 ODD = np.arange(40) % 2
 
@@ -64,7 +64,7 @@ def test_the_exported_graph_takes_raw_values(tmp_path: Path, case: str) -> None:
 
 
 def storages(module: nn.Module) -> set[int]:
-    return {tensor.data_ptr() for tensor in module.state_dict(keep_vars=True).values()}
+    return {tensor.data_ptr() for tensor in module.state_dict().values() if tensor.numel()}
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)

@@ -321,7 +321,7 @@ def _ends(n: int, source: Source, found: RawDataset) -> tuple[int, int, int]:
     except ValueError:
         sizes = []
     shares = len(sizes) == 3 and all(0 < size < 1 for size in sizes)
-    whole = len(sizes) == 3 and all(size >= 1 and size == int(size) for size in sizes)
+    whole = len(sizes) == 3 and all(size >= 1 and size.is_integer() for size in sizes)
     if not shares and not whole:
         raise BadInput(
             f"--split '{source.split}' is neither three shares nor three numbers of rows, of train, val and test; "
@@ -333,7 +333,7 @@ def _ends(n: int, source: Source, found: RawDataset) -> tuple[int, int, int]:
         a, b, c = (round(n * end) for end in np.cumsum(sizes))
         return a, b, min(c, n)
     if sum(sizes) > n:
-        raise BadInput(f"--split '{source.split}' asks for {sum(sizes):,.0f} rows, and {found.where} has {n:,}.")
+        raise BadInput(f"--split '{source.split}' asks for {sum(sizes):,.15g} rows, and {found.where} has {n:,}.")
     a, b, c = (int(end) for end in np.cumsum(sizes))
     return a, b, c
 

@@ -8,6 +8,7 @@ factor held still. The bound itself is reported in nats an example (`elbo`).
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -65,8 +66,9 @@ class Rebuild:
         return TensorSpec("reconstruction", self.raw.shape)
 
     def postprocessor(self) -> nn.Module:
-        """The module from the network's scale to the answers."""
-        return self.restore if self.tail is None else self.tail
+        """Copy the module from the network's scale to the answers, on the CPU."""
+        # A copy, since callers move what they get to the device of their network.
+        return copy.deepcopy(self.restore if self.tail is None else self.tail).cpu()
 
     def encode(self, target: np.ndarray) -> np.ndarray:
         """The target is the input, so there is nothing to encode."""
