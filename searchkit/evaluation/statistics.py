@@ -23,6 +23,9 @@ RESAMPLES = 10_000
 CONFIDENCE = 0.95
 FEW = 10  # discordant pairs; below this the bootstrap of a difference of shares is too narrow
 
+ROUNDING = 1e-12
+"""Of the scores: what is smaller is left over from adding floating-point numbers, and says nothing."""
+
 _NORMAL = NormalDist()
 _Z = _NORMAL.inv_cdf(0.5 + CONFIDENCE / 2)
 _CHUNK = 4_000_000  # resampled scores held at once: 32 MB
@@ -103,6 +106,9 @@ def paired_difference(
     else:
         low, high = _bca(a - b, seed, groups)
         method = _named("bca", groups)
+    # Equal up to the order in which they were added: the sign of what is left is no result.
+    if max(abs(value), abs(low), abs(high)) <= ROUNDING * max(goal.value(np.abs(a)), goal.value(np.abs(b))):
+        value = low = high = 0.0
     same = low <= 0.0 <= high
     better = None if same else goal.better(value, 0.0)
     return Difference(value, low, high, method, len(a), same, better)
@@ -176,19 +182,21 @@ def _bca(scores: np.ndarray, seed: int, groups: np.ndarray | None = None) -> tup
     """Percentiles of the bootstrap means, moved for their bias and for the skewness of the scores (Efron 1987).
 
     For a mean the jackknife's acceleration is Σd³ / 6(Σd²)^1.5 with d the deviations, of groups their sums. sqrt is
-    monotone and BCa respects such maps, so the interval of a root mean is the root of this one.
+    monotone and BCa respects such maps, so the interval of a root mean is the root of this one. If all scores, or the
+    means of all groups, are equal, so is every resample's: both ends are the mean.
     """
-    deviations = scores - scores.mean()
+    mean = float(scores.mean())
+    deviations = scores - mean
     if groups is not None:
         deviations = _totals(deviations, groups)[0]
-    means = _bootstrap_means(scores, seed, groups)
     spread = float(np.sum(deviations**2))
-    if spread == 0.0:
-        return float(scores[0]), float(scores[0])
+    if spread <= (ROUNDING * float(np.sum(np.abs(scores)))) ** 2:
+        return mean, mean
+    means = _bootstrap_means(scores, seed, groups)
     acceleration = float(np.sum(deviations**3)) / (6 * spread**1.5)
     # The share of resamples below the mean, of equal ones a half. At 0 and 1 the normal quantile is infinite, so it is
     # kept one resample away from them.
-    below = (np.sum(means < scores.mean()) + 0.5 * np.sum(means == scores.mean())) / len(means)
+    below = (np.sum(means < mean) + 0.5 * np.sum(means == mean)) / len(means)
     bias = _NORMAL.inv_cdf(float(np.clip(below, 1 / len(means), 1 - 1 / len(means))))
     levels = []
     for z in (-_Z, _Z):
