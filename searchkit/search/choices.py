@@ -139,11 +139,23 @@ def grid_leaves(sample: Callable[[Choose], T], *, at_most: int) -> list[T] | Non
 
 
 def neighbor(distribution: BaseDistribution, value: Any, rng: random.Random) -> Any:
-    """Another value: a different choice; for a number, a step of about a fifth of its range, on its own scale."""
+    """Another value: a different choice; for a number, a step of about a fifth of its range, on its own scale.
+
+    A step stops at the ends of the range. From an end itself, a whole number on a log scale always steps inwards; of
+    other numbers half of the steps stay there, which costs another proposal.
+    """
     match distribution:
         case CategoricalDistribution(choices=choices):
             others = [c for c in choices if c != value]
             return rng.choice(others) if others else value
+        case IntDistribution(low=low, high=high, log=True):
+            share = abs(rng.gauss(0.0, math.log(high / low) / 5))
+            up = rng.random() < 0.5 if low < value < high else value == low
+            # At least to the next whole number: among small ones it is further away than most steps.
+            moved = (
+                max(value + 1, round(value * math.exp(share))) if up else min(value - 1, round(value / math.exp(share)))
+            )
+            return min(high, max(low, moved))
         case IntDistribution(low=low, high=high, step=step):
             reach = max(1, round((high - low) / step / 5))
             moved = value + step * rng.choice((-1, 1)) * rng.randint(1, reach)
