@@ -104,23 +104,28 @@ def run_job(job: Job, task: Task, space: Space) -> Outcome:
 
     Whatever goes wrong is told in the outcome; KeyboardInterrupt and SystemExit alone are raised.
     """
+    started = time.monotonic()
+    outcome = _labeled(job, task, space)
+    return replace(outcome, seconds=time.monotonic() - started)
+
+
+def _labeled(job: Job, task: Task, space: Space) -> Outcome:
+    """What `_train` gives, or what went wrong in it."""
     from searchkit.train import Diverged
 
-    started = time.monotonic()
     try:
-        outcome = _train(job, task, space)
-        return replace(outcome, seconds=time.monotonic() - started)
+        return _train(job, task, space)
     except Infeasible as error:
         return Outcome(job.key, "infeasible", str(error))
     except Diverged as error:
-        return Outcome(job.key, "diverged", str(error), seconds=time.monotonic() - started)
+        return Outcome(job.key, "diverged", str(error))
     # Before Exception, of which it is a subclass. torch raises RuntimeErrors instead, which `_is_out_of_memory` tells.
     except MemoryError as error:
         return Outcome(job.key, "out-of-memory", str(error) or "no memory left", traceback.format_exc())
     except Exception as error:  # the one broad boundary: a trial must not end the search
         kind = "out-of-memory" if _is_out_of_memory(error) else "crashed"
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Outcome(job.key, kind, reason, traceback.format_exc(), seconds=time.monotonic() - started)
+        return Outcome(job.key, kind, reason, traceback.format_exc())
 
 
 def _train(job: Job, task: Task, space: Space) -> Outcome:

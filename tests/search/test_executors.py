@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import search_driver
 
@@ -19,6 +21,7 @@ from searchkit.core.serialization import freeze
 from searchkit.core.space import Budget
 from searchkit.core.space_file import load_space, source_of
 from searchkit.run import Run
+from searchkit.search import executors_ray
 from searchkit.search.executors import Executor, InProcess, Processes
 from searchkit.search.executors_ray import require_token
 from searchkit.search.jobs import Job, Outcome
@@ -195,6 +198,32 @@ def test_a_dead_worker_is_lost_and_a_hung_one_timed_out(make_job: Callable[[str]
         assert run_one(executor, make_job("none")).failure == "", "a replaced worker works"
     finally:
         executor.close()
+
+
+def shifted(values: np.ndarray) -> np.ndarray:
+    return values + 1
+
+
+def reversed_rows(values: np.ndarray) -> np.ndarray:
+    return values[::-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("input.features", shifted), ("target", reversed_rows), ("rows.train", reversed_rows)]
+)
+def test_a_worker_of_ray_trains_on_the_task_of_each_job(
+    make_job: Callable[[str], Job], monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[..., np.ndarray]
+) -> None:
+    """Of searches that follow one another in a cluster, whose data differ in their values alone."""
+    monkeypatch.setattr(executors_ray, "_unpacked", {})
+    monkeypatch.setattr(executors_ray, "run_job", lambda job, task, space: task)
+    monkeypatch.setattr(executors_ray, "settle_threads", lambda threads: None)
+    config, arrays = registry.load({"task": "breast-cancer", "split_seed": 0}).pack()
+    packs = [(config, arrays), (config, {**arrays, name: change(arrays[name])})]
+    found: list[Any] = [executors_ray.run_on_ray(pack, make_job("none")) for pack in (packs[0], *packs)]
+    assert found[0] is found[1], "unpacked again for the second job"
+    given = [registry.unpack(*pack).fingerprint for pack in packs]
+    assert [task.fingerprint for task in found[1:]] == given and given[0] != given[1]
 
 
 def run_one_more(executor: Executor) -> Outcome:
