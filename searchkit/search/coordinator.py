@@ -161,12 +161,13 @@ def _open_executor(space: Space, ctx: Context, settings: SearchSettings) -> Exec
 
 
 def _first_rungs(lifecycle: Lifecycle) -> list[float]:
-    """The seconds that first rungs took in earlier processes of this run."""
-    return [
-        row["seconds"]
+    """The seconds that first rungs took in earlier processes of this run, one a trial."""
+    found = {
+        row["trial"]: row["seconds"]
         for row in lifecycle.ctx.run.lines(LOG)
         if row.get("event") in ("rung", "trained") and row["rung"] == 0 and row["space"] == lifecycle.space.name
-    ]
+    }
+    return list(found.values())
 
 
 # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -115,11 +115,11 @@ class Loop:
             return
         if rung == 0:
             self.first_rungs.append(outcome.seconds)
-        if decision is Next.GO_ON:
+        # The time before `advance_`, after which the flight's job is the next rung: what ends here ended at this one.
+        if decision is Next.GO_ON and self.lifecycle.ctx.deadline.left() > 0:
             self.lifecycle.advance_(flight, outcome, state)  # on disk before the next rung begins
-            if self.lifecycle.ctx.deadline.left() > 0:
-                self._dispatch(flight)
-                return
+            self._dispatch(flight)
+            return
         if has_a_value(outcome, metric):
             self.lifecycle.finish(flight, outcome, state)
         else:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
@@ -18,9 +22,11 @@ from searchkit.core.serialization import freeze
 from searchkit.core.space import Budget, Limits, Space
 from searchkit.core.training import Batch, FitPlan, TrainState
 from searchkit.onnx import measure
+from searchkit.search import coordinator, loop
 from searchkit.search.candidates import Candidate, draw
 from searchkit.search.choices import at
 from searchkit.search.coordinator import search
+from searchkit.search.policy import Halving, Next
 from searchkit.search.results import failures, history
 
 
@@ -172,3 +178,42 @@ def test_a_time_budget_shorter_than_one_trial_is_refused(context: Context, tiny:
     with pytest.raises(BadInput, match="shorter than one trial"):
         search(tiny, replace(context, deadline=Deadline.after(1e-3)), settings())
     assert not [row for row in history(context.run) if row["status"] == "running"]
+
+
+@pytest.mark.parametrize("has_a_value", [True, False], ids=["trained", "failed"])
+def test_a_trial_that_the_time_ends_is_logged_at_the_rung_that_ran(
+    context: Context, tiny: Space, monkeypatch: pytest.MonkeyPatch, has_a_value: bool
+) -> None:
+    """The first trial would go on, and the time is over."""
+    over = []
+
+    class Ending(Deadline):
+        def left(self) -> float:
+            return 0.0 if over else math.inf
+
+    def decide(self: Halving, *args: Any, **kwargs: Any) -> Next:
+        over.append(real(self, *args, **kwargs))
+        return over[-1]
+
+    real = Halving.decide
+    monkeypatch.setattr(Halving, "decide", decide)
+    monkeypatch.setattr(loop, "has_a_value", lambda outcome, metric: has_a_value)
+    context = replace(context, deadline=Ending(math.inf))
+    with nullcontext() if has_a_value else pytest.raises(BadInput, match="shorter than one trial"):
+        search(tiny, context, settings())
+    assert over == [Next.GO_ON]
+    rows = [(row["event"], row["trial"], row["rung"]) for row in context.run.lines("search.jsonl") if "trial" in row]
+    assert rows == [("dispatch", 0, 0), ("trained" if has_a_value else "failed", 0, 0)]
+    assert not list((context.run.path / "rungs").iterdir()), "a state outlived its trial"
+
+
+def test_a_first_rung_is_counted_once_when_a_search_is_resumed(context: Context, tiny: Space) -> None:
+    """Whether its trial ended there, went on, or was logged twice; and of this family alone."""
+    for event, trial, rung, seconds in (
+        ("rung", 0, 0, 1.0), ("trained", 0, 1, 9.0), ("trained", 1, 0, 2.0), ("rung", 2, 0, 3.0), ("trained", 2, 0, 3.0)
+    ):  # fmt: skip
+        row = {"event": event, "space": "tiny", "trial": trial, "rung": rung, "seconds": seconds}
+        context.run.append_line("search.jsonl", {**row, "epochs": 1, "loss": 0.1})
+        context.run.append_line("search.jsonl", {**row, "epochs": 1, "loss": 0.1, "space": "other", "seconds": 7.0})
+    lifecycle: Any = SimpleNamespace(ctx=context, space=tiny)
+    assert coordinator._first_rungs(lifecycle) == [1.0, 2.0, 3.0]
