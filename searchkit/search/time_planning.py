@@ -172,17 +172,13 @@ def describe_setting(precision: str, channels_last: bool, *, timed: bool) -> str
 def _measure(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
     epochs, left = settings.budget.epochs, ctx.deadline.left()
     middle = middle_candidate(space, ctx, epochs=epochs)
+    choices = _settings_to_time(ctx.device, settings.precision)
     if middle is None:
-        return TimePlan("fp32", False, epochs)
+        return TimePlan(*choices[0], epochs)
     require_the_right_answer(space, ctx, middle)
     steps = math.ceil(ctx.task.n_examples("train") / middle.training.batch_size)
     if settings.plans_epochs:
         epochs = max(epochs, math.ceil(LEAST_STEPS / steps))
-    choices: tuple[tuple[str, bool], ...] = SETTINGS
-    if ctx.device == "cuda":
-        choices = (("bf16", True),)
-    elif settings.precision != "auto":
-        choices = ((settings.precision, False),)
     # One setting and no time to share out: nothing has to be timed.
     if len(choices) == 1 and math.isinf(left):
         return TimePlan(*choices[0], epochs)
@@ -205,6 +201,14 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
     if pace.trials(left, settings.workers) >= min(FEWEST, budget.trials):
         return _within(plan, pace, left, settings)
     return _cheaper(plan, pace, left, settings, _cheapest_seconds(space, ctx, plan))
+
+
+def _settings_to_time(device: str, precision: str) -> tuple[tuple[str, bool], ...]:
+    """The numeric settings that come into question: those of the precision that the user gave, if it is not "auto"."""
+    on_gpu = device == "cuda"
+    if precision == "auto":
+        return (("bf16", True),) if on_gpu else SETTINGS
+    return ((precision, on_gpu),)
 
 
 def _within(plan: TimePlan, pace: _Pace, left: float, settings: SearchSettings) -> TimePlan:

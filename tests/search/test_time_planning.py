@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,28 @@ def test_the_limit_never_falls_below_what_the_cheapest_candidate_takes(context: 
     smallest = 129 / measure.params(tiny.build(middle_candidate(tiny, context, epochs=3).arch, context.task.spec))  # type: ignore[union-attr]
     assert plan.most_seconds >= 1.2 * smallest * whole
     assert plan.trials < FEWEST
+
+
+@pytest.mark.parametrize("share", [math.inf, 5.5], ids=["no time limit", "a time budget"])
+@pytest.mark.parametrize(
+    ("device", "precision", "expected"),
+    [("cuda", "fp32", ("fp32", True)), ("cuda", "bf16", ("bf16", True)), ("cuda", "auto", ("bf16", True)),
+     ("cpu", "fp32", ("fp32", False)), ("cpu", "bf16", ("bf16", False))],
+)  # fmt: skip
+def test_the_precision_that_was_asked_for_is_taken(
+    context: Context, tiny: Space, device: str, precision: str, expected: tuple[str, bool], share: float
+) -> None:
+    context = replace(context, device=device, deadline=Deadline.after(share))
+    plan = make_time_plan(tiny, context, SearchSettings(budget=BUDGET, precision=precision))
+    assert (plan.precision, plan.channels_last) == expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_also_if_no_candidate_can_be_timed(
+    context: Context, tiny: Space, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setattr(time_planning, "middle_candidate", lambda *args, **kwargs: None)
+    assert make_time_plan(tiny, context, SearchSettings(budget=BUDGET, precision=precision)).precision == precision
 
 
 def test_a_search_of_a_short_time_trains_cheaper_candidates(context: Context, tiny: Space, said: list[str]) -> None:
