@@ -55,11 +55,16 @@ class Goal:
         return error / (2 * before) if self.root and before > 0 else error  # of the root, to first order
 
     def better(self, a: float, b: float) -> bool:
-        """Return whether value `a` is strictly better than `b`."""
-        return a > b if self.direction == "maximize" else a < b
+        """Return whether value `a` is strictly better than `b`; any number is better than one that is not finite."""
+        return self.loss(a) < self.loss(b)
 
     def loss(self, value: float) -> float:
-        """Return `value` on a scale on which smaller is better."""
+        """Return `value` on a scale on which smaller is better; one that is not finite is infinitely bad.
+
+        NaN compares as false with everything: the first of a row would win, and a sort would come out in any order.
+        """
+        if not math.isfinite(value):
+            return math.inf
         return -value if self.direction == "maximize" else value
 
 
@@ -85,7 +90,7 @@ class Tolerance:
         return f"{self.max_rise:.3g} of it"
 
     def admits(self, value: float, reference: float, *, error: float = 0.0) -> bool:
-        """Return whether a value is as good as the reference.
+        """Return whether a value is as good as the reference; one that is not finite is not.
 
         Args:
             value: The value.
@@ -93,6 +98,8 @@ class Tolerance:
             error: Standard error of the difference. Differences within one standard error also pass, since the examples
                 cannot distinguish them from zero.
         """
+        if not math.isfinite(value):
+            return False
         slack = 1e-9  # half a point is half a point in floating point too
         if abs(value - reference) <= error:
             return True

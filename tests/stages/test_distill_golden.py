@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stage_line import trial
 from torch import Tensor, nn
 
+from searchkit.context import Context
 from searchkit.core.training import Batch, Teacher
+from searchkit.stages import distill
 from searchkit.stages.distill import Distill, Ensemble
+from searchkit.stages.pipeline import apply
 from searchkit.tasks.problems.classification import Classes, Labels, TwoClasses
 from searchkit.tasks.problems.reconstruction import Rebuild
 from searchkit.tasks.problems.regression import Values
@@ -118,3 +122,23 @@ def test_an_ensemble_answers_the_mean_of_its_members() -> None:
 def test_the_epochs_that_distillation_plans_count_the_control_and_the_teachers() -> None:
     assert Distill(epochs=10, ensemble=3).planned_epochs == pytest.approx(29.0)
     assert Distill(epochs=10, ensemble=1).planned_epochs == pytest.approx(23.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "control", "distilled", "kept"),
+    [
+        (0.5, 0.6, 0.7, "distilled"),
+        (0.5, 0.6, math.nan, "control"),
+        (0.5, math.nan, 0.4, "before distillation"),
+        (0.5, math.nan, math.nan, "before distillation"),
+        (math.nan, 0.5, 0.5, "distilled"),
+        (0.5, 0.6, math.inf, "control"),
+    ],
+)
+def test_a_candidate_without_a_value_on_val_is_not_kept(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch, before: float, control: float, distilled: float, kept: str
+) -> None:
+    values = iter([0.5, before, control, distilled])  # the teacher's comes first
+    monkeypatch.setattr(distill, "validation", lambda net, task, device: next(values))
+    made = apply((Distill(epochs=1, ensemble=1),), trial(ctx, 0), ctx)[-1]
+    assert made.notes["kept"] == kept

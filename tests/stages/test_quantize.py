@@ -1,6 +1,7 @@
 """Quantize: the rule by which a candidate is chosen, what each way does to a file, and the stage on a real task."""
 
 import dataclasses
+import math
 
 import numpy as np
 import onnx
@@ -82,6 +83,15 @@ def test_what_val_cannot_tell_from_nothing_is_let_through():
     untold = dataclasses.replace(worse, error=0.06)
     assert choose([untold, closer], FP32, ACCURACY, Limits())[0] is untold
     assert choose([dataclasses.replace(worse, error=0.02), closer], FP32, ACCURACY, Limits())[0] is closer
+
+
+@pytest.mark.parametrize("reference", [0.9, 0.99, math.nan], ids=["good ones", "none as good", "no value of fp32"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_file_without_a_value_on_val_is_not_taken(place, reference):
+    options = [candidate("static", metric=0.9, size=1000), candidate("dynamic", metric=0.89, size=900)]
+    options.insert(place, candidate("weight-only", metric=math.nan, size=800, error=math.nan))
+    fp32 = candidate("fp32", metric=reference, size=4000)
+    assert choose(options, fp32, ACCURACY, Limits())[0].method == "static"
 
 
 def test_a_file_is_not_taken_for_its_noise():
