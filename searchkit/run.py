@@ -265,6 +265,8 @@ class Run:
         """
         folder = self.artifact_dir(artifact.id)
         folder.mkdir(exist_ok=True)
+        # first: an artifact that is written again is not whole until it is
+        (folder / "artifact.json").unlink(missing_ok=True)
         files: dict[str, str] = {}
         if weights is not None:
             from safetensors.torch import save_file

@@ -1,6 +1,7 @@
 """The run directory: whole or invisible, refused with a sentence where it is damaged, and free of pickles."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -55,6 +56,32 @@ def test_what_was_not_finished_is_invisible(tmp_path: Path) -> None:
     run.save(artifact(), weights={"w": torch.ones(1)})
     (run.artifact_dir("a" * 12) / "artifact.json").unlink()
     assert run.artifacts() == {} and not run.has("a" * 12)
+
+
+@pytest.mark.parametrize("at", ["searchkit.run.snapshot", "shutil.copyfile", "numpy.save", "searchkit.run.to_json"])
+def test_an_artifact_that_is_written_again_is_invisible_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """A kill at any of its files: what they held before, or half of it, is not taken for the new ones."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*args: object, **kwargs: object) -> None:
+        (folder / "model.onnx").write_bytes(b"cut")
+        raise Killed
+
+    run, model = make(tmp_path), tmp_path / "model.onnx"
+    model.write_bytes(b"whole")
+    files = {"weights": {"w": torch.ones(1)}, "model": model, "scores": np.ones(2), "log": [{"epoch": 1}]}
+    saved = run.save(artifact(), **files)
+    folder = run.artifact_dir(saved.id)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(at, kill)
+        run.save(artifact(), **files)
+    assert run.artifacts() == {} and not run.has(saved.id)
+    assert run.save(artifact(), **files) == run.load(saved.id) == saved
+    assert run.file(saved, "model").read_bytes() == b"whole"
 
 
 def test_an_existing_name_is_refused_and_untouched(tmp_path: Path) -> None:
@@ -215,3 +242,13 @@ def test_a_tolerance_lets_through_what_the_examples_cannot_tell() -> None:
     error = Tolerance(Goal("rmse", "minimize", root=True), max_rise=0.02)
     squares = np.full(100, 4.0)
     assert error.admits_in_pairs(squares * 1.03, squares) and not error.admits_in_pairs(squares * 1.1, squares)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("goal", [Goal("accuracy", "maximize"), Goal("mse", "minimize")])
+def test_a_value_that_is_not_finite_is_worse_than_any_other(goal: Goal, value: float) -> None:
+    assert goal.loss(value) == math.inf
+    assert goal.better(-1e9, value) and goal.better(1e9, value)
+    assert not any(goal.better(value, other) for other in (-1e9, 1e9, math.nan, value))
+    assert min([value, 0.5], key=goal.loss) == 0.5
+    assert not Tolerance(goal).admits(value, 0.5, error=math.inf)
