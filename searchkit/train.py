@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from searchkit.core import timing
 from searchkit.core.interrupt import raise_if_interrupted
 from searchkit.core.network import HasAuxLoss, HasMaskedHead
 from searchkit.core.serialization import derive_seed
@@ -166,8 +167,9 @@ def _epoch_(
 def validation(model: nn.Module, task: Task, device: str) -> float:
     """The goal's value on val, by the same lines that score an exported file. The model is left in eval mode."""
     model.eval()
-    deployed = Deployed(task.preprocessor(), model, task.postprocessor()).to(device)
-    evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=device), "val")
+    with timing.part("validation"):
+        deployed = Deployed(task.preprocessor(), model, task.postprocessor()).to(device)
+        evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=device), "val")
     return task.goal.value(evaluation.scores)
 
 

@@ -18,6 +18,7 @@ from searchkit.config.compression import CompressionConfig
 from searchkit.config.limits import BudgetConfig
 from searchkit.config.run import RunConfig
 from searchkit.context import Context
+from searchkit.core import timing
 from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import BadInput, NothingFeasible
@@ -149,11 +150,14 @@ def carry_out(
         try:
             ctx = context(run, config, task, spaces, say, spent=clock.before)
             say(f"run {run.name}" + (" resumed" if more else "") + f" in {run.path}")
-            winner = search(ctx, config, progress, spent=clock.before, own=own)
+            with timing.part("search"):
+                winner = search(ctx, config, progress, spent=clock.before, own=own)
             screen.close()
             if config.compression.recipe == "none":
                 return Outcome(winner, None, {})
-            verdict, written = prove(compress(winner, ctx, config, own), ctx, report_folder(run, reports))
+            with timing.part("compression"):
+                lineage = compress(winner, ctx, config, own)
+            verdict, written = prove(lineage, ctx, report_folder(run, reports))
         except (BadInput, NothingFeasible):
             if more is None:
                 discard_unbegun(run)
@@ -332,7 +336,10 @@ def prove(
 
     compression = (config or config_of(ctx.run)).compression
     asked = {"recipe": compression.shown_recipe, "wish": compression, "command": command or ctx.run.config["command"]}
-    found = evidence.collect(ctx, lineage, lineage[0], asked=asked)
-    finish_bundle(ctx.run, found.to_json())
-    written = write(ctx.run, found, folder)
+    with timing.part("evaluation"):
+        with timing.part("scoring and latency"):
+            found = evidence.collect(ctx, lineage, lineage[0], asked=asked)
+        finish_bundle(ctx.run, found.to_json())
+        with timing.part("report"):
+            written = write(ctx.run, found, folder)
     return verdict(ctx.run, found), written

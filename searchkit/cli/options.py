@@ -63,6 +63,10 @@ Quiet = Annotated[bool, shared("--quiet", "-q", metavar="", help="Show no progre
 Verbose = Annotated[
     int, shared("--verbose", "-v", metavar="", count=True, help="Log more to stderr: -v for information, -vv to debug.")
 ]
+WithProfile = Annotated[
+    bool,
+    shared("--profile", metavar="", help="Show where the seconds went, and write profile.json into the run's folder."),
+]
 TrialNumber = Annotated[
     str | None, shared("--trial", metavar="N", help="Number of the trial to use. Default: the best one. Example: 7.")
 ]

@@ -10,19 +10,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from searchkit.cli import profile
 from searchkit.cli.console import Console
 from searchkit.cli.crashes import watch_for_crashes
 from searchkit.cli.opening import load_space, open_run, space_path
-from searchkit.cli.options import AsJson, ConfigFile, Quiet, Resume, Verbose, configured, layers, read_section
+from searchkit.cli.options import (
+    AsJson,
+    ConfigFile,
+    Quiet,
+    Resume,
+    Verbose,
+    WithProfile,
+    configured,
+    layers,
+    read_section,
+)
 from searchkit.cli.output import emit, emit_shipped, set_up_logging
 from searchkit.config import naming
 from searchkit.config.naming import FLAG
 from searchkit.config.run import SECTIONS, RunConfig
 from searchkit.config.sources import Layer
-from searchkit.core import catalogue
+from searchkit.core import catalogue, timing
 from searchkit.core.errors import BadInput
 
 if TYPE_CHECKING:
+    from searchkit import workflow
+    from searchkit.config.limits import OutputConfig
     from searchkit.core.artifact import Artifact
     from searchkit.core.task import Task
     from searchkit.run import Run
@@ -47,6 +60,7 @@ def search(
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
+    with_profile: WithProfile = False,
     **given: Any,
 ) -> None:
     """Search, compress, evaluate and bundle a network for your data.
@@ -57,19 +71,22 @@ def search(
     console = Console(quiet=quiet)
     started = time.monotonic()
     if resume is not None:
-        _go_on(resume, config, given, console, as_json, started)
+        with timing.part("start"):
+            run, loaded, output, more = _reopened(resume, config, given)
+        _finish(run, loaded, output.reports, more, console, as_json, started, with_profile)
         return
     from searchkit import lifecycle
 
     values = layers(given, config)
     log_origins(values)
-    loaded, asked = _load(RunConfig.of(values))
+    with timing.part("start"):
+        loaded, asked = _load(RunConfig.of(values))
     lifecycle.require_startable(asked)
     console.summary(loaded.name, loaded.summary())
     runs = Path(asked.output.runs)
     name = asked.output.name or free_name(runs, Path(str(asked.search.space)).stem, loaded.name)
     run = lifecycle.start(asked, loaded, root=runs, name=name, command=sys.argv)
-    _finish(run, loaded, asked.output.reports, None, console, as_json, started)
+    _finish(run, loaded, asked.output.reports, None, console, as_json, started, with_profile)
 
 
 def _load(asked: RunConfig) -> tuple[Task, RunConfig]:
@@ -90,7 +107,8 @@ def _load(asked: RunConfig) -> tuple[Task, RunConfig]:
     from searchkit import lifecycle
     from searchkit.tasks import registry
 
-    loaded = registry.load(data.plain())
+    with timing.part("data"):
+        loaded = registry.load(data.plain())
     family = load_space(name)
     refusal = family.accepts(loaded.spec)
     if refusal is not None:
@@ -99,10 +117,8 @@ def _load(asked: RunConfig) -> tuple[Task, RunConfig]:
     return loaded, lifecycle.resolve(asked, family)
 
 
-def _go_on(
-    name: str, file: Path | None, given: Mapping[str, Any], console: Console, as_json: bool, started: float
-) -> None:
-    """Go on with a run. Raises BadInput if a flag is given that its own configuration answers."""
+def _reopened(name: str, file: Path | None, given: Mapping[str, Any]) -> tuple[Run, Task, OutputConfig, workflow.More]:
+    """A run to go on with. Raises BadInput if a flag is given that its own configuration answers."""
     from searchkit import lifecycle, workflow
     from searchkit.config.limits import BudgetConfig
     from searchkit.tasks import registry
@@ -128,18 +144,26 @@ def _go_on(
         for word in (FLAG.mention(flag), str(given[flag]))
     ]
     more = workflow.More(budget, None if given["workers"] is None else workers, tuple(words))
-    task = registry.load(stored.data.plain())
-    _finish(run, task, output.reports, more, console, as_json, started)
+    with timing.part("data"):
+        task = registry.load(stored.data.plain())
+    return run, task, output, more
 
 
 def _finish(
-    run: Run, task: Task, reports: str | None, more: Any, console: Console, as_json: bool, started: float
-) -> None:
+    run: Run, task: Task, reports: str | None, more: workflow.More | None, console: Console, as_json: bool,
+    started: float, with_profile: bool,
+) -> None:  # fmt: skip
     """Carry out the run and print what came of it."""
     from searchkit import workflow
 
     watch_for_crashes(run)
-    done = workflow.carry_out(run, task, spaces=load_space, screen=console, reports=reports, more=more)
+    # What the process did before it was asked to time anything: Python's own start and the imports of the command line.
+    timing.add({"start/import": max(0.0, timing.process_seconds() - sum(timing.so_far().values()))})
+    try:
+        done = workflow.carry_out(run, task, spaces=load_space, screen=console, reports=reports, more=more)
+    finally:
+        if with_profile:
+            console.say(profile.write(run, timing.take(), timing.process_seconds()))
     if done.verdict is None:
         _emit_search(run, done.winner, task, as_json)
     else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from optuna.trial import FrozenTrial
 
 from searchkit.context import Context
+from searchkit.core import timing
 from searchkit.core.errors import Infeasible
 from searchkit.core.interrupt import raise_if_interrupted
 from searchkit.core.serialization import JSON, derive_seed
@@ -53,7 +54,8 @@ class Asker:
                 self._give_up(f"{n_rejected} candidates were refused before training")
                 break
             self.known |= {t.user_attrs["key"] for t in trials if "key" in t.user_attrs}  # others' too
-            candidate = self.proposer.propose(trials, self.known)
+            with timing.part("proposals"):
+                candidate = self.proposer.propose(trials, self.known)
             if candidate is None:
                 self._give_up("every candidate that the sampler finds has been seen")
                 break

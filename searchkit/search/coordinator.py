@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, replace
 
 from searchkit.context import Context
+from searchkit.core import timing
 from searchkit.core.errors import BadInput, NothingFeasible
 from searchkit.core.interrupt import interruptible
 from searchkit.core.quantities import show_cost
@@ -53,7 +54,8 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
         raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
     with interruptible(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung."):
         # before anything is put together: the plan changes limits, precision and epochs, on which all else depends
-        plan = make_time_plan(space, ctx, settings)
+        with timing.part("time plan"):
+            plan = make_time_plan(space, ctx, settings)
         made = _put_together(space, *_as_planned(plan, ctx, settings), plan, progress or _silent)
         made.run()
 
@@ -86,7 +88,8 @@ class _Search:
         # First, even if the budget is used up: a trial whose artifact is whole may still have to be told its value.
         waiting = recover(self.lifecycle, self.halving)
         if not _has_ended(self.lifecycle, self.reporter.settings) and (self.reporter.n_open() > 0 or waiting):
-            self.record.profile(self.asker.costs)  # before workers start: a limit that nothing meets is told at once
+            with timing.part("look at the space"):  # before workers start: a limit that nothing meets is told at once
+                self.record.profile(self.asker.costs)
             executor = _open_executor(self.lifecycle.space, self.lifecycle.ctx, self.reporter.settings)
             try:
                 seconds = _first_rungs(self.lifecycle)

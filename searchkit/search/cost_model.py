@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from searchkit.context import Context
+from searchkit.core import timing
 from searchkit.core.errors import Infeasible
 from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import digest, freeze
@@ -58,11 +59,12 @@ class CostModel:
         key = digest(candidate.plain["arch"])
         if key not in self.known:
             started = time.monotonic()
-            net = self.build(candidate)
-            found, exported = self._counts(net), False
-            if self.wanted & {"size_bytes", "latency_ms"} and not self.ctx.limits.breaches(found):
-                found |= self._file_costs(net)
-                exported = True
+            with timing.part("cost checks"):
+                net = self.build(candidate)
+                found, exported = self._counts(net), False
+                if self.wanted & {"size_bytes", "latency_ms"} and not self.ctx.limits.breaches(found):
+                    found |= self._file_costs(net)
+                    exported = True
             seconds = time.monotonic() - started
             self.known[key] = found
             self.seconds += seconds

@@ -13,10 +13,12 @@ import logging
 import os
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from searchkit.core import timing
 from searchkit.core.errors import BadInput
 from searchkit.core.serialization import digest
 from searchkit.core.task import Task
@@ -150,7 +152,8 @@ def run_on_ray(pack: TaskPack, job: Job) -> Outcome:
         _unpacked.clear()
         # the object store's memory is read-only, and a task may keep views of it: copy once a worker
         _unpacked[key] = registry.unpack(config, {name: array.copy() for name, array in arrays.items()})
-    return run_job(job, _unpacked[key], materialize(job.space))
+    outcome = run_job(job, _unpacked[key], materialize(job.space))
+    return replace(outcome, parts=timing.take())
 
 
 def _digest(pack: TaskPack) -> str:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from searchkit.core import timing
 from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import Infeasible
 from searchkit.core.serialization import JSON, thaw
@@ -83,6 +84,8 @@ class Outcome:
         metrics: On val, by name.
         scores: (n,) float64 of val.
         seconds: That the job took.
+        parts: Seconds of a worker process by part, see `searchkit.core.timing`; empty if the job ran in the process of
+            the run, which has counted them.
     """
 
     key: str
@@ -94,6 +97,7 @@ class Outcome:
     metrics: dict[str, float] | None = None
     scores: np.ndarray | None = None
     seconds: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 TaskPack = tuple[dict[str, JSON], Arrays]
@@ -146,9 +150,11 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
         seconds=max(0.0, job.ends_at - time.time()),  # wall clock: monotonic clocks of two processes do not compare
         validate=True,
     )
-    state = task.fit(net, plan, decode_state(job.state))
+    with timing.part("training"):
+        state = task.fit(net, plan, decode_state(job.state))
     deployed = Deployed(task.preprocessor(), net, task.postprocessor()).to(job.device).eval()
-    evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=job.device), "val")
+    with timing.part("validation"):
+        evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=job.device), "val")
     return Outcome(
         job.key,
         state=encode_state(state),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
+from searchkit.core import timing
 from searchkit.core.interrupt import raise_if_interrupted
 from searchkit.core.state import decode_state
 from searchkit.search import policy
@@ -67,7 +68,9 @@ class Loop:
             # at most half a minute: the time left is told anew, and Ctrl-C is heard
             # At least .1 s: a job that is being killed stays overdue until its outcome comes, and no wait at all would
             # spin.
-            for outcome in self.executor.wait(min(30.0, max(0.1, self._patience()))):
+            with timing.part("waiting for workers"):
+                outcomes = self.executor.wait(min(30.0, max(0.1, self._patience())))
+            for outcome in outcomes:
                 self._receive(outcome)
             self._cancel_hung()
             self._report()
@@ -87,6 +90,7 @@ class Loop:
     def _receive(self, outcome: Outcome) -> None:
         flight = self.flights.pop(outcome.key)
         flight.seconds += outcome.seconds
+        timing.add(outcome.parts)
         if outcome.failure == "lost":
             flight.n_lost += 1
             self.lifecycle.log("lost", flight, reason=outcome.reason)

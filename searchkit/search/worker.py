@@ -10,8 +10,10 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
+from searchkit.core import timing
 from searchkit.search.jobs import Job, run_job, settle_threads
 
 
@@ -33,9 +35,11 @@ def main(fd: int, parent: int) -> None:
     try:
         config, arrays = connection.recv()
         task = registry.unpack(config, arrays)
+        timing.add({"start of workers": timing.process_seconds()})
         while True:
             job: Job = connection.recv()
-            connection.send(run_job(job, task, materialize(job.space)))
+            outcome = run_job(job, task, materialize(job.space))
+            connection.send(replace(outcome, parts=timing.take()))
     except (EOFError, OSError):
         os._exit(0)
 

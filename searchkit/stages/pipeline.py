@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from searchkit.context import Context
+from searchkit.core import timing
 from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import GateFailed, Inapplicable
@@ -138,7 +139,8 @@ def apply(
         before = ctx.run.load(artifact.id)  # from disk: a stage may have changed the value in memory
         ctx.echo(f"{name}: started" + (f", with {scale:.0%} of its epochs" if scale != 1 else ""))
         try:
-            child = stage(artifact, replace(ctx, deadline=share, epoch_scale=scale))
+            with timing.part(name):
+                child = stage(artifact, replace(ctx, deadline=share, epoch_scale=scale))
         except Inapplicable as reason:
             _leave_out(name, draft, str(reason), ctx)
             continue

@@ -41,7 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     desk = Desk(tmp_path_factory.mktemp("desk"))
-    return Finished(desk, desk(*TINY, "--name", "first", "--json"))
+    return Finished(desk, desk(*TINY, "--name", "first", "--json", "--profile"))
 
 
 @pytest.fixture

@@ -38,6 +38,21 @@ def test_progress_is_on_stderr_and_plain(finished: Finished) -> None:
     assert "\x1b" not in err and "\r" not in err and "Traceback" not in err and "Warning" not in err
 
 
+def test_the_profile_says_where_the_seconds_went(finished: Finished) -> None:
+    found = json.loads((finished.run / "profile.json").read_text())
+    parts = {
+        "start/import", "start/data", "search/time plan", "search/look at the space", "search/cost checks",
+        "search/proposals", "search/training", "search/validation", "compression/Promote", "compression/Export",
+        "evaluation/scoring and latency", "evaluation/report",
+    }  # fmt: skip
+    assert all(
+        any(path.startswith(part.split("/")[0]) and path.endswith(part.split("/")[1]) for path in found["seconds"])
+        for part in parts
+    )
+    assert 0.8 * found["wall_seconds"] < sum(found["seconds"].values()) <= found["wall_seconds"]
+    assert "\npart " in finished.search.err and "of work in" in finished.search.err
+
+
 @pytest.mark.parametrize("script", ["verify.py", "run.py"])
 def test_the_bundle_runs_without_torch(script: str, finished: Finished) -> None:
     done = python(finished.run / "bundle" / script)

@@ -216,11 +216,18 @@ def test_a_worker_of_ray_trains_on_the_task_of_each_job(
 ) -> None:
     """Of searches that follow one another in a cluster, whose data differ in their values alone."""
     monkeypatch.setattr(executors_ray, "_unpacked", {})
-    monkeypatch.setattr(executors_ray, "run_job", lambda job, task, space: task)
+    found: list[Any] = []
+
+    def run(job: Job, task: Any, space: Any) -> Outcome:
+        found.append(task)
+        return Outcome(job.key)
+
+    monkeypatch.setattr(executors_ray, "run_job", run)
     monkeypatch.setattr(executors_ray, "settle_threads", lambda threads: None)
     config, arrays = registry.load({"task": "breast-cancer", "split_seed": 0}).pack()
     packs = [(config, arrays), (config, {**arrays, name: change(arrays[name])})]
-    found: list[Any] = [executors_ray.run_on_ray(pack, make_job("none")) for pack in (packs[0], *packs)]
+    for pack in (packs[0], *packs):
+        assert executors_ray.run_on_ray(pack, make_job("none")).key == "0-0"
     assert found[0] is found[1], "unpacked again for the second job"
     given = [registry.unpack(*pack).fingerprint for pack in packs]
     assert [task.fingerprint for task in found[1:]] == given and given[0] != given[1]
