@@ -6,6 +6,7 @@ and a way to an example), and none of them is imported here. `memory_files` writ
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,9 +39,20 @@ class Examples:
 
 @dataclass(frozen=True)
 class Columns:
-    """A table: values by column name, as Python objects; all columns are equally long."""
+    """A table.
+
+    Attributes:
+        values: By column name, as Python objects; all columns are equally long.
+        target: The name of the column that holds the targets; None if no column of the table was named.
+    """
 
     values: Mapping[str, Sequence[Any]]
+    target: str | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.values.values()), ()))
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ def encode_table(part: Columns, columns: Sequence[Column]) -> np.ndarray:
     if missing:
         raise BadInput(f"The table has no column '{missing[0]}'; it needs {', '.join(c.name for c in columns)}.")
     cells = tuple(tuple(_present(cell) for cell in given[column.name]) for column in columns)
-    table = Table(Path("the given table"), tuple(column.name for column in columns), cells, 0)
+    table = Table(Path("the given table"), tuple(column.name for column in columns), cells, range(part.n_rows))
     return np.stack([encode(table, k, column) for k, column in enumerate(columns)], axis=1)
 
 
@@ -139,10 +151,7 @@ def _columns(data: Any) -> dict[Any, Sequence[Any]] | None:
         if found is None or not hasattr(data, "__getitem__"):
             return None
         names = list(found)
-    # pandas gives a table instead of a column for a name that occurs twice.
-    repeated = [name for k, name in enumerate(names) if name in names[:k]]
-    if repeated:
-        raise BadInput(f"The table has more than one column named '{repeated[0]}'; rename one.")
+    _refuse_repeated(names)  # pandas gives a table instead of a column for a name that occurs twice
     return {name: _values(data[name]) for name in names}
 
 
@@ -155,9 +164,16 @@ def _from_columns(columns: dict[Any, Sequence[Any]], target: object, strict: boo
             "features) and (n, n_targets)."
         )
     if target is not None and of_target is None and not isinstance(target, (str, int)):
-        # Neither a name nor a number: these are the targets themselves, and become a column.
-        of_target = str(getattr(target, "name", None) or "target")
-        columns = {**columns, of_target: _values(target)}
+        # Neither a name nor a number: these are the targets themselves, and become a column. Those that were taken out
+        # of the table, as by frame["y"], are the column of their name: left in as a feature, it would tell the answer.
+        name, given = getattr(target, "name", None), _values(target)
+        of_target = "target" if name is None or name == "" else name
+        if of_target in columns and not _are_same(columns[of_target], given):
+            raise BadInput(
+                f"The table has a column '{of_target}', and other targets of that name were given beside it; rename "
+                "the column, or take it out."
+            )
+        columns = {**columns, of_target: given}
     lengths = {len(values) for values in columns.values()}
     if len(lengths) != 1:
         raise BadInput(f"The columns have {sorted(lengths)} rows; all columns of a table have equally many.")
@@ -174,7 +190,24 @@ def _from_columns(columns: dict[Any, Sequence[Any]], target: object, strict: boo
             f"Column '{whole[0]}' holds arrays, and there are {len(features)} columns beside the target; select that "
             "column and the target alone."
         )
-    return Columns({safe_name(name): values for name, values in columns.items()})
+    names = [safe_name(name) for name in columns]
+    _refuse_repeated(names)
+    return Columns(dict(zip(names, columns.values(), strict=True)), None if of_target is None else safe_name(of_target))
+
+
+def _are_same(ones: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether two columns have the same values; a missing one equals a missing one."""
+    return len(ones) == len(others) and all(
+        one is other or (_is_missing(one) and _is_missing(other)) or np.array_equal(one, other)
+        for one, other in zip(ones, others, strict=True)
+    )
+
+
+def _refuse_repeated(names: Sequence[Any]) -> None:
+    """Raises BadInput if a name occurs twice."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise BadInput(f"The table has more than one column named '{repeated[0]}'; rename one.")
 
 
 def _column_named(columns: Mapping[Any, object], target: object) -> Any:
@@ -191,6 +224,8 @@ def _from_items(items: list[Any], target: object) -> Part:
     if isinstance(items[0], tuple):
         if len(items[0]) != 2:
             raise BadInput(f"An item of the dataset has {len(items[0])} parts; an item is x, or (x, y).")
+        if target is not None and not isinstance(target, (str, int)):
+            raise BadInput("Targets were given beside pairs (x, y); leave them out, or give the examples as an array.")
         items, target = [item[0] for item in items], [item[1] for item in items]
     if isinstance(items[0], str):
         return Texts(items, [] if target is None else [_word(label) for label in _values(target)])
@@ -250,19 +285,40 @@ def _are_texts(values: Sequence[Any]) -> bool:
 
 
 def _array(values: Any, what: str) -> np.ndarray:
-    """As an array of numbers or strings. Raises BadInput on objects."""
-    found = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    """As an array of numbers or strings. Raises BadInput on objects, and on lists of different lengths."""
+    try:
+        found = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    except ValueError as error:
+        raise BadInput(f"{what} holds lists of different lengths; give all of them one length.") from error
     if found.dtype.kind == "O":
-        if any(_is_missing(value) for value in found.reshape(-1)):
-            raise BadInput(f"{what} has a missing value; remove that example, or fill in the value.")
-        # Plain numbers or strings that only stood in an array of objects: numpy finds their common type.
-        found = np.array([value.item() if hasattr(value, "item") else value for value in found.reshape(-1)])
-        if found.dtype.kind == "O" or len(found) != np.asarray(values).size:
-            raise BadInput(f"{what} holds objects that are neither numbers nor strings; give a plain array.")
-        return found.reshape(np.asarray(values).shape)
+        return _unboxed(found, what)
     if found.dtype.kind not in "biufUS":
         raise BadInput(f"{what} is of type {found.dtype}; give numbers or strings.")
     return found
+
+
+def _unboxed(boxes: np.ndarray, what: str) -> np.ndarray:
+    """What only stood in an array of objects: plain numbers or strings, or arrays of one shape, as one array."""
+    cells = list(boxes.reshape(-1))
+    if any(_is_missing(cell) for cell in cells):
+        raise BadInput(f"{what} has a missing value; remove that example, or fill in the value.")
+    if any(_is_array(cell) for cell in cells):
+        found = _of_one_shape([_array(cell, what) for cell in cells], what)
+    else:  # numpy finds their common type
+        found = np.array([cell.item() if hasattr(cell, "item") else cell for cell in cells])
+    if found.dtype.kind == "O" or len(found) != len(cells):
+        raise BadInput(f"{what} holds objects that are neither numbers nor strings; give a plain array.")
+    return found.reshape(boxes.shape + found.shape[1:])
+
+
+def _of_one_shape(arrays: Sequence[np.ndarray], what: str) -> np.ndarray:
+    """Stack arrays. Raises BadInput if their shapes differ."""
+    shapes = sorted({array.shape for array in arrays})
+    if len(shapes) > 1:
+        raise BadInput(
+            f"{what} holds parts of different shapes, such as {shapes[0]} and {shapes[1]}; give all of them one."
+        )
+    return np.stack(arrays)
 
 
 def _labels(target: Any) -> np.ndarray | None:
@@ -271,9 +327,9 @@ def _labels(target: Any) -> np.ndarray | None:
         return None
     values = target if hasattr(target, "__array__") or hasattr(target, "detach") else _values(target)
     if isinstance(values, Sequence):
+        if any(_is_array(value) for value in values):
+            return _of_one_shape([_array(value, "The target") for value in values], "The target")
         parts = [np.asarray(v.detach().cpu() if hasattr(v, "detach") else v) for v in values]
-        if any(part.ndim for part in parts):
-            return _array(np.stack(parts), "The target")
         # As objects if the types differ: numpy would turn the missing value of ["a", nan] into the text "nan".
         alike = len({part.dtype.kind for part in parts}) == 1
         values = np.array([part.item() for part in parts], dtype=None if alike else object)

@@ -32,7 +32,7 @@ def store(data: object, folder: Path, *, name: str = "data", target: object = No
         data: arrays, a table or a dataset; or a dictionary of them by split: "train", "val" and "test".
         folder: an empty folder.
         name: the stem of the file; it becomes the name of the task.
-        target: the name of the target column, or the targets themselves, one for each example.
+        target: the name of the target column; or the targets themselves, one for each example, if `data` are not split.
         test: the examples of the test split, if they are given apart from `data`.
 
     Returns:
@@ -41,7 +41,12 @@ def store(data: object, folder: Path, *, name: str = "data", target: object = No
     Raises:
         BadInput: the data are of no known form, or cannot be written without loss.
     """
-    parts = {split: part_of(given, target) for split, given in _by_split(data, test).items()}
+    splits = _by_split(data, test)
+    if len(splits) > 1 and target is not None and not isinstance(target, (str, int)):
+        raise BadInput(
+            "The targets are values, and the data are split; name their column, or give each split as (x, y)."
+        )
+    parts = {split: part_of(given, target) for split, given in splits.items()}
     kinds = {type(part) for part in parts.values()}
     if len(kinds) > 1:
         raise BadInput("The splits are of different kinds; give all of them as arrays, or all of them as tables.")
@@ -109,10 +114,10 @@ def _store_tables(parts: dict[str, Columns], folder: Path, name: str, target: ob
         found["test_data" if split == "test" else "data"] = str(path)
     if target is None:
         return found
-    names = list(next(iter(parts.values())).values)
-    if not isinstance(target, (str, int)):  # the targets themselves became the last column
-        return {**found, "target": names[-1]}
-    return {**found, "target": safe_name(target) if safe_name(target) in names else str(target)}
+    table = next(iter(parts.values()))
+    # A target that is no column is left to the reader, which takes it as a column's number or refuses it.
+    name_or_number = safe_name(target) if safe_name(target) in table.values else str(target)
+    return {**found, "target": name_or_number if table.target is None else table.target}
 
 
 def _write_table(part: Columns, path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +34,14 @@ class Table:
         path: The file, named in errors.
         names: Column names.
         columns: The cells of each column; "" is a missing value.
-        first_line: Line number of the first row in the file, from 1.
+        lines: Line number in the file at which each row begins, from 1. Blank lines are no rows, and a quoted cell may
+            hold line breaks.
     """
 
     path: Path
     names: tuple[str, ...]
     columns: tuple[tuple[str, ...], ...]
-    first_line: int
+    lines: Sequence[int]
 
     @property
     def n_rows(self) -> int:
@@ -48,7 +50,7 @@ class Table:
 
     def line(self, row: int) -> str:
         """Name a row by its line in the file, for errors. `row` counts from 0."""
-        return f"line {row + self.first_line}"
+        return f"line {self.lines[row]}"
 
 
 def read_table(path: Path, source: Source) -> RawDataset:
@@ -133,11 +135,16 @@ def read_columns(path: Path) -> Table:
     if not body:
         raise BadInput(f"'{path}' has a header and 0 rows; at least {MIN_ROWS} are needed.")
     columns = zip(*(["" if cell.lower() in MISSING else cell for cell in row] for _, row in body), strict=True)
-    return Table(path, names, tuple(columns), body[0][0])
+    return Table(path, names, tuple(columns), [number for number, _ in body])
 
 
 def _numbered(reader: csv.Reader) -> list[tuple[int, list[str]]]:  # type: ignore[name-defined]
-    return [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    """Each row with the number of the line at which it begins; `reader.line_num` is that of the line at its end."""
+    rows, end = [], 0
+    for row in reader:
+        rows.append((end + 1, [cell.strip() for cell in row]))
+        end = reader.line_num
+    return rows
 
 
 def _present(cell: str) -> str:
@@ -194,7 +201,7 @@ def _read_parquet(path: Path) -> Table:
         tuple("" if cell is None else _present(str(cell).strip()) for cell in column.to_pylist())
         for column in table.columns
     )
-    return Table(path, tuple(table.column_names), columns, 1)
+    return Table(path, tuple(table.column_names), columns, range(1, table.num_rows + 1))
 
 
 def _read_test(path: Path, train: Table) -> Table:
