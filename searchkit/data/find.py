@@ -84,6 +84,11 @@ def find(source: Source) -> RawDataset:
         raise BadInput(
             f"'{error.filename}' may not be read: permission denied; change its permissions or copy it."
         ) from error
+    # Of the test split alone: what --data names was found above.
+    except FileNotFoundError as error:
+        raise BadInput(f"There is no file '{error.filename}'; give the path of one that exists.") from error
+    except IsADirectoryError as error:
+        raise BadInput(f"'{error.filename}' is a folder, and a file is wanted there; give the path of one.") from error
     # Path.exists raises on a name that is too long for the file system, instead of returning False.
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:

@@ -78,7 +78,7 @@ def _unpacked(path: Path) -> bytes:
         return path.read_bytes()
     try:
         return gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise BadInput(f"'{path}' is not a complete gzip file ({error}); pack it again, or unpack it.") from error
 
 

@@ -156,7 +156,9 @@ def _evenly_spaced(table: Table, index: int) -> str:
     """
     name, cells = table.names[index], table.columns[index]
     # 20160701 reads as a number, too: a column of nothing but such cells holds dates.
-    dates = any(_number(cell) is None for cell in cells) or all(len(cell) == 8 and _date(cell) for cell in cells)
+    dates = any(_number(cell) is None for cell in cells) or all(
+        len(cell) == 8 and _date(cell) is not None for cell in cells
+    )
     read = _date if dates else _number
     values = np.array([_time(table, name, row, cell, read) for row, cell in enumerate(cells)])
     steps = np.diff(values)
