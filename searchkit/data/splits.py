@@ -13,6 +13,7 @@ from searchkit.core.serialization import derive_seed
 
 TEST_SHARE = 0.20
 VAL_SHARE = 0.15  # of what test leaves
+BINS = 10  # of the values of a regression; fewer for few rows
 
 
 def split_rows(
@@ -31,10 +32,9 @@ def split_rows(
         Ascending int64 row indices by split.
     """
     rows = {split: np.sort(chosen).astype(np.int64) for split, chosen in given.items()}
-    # The empty array is for a source that gives no split: np.concatenate refuses an empty list.
-    rest = np.setdiff1d(np.arange(n), np.concatenate([*rows.values(), np.empty(0, np.int64)]))
-    if "train" in rows and {"val", "test"} - set(rows):  # what is missing is held out from the given training rows
-        rest = rows.pop("train")
+    rest = _to_share_out(n, rows)
+    if {"val", "test"} - set(rows):
+        rows.pop("train", None)
     # In this order: the share of val is one of what test leaves.
     for split, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
         if split not in rows:
@@ -43,8 +43,19 @@ def split_rows(
     return {"train": rows.get("train", rest), "val": rows["val"], "test": rows["test"]}
 
 
+def _to_share_out(n: int, given: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The rows out of which the splits that are not given are drawn, ascending."""
+    if "train" in given and {"val", "test"} - set(given):  # what is missing is held out from the given training rows
+        return np.sort(given["train"]).astype(np.int64)
+    # The empty array is for a source that gives no split: np.concatenate refuses an empty list.
+    return np.setdiff1d(np.arange(n), np.concatenate([*given.values(), np.empty(0, np.int64)]))
+
+
 def _take(rows: np.ndarray, strata: np.ndarray | None, share: float, *, seed: int) -> np.ndarray:
-    """About `share` of the rows, at least one; of each stratum its share by largest remainder, and never all of it."""
+    """About `share` of the rows; of each stratum its share by largest remainder, and never all of it.
+
+    At least one row, unless every stratum is of one row: a class with a single one needs it in train.
+    """
     generator = np.random.default_rng(seed)
     member = np.zeros(len(rows), dtype=np.int64) if strata is None else np.unique(strata[rows], return_inverse=True)[1]
     sizes = np.bincount(member)
@@ -74,7 +85,14 @@ def rows_named(files: Sequence[Path], pattern: str, where: str) -> np.ndarray:
     return rows
 
 
-def quantile_strata(values: np.ndarray, bins: int = 10) -> np.ndarray:
-    """Number the quantile bin of each value, (n,), for the splits of a regression."""
+def quantile_strata(values: np.ndarray, *, given: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Number the quantile bin of each value, (n,), for the splits of a regression.
+
+    Args:
+        values: (n,).
+        given: Rows by split, as of `split_rows`.
+    """
+    # At least two of the rows to share out for each bin, for a bin of one gives none to val and test.
+    bins = max(1, min(BINS, len(_to_share_out(len(values), given)) // 2))
     edges = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
     return np.searchsorted(edges, values, side="right")

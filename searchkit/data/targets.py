@@ -58,7 +58,7 @@ def read_values(found: RawDataset, kind: str) -> Target:
         )
     if (values == values[0]).all():
         raise BadInput(f"The target of {found.where} is {values[0, 0]:g} in every row; there is nothing to learn.")
-    return Target(values, strata=quantile_strata(values[:, 0]))
+    return Target(values, strata=quantile_strata(values[:, 0], given=found.given))
 
 
 def read_labels(found: RawDataset, kind: str) -> Target:
