@@ -18,7 +18,7 @@ def cores() -> int:
 def cpu_model() -> str:
     """The processor's name as Linux tells it, else what Python knows."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     # /proc/cpuinfo has no such line on 64-bit ARM.

@@ -135,7 +135,7 @@ class Run:
         The lock is the system's (`fcntl.flock`), so that it ends with its process, however that ends; POSIX only.
         """
         # "a+" and not "w": opening must not erase the number of the process that holds the lock.
-        with open(self.path / "lock", "a+") as handle:
+        with open(self.path / "lock", "a+", encoding="utf-8") as handle:
             try:
                 lock(handle)
             except OSError as error:
@@ -155,7 +155,7 @@ class Run:
         if not file.exists():
             return None
         fcntl = file_locks()
-        with open(file) as handle:
+        with open(file, encoding="utf-8") as handle:
             try:
                 # Shared, so that two that look do not refuse each other; it ends when the file is closed.
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -281,7 +281,8 @@ class Run:
             np.save(folder / "scores.npy", scores, allow_pickle=False)
         if log:
             files["log"] = "log.jsonl"
-            (folder / "log.jsonl").write_text("".join(to_json(row, indent=None) + "\n" for row in log))
+            lines = "".join(to_json(row, indent=None) + "\n" for row in log)
+            (folder / "log.jsonl").write_text(lines, encoding="utf-8")
         # last: what has this file is whole
         whole = replace(artifact, files=files)
         write_atomically(folder / "artifact.json", to_json(freeze(whole)))
@@ -307,8 +308,8 @@ class Run:
         if "log" not in artifact.files:
             return []
         file = self.file(artifact, "log")
-        with readable(file, self._way_out(artifact)):
-            rows = [json.loads(line) for line in file.read_text().splitlines()]
+        with readable(file, self._way_out(artifact)), open(file, encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
             # `save` writes no log without rows, so an empty file was cut short.
             if not rows:
                 raise ValueError("it is empty")

@@ -76,7 +76,7 @@ def read_json(file: Path, what: str) -> Any:
         BadInput: If the file is missing, damaged, or holds something else than an object.
     """
     try:
-        value = json.loads(file.read_text())
+        value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInput(f"{file} is missing, so {what} cannot be read; resume needs a whole run folder.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -181,13 +181,17 @@ def append_row(file: Path, row: JSON) -> None:
 
 def read_rows(file: Path) -> list[dict[str, JSON]]:
     """The objects of a file of JSON lines; torn lines are left out, and a missing file has none."""
+    if not file.exists():
+        return []
     rows = []
-    # errors: a kill may have torn a line inside a character.
-    for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    # errors: a kill may have torn a line inside a character. The lines are the file's own, for str.splitlines would
+    # also split at U+2028 and others, which stand in JSON as they are.
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
     return [row for row in rows if isinstance(row, dict)]
 
 

@@ -317,7 +317,7 @@ def _in_fresh_process(files: list[Path], feeds: list[Arrays], rounds: int) -> Ti
     with scratch_folder() as folder:
         _store(folder / "feeds.npz", {f"{i}:{k}": v for i, given in enumerate(feeds) for k, v in given.items()})
         names = [str(path.resolve()) for path in files]
-        (folder / "wanted.json").write_text(json.dumps({"files": names, "rounds": rounds}))
+        (folder / "wanted.json").write_text(json.dumps({"files": names, "rounds": rounds}), encoding="utf-8")
         done = subprocess.run(
             # -P: a file named like a module in the user's folder must not be imported instead of it.
             [sys.executable, "-P", "-m", "searchkit.onnx.measure", folder],
@@ -333,7 +333,7 @@ def _in_fresh_process(files: list[Path], feeds: list[Arrays], rounds: int) -> Ti
 
 
 def _worker(folder: Path) -> None:
-    wanted = json.loads((folder / "wanted.json").read_text())
+    wanted = json.loads((folder / "wanted.json").read_text(encoding="utf-8"))
     feeds: list[Arrays] = [{} for _ in wanted["files"]]
     with np.load(folder / "feeds.npz", allow_pickle=False) as stored:
         for key in stored.files:
