@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from searchkit.config.limits import BudgetConfig
 from searchkit.config.run import RunConfig
 from searchkit.config.search import SearchConfig
 from searchkit.core.errors import BadInput
+from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import JSON
 from searchkit.core.space import Budget, Limits, Space
 from searchkit.data import memory, memory_files
@@ -99,13 +99,13 @@ def search(
     given = {**options, **own.options}
     family, root, shown = load_space(space), Path(runs).resolve(), Progress(progress)
     # Data in memory are staged outside of the run, which is made only when nothing can be refused any more.
-    with tempfile.TemporaryDirectory(prefix="searchkit-") as staged:
+    with scratch_folder() as staged:
         # Once without the data, so that a wrong option is refused before they are read and written.
         run_config(name_of(space), {"task": family.task}, limits=limits, budget=budget, given=_of_no_data(given))
-        source = _source(data, target, task, test_data, family, Path(staged))
+        source = _source(data, target, task, test_data, family, staged)
         config = run_config(name_of(space), source, limits=limits, budget=budget, given=given)
         with naming.written(naming.KEYWORD):
-            loaded, run = _start(own.named(config), family, root, name, Path(staged), own)
+            loaded, run = _start(own.named(config), family, root, name, staged, own)
     screen = _watched(shown, run, callback)
     workflow.carry_out(run, loaded, spaces=load_space, screen=screen, reports=config.output.reports, own=own)
     return Result(run)
