@@ -293,8 +293,8 @@ def training_curves(
     staged = []
     for artifact in line:
         rows = run.log(artifact) if artifact.stage in ("Distill", "Prune") else []
-        # One curve for each candidate of Distill, and for each step of Prune.
-        for part in sorted({str(row.get("candidate", row.get("step", ""))) for row in rows}):
+        # One curve for each candidate of Distill, and for each step of Prune, in the order of the log.
+        for part in dict.fromkeys(str(row.get("candidate", row.get("step", ""))) for row in rows):
             own = [row for row in rows if str(row.get("candidate", row.get("step", ""))) == part]
             word = {"Distill": part, "Prune": f"pruned, step {part}" if part else "pruned"}[artifact.stage]
             staged.append(Curve(word, True, _thinned(own), goal.metric))
@@ -302,8 +302,8 @@ def training_curves(
 
 
 def _thinned(log: Sequence[Mapping[str, JSON]], most: int = 120) -> tuple[dict[str, float], ...]:
-    """At most `most` points of a curve, the last one always."""
-    step = max(1, math.ceil(len(log) / most))
+    """At most `most` points of a curve, evenly spaced from the first on, and the last one always."""
+    step = max(1, math.ceil((len(log) - 1) / (most - 1)))
     rows = [row for index, row in enumerate(log) if index % step == 0 or index == len(log) - 1]
     return tuple({k: row[k] for k in ("epoch", "loss", "val") if row.get(k) is not None} for row in rows)
 
