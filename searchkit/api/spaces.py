@@ -108,9 +108,8 @@ def create_model(
     """
     from dataclasses import fields, replace
 
-    import torch
-
     from searchkit.core.errors import Infeasible
+    from searchkit.core.random_state import seeded
 
     family = load_space(space)
     spec = _spec(family, input_shape, num_classes, num_targets)
@@ -124,13 +123,11 @@ def create_model(
     if unknown:
         raise BadInput(f"An architecture of '{family.name}' has no '{unknown[0]}'; it has {', '.join(known_fields)}.")
     chosen = replace(_middle(family, spec) if point is None else family.points[point], **arch)
-    # The caller's random state is put back. devices=[]: networks are built on the CPU, so no GPU's state is saved.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
+    try:
+        with seeded(seed):
             return family.build(chosen, spec)
-        except Infeasible as error:
-            raise BadInput(f"The space '{family.name}' cannot build this network: {error}.") from error
+    except Infeasible as error:
+        raise BadInput(f"The space '{family.name}' cannot build this network: {error}.") from error
 
 
 def _middle(family: Space, spec: DataSpec) -> Any:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from searchkit.core.errors import BadInput
+from searchkit.core.random_state import seeded
 from searchkit.core.serialization import JSON
 from searchkit.nn.cuttable import channels, cut_, parts, within
 from searchkit.nn.dependencies import BROKEN, Group, Member, follows, traced_groups
@@ -218,8 +219,7 @@ def drops(chosen: Iterable[tuple[Group, Sequence[int]]]) -> list[JSON]:
 
 
 def _outputs(module: nn.Module, example: Sequence[Tensor]) -> list[Tensor]:
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch.no_grad(), seeded(0):
         y = module(*example)
     return list(y) if isinstance(y, (tuple, list)) else [y]
 

@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from searchkit.core.artifact import Artifact
 from searchkit.core.errors import BadInput, GateFailed, Inapplicable
 from searchkit.core.goal import Tolerance
+from searchkit.core.random_state import seeded
 from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import JSON, derive_seed, thaw
 from searchkit.core.stage import StageContext
@@ -222,11 +224,9 @@ class Prune:
             probe = copy.deepcopy(net).train()
             plain = replace(ctx.training(artifact), augment=(), mixup=0.0, label_smoothing=0.0)
             batches = ctx.task.batches("train", plain, seed=derive_seed(ctx.seed, "taylor"), device="cpu")
-            # Dropout draws from torch's global generator, which is seeded here and put back afterwards. Without
-            # `devices=[]` the generators of all GPUs would be saved as well.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(ctx.seed, "taylor"))
-                for batch, _ in zip(batches, range(16), strict=False):
+            # Dropout draws from torch's global generator.
+            with seeded(derive_seed(ctx.seed, "taylor")):
+                for batch in islice(batches, 16):
                     ctx.task.loss(probe, batch).backward()  # type: ignore[no-untyped-call]
             return probe
 

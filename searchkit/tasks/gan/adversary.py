@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from searchkit.core.errors import BadInput
+from searchkit.core.random_state import seeded
 from searchkit.core.state import capture, restore_
 from searchkit.core.training import Batch, Training, TrainState
 
@@ -122,8 +123,7 @@ class Adversary:
             )
         self.rival, self.batch_size = rival, training.batch_size
         # The weights follow from the seed alone, and the caller's random numbers go on as if none had been drawn here.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             _, channels, height, width = rival.scale(rival.raw[:1]).shape
             bounded = self.objective != "wasserstein"
             self.critic = Critic(channels, height, width, is_bounded=bounded, units=units or UNITS)

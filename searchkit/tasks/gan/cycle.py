@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from searchkit.core.random_state import seeded
 from searchkit.core.serialization import derive_seed
 from searchkit.core.state import capture, restore_
 from searchkit.core.training import Batch, Training, TrainState
@@ -105,8 +106,7 @@ class Cycle:
         self.unit = (0.5 * (most - least)).clamp(min=1e-6)
         _, channels, height, width = scaled[0].shape
         # The weights follow from the seed alone, and the caller's random numbers go on as if none had been drawn here.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "back"))
+        with seeded(derive_seed(seed, "back")):
             self.back = InverseGenerator((channels, height, width), least, most, units=UNITS)
         self.back.to(here.raw.device)
         self.optimizer = torch.optim.Adam(

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from searchkit.core.random_state import seeded
 from searchkit.core.threads import torch_threads
 
 FEATURES = 32
@@ -109,6 +110,5 @@ def turned(pictures: Tensor) -> tuple[Tensor, Tensor]:
 def _alone() -> Iterator[None]:
     """Run on one thread with separate random numbers: the last bits of a sum depend on how it is split."""
     # The features may first be asked for inside no_grad, where nothing can be trained.
-    with torch_threads(1), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
+    with torch_threads(1), seeded(0), torch.enable_grad():
         yield

@@ -21,6 +21,7 @@ from searchkit.core.data_spec import TensorSpec
 from searchkit.core.errors import BadInput
 from searchkit.core.goal import Evaluation, Goal
 from searchkit.core.network import Variational
+from searchkit.core.random_state import seeded
 from searchkit.core.task import Task
 from searchkit.data.dataset import Dataset, RawDataset
 from searchkit.data.problems import ProblemInfo
@@ -138,8 +139,7 @@ def elbo(net: Variational, train: Tensor, x: Tensor, restore: nn.Module, *, seed
     Returns:
         (n,), or None if the network draws nothing.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         before = _drawn(net, train, 1)
         found = _drawn(net, x, DRAWS)
     if before is None or found is None:
