@@ -95,8 +95,8 @@ def take() -> dict[str, float]:
 def process_seconds() -> float:
     """Seconds since this process was started; where the system does not tell, 0."""
     try:
-        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        booted = float(Path("/proc/uptime").read_text().split()[0])
+        ticks = float(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+        booted = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
     except (OSError, IndexError, ValueError):  # macOS has no /proc
         return 0.0
     return max(0.0, booted - ticks / os.sysconf("SC_CLK_TCK"))
