@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,7 +130,7 @@ def check_every_parameter_matters(fixture: Fixture) -> None:
     """Every value of every parameter changes the network or what it learns from; else trials are wasted."""
     seen: dict[tuple[str, str], bool] = {}
     tried: dict[tuple[str, str], int] = {}
-    for candidate, _ in zip(fixture.feasible(), range(4 * N_ARCHS), strict=False):
+    for candidate in islice(fixture.feasible(), 4 * N_ARCHS):
         before = None
         for name, distribution in candidate.distributions.items():
             if name.startswith("train."):

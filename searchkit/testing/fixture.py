@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -91,7 +92,7 @@ class Fixture:
     @cached_property
     def candidates(self) -> list[Candidate]:
         """The first feasible candidates."""
-        return [candidate for candidate, _ in zip(self.feasible(), range(N_ARCHS), strict=False)]
+        return list(islice(self.feasible(), N_ARCHS))
 
     @cached_property
     def batch(self) -> Batch:
@@ -120,7 +121,7 @@ class Fixture:
     @cached_property
     def trained(self) -> tuple[Artifact, nn.Module]:
         """A candidate of medium size after one epoch, as the search would store it, and its network."""
-        chosen = min((c for c, _ in zip(self.feasible(), range(24), strict=False)), key=self._dearness)
+        chosen = min(islice(self.feasible(), 24), key=self._dearness)
         net = self.net(chosen)
         training = replace(chosen.training, optimizer="adamw", lr=2e-3, epochs=1, mixup=0.0, ema=0.0)
         try:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ from searchkit.core.data_spec import TensorSpec
 from searchkit.core.errors import BadInput, GateFailed, Inapplicable
 from searchkit.core.serialization import freeze
 from searchkit.core.space_file import load_space
-from searchkit.core.training import FitPlan, TrainState
+from searchkit.core.training import Batch, FitPlan, Training, TrainState
 from searchkit.nn.convolution import MixedDepthwise
 from searchkit.nn.surgery import apply_edits_, drops, mask_edits_, prunable_groups
 from searchkit.onnx import io as onnx_io
@@ -38,6 +41,23 @@ def with_gradients(inputs: tuple[Tensor, ...]):
         return net
 
     return probe
+
+
+def test_the_gradients_draw_no_batch_that_they_do_not_use() -> None:
+    """A batch is made when it is asked for."""
+    drawn = []
+
+    def batches(*args: object, **kwargs: object) -> Iterator[Batch]:
+        for number in range(40):
+            drawn.append(number)
+            yield Batch((torch.full((1, 2), float(number)),), torch.zeros(1))
+
+    task = SimpleNamespace(batches=batches, loss=lambda net, batch: net(*batch.inputs).sum())
+    ctx: Any = SimpleNamespace(task=task, seed=0, training=lambda artifact: Training())
+    artifact: Any = None
+    found = Prune()._gradients(artifact, ctx)(nn.Linear(2, 1))
+    assert drawn == list(range(16))
+    assert found.bias.grad.item() == 16 and found.weight.grad.tolist() == [[120.0, 120.0]]
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -5,7 +5,10 @@ The sound family that the defects are planted in passes all of the checks, so th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from searchkit.core.space_file import load_space
 from searchkit.core.task import Task
 from searchkit.tasks import registry
 from searchkit.testing.families import CHECKS
-from searchkit.testing.fixture import Fixture
+from searchkit.testing.fixture import N_ARCHS, Fixture
 from searchkit.testing.suite import run_check, run_checks
 
 SOUND = '''
@@ -150,3 +153,15 @@ def test_a_skip_gives_its_reason_and_must_name_a_check(tmp_path: Path, cancer: T
     subject = Fixture(load_space(path), cancer, tmp_path)
     result = run_check("gradients", subject)
     assert (result.outcome, result.detail) == ("skipped", "it has none to give")
+
+
+def test_no_candidate_is_built_that_no_check_looks_at() -> None:
+    built: list[int] = []
+
+    def feasible() -> Iterator[int]:
+        for number in range(100):
+            built.append(number)
+            yield number
+
+    fixture: Any = SimpleNamespace(feasible=feasible)
+    assert Fixture.candidates.func(fixture) == built == list(range(N_ARCHS))
