@@ -67,7 +67,7 @@ SECONDS = 30.0
 SLOWER = 3.0
 """Times the seconds of its tests, after which a mutant counts as caught: it never ends."""
 
-LEAST_SECONDS = 60.0
+LEAST_SECONDS = 120.0
 
 LEFT_BEHIND = (".git", ".venv", "build", "runs", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
 
@@ -149,11 +149,15 @@ def statement(source: str, line: int) -> range:
     return found
 
 
-def choose(mutant: Mutant, source: str, covering: Covering, owning: Sequence[Path]) -> list[str]:
-    """The tests that a mutant meets, in their order: see the module's docstring."""
+def candidates(mutant: Mutant, source: str, covering: Covering, owning: Sequence[Path]) -> list[str]:
+    """The tests that a mutant may meet, in their order: see the module's docstring."""
     files = {file.as_posix() for file in owning}
     found = list(covering.covers(mutant.path, statement(source, mutant.line))) or covering.of_files(files)
-    found.sort(key=lambda name: (name.partition("::")[0] not in files, covering.cost(name)))
+    return sorted(found, key=lambda name: (name.partition("::")[0] not in files, covering.cost(name)))
+
+
+def affordable(found: Sequence[str], covering: Covering) -> list[str]:
+    """The first of the tests, as many as SECONDS hold; one at least."""
     chosen: list[str] = []
     for name in found:
         if not chosen or covering.cost(*chosen, name) <= SECONDS:
@@ -334,8 +338,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         work: list[tuple[Mutant, list[str]]] = []
         for _, mutant in sample:
             source = (ROOT / mutant.path).read_text(encoding="utf-8")
-            if waiting := session.waiting(mutant, choose(mutant, source, covering, owned[mutant.path])):
-                work.append((mutant, waiting))
+            waiting = session.waiting(mutant, candidates(mutant, source, covering, owned[mutant.path]))
+            if waiting:
+                work.append((mutant, affordable(waiting, covering)))
         print(f"{len(sample)} mutants, {len(sample) - len(work)} of them known", flush=True)
 
         def score(one: tuple[Mutant, list[str]]) -> tuple[Mutant, Result | None]:

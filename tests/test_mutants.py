@@ -168,10 +168,11 @@ def test_a_mutant_meets_the_tests_that_run_its_line_those_of_its_owners_first(mo
     first, second = (m for m in mutations.find("a.py", "\nx = 1\ny = 2\n"))
     own = [Path("tests/test_a.py")]
     names = ["tests/test_a.py::slow", "tests/test_b.py::quick", "tests/test_b.py::shares"]
-    assert mutants.choose(first, "\nx = 1\ny = 2\n", found, own) == names
-    assert mutants.choose(second, "\nx = 1\ny = 2\n", found, own) == names[:1], "no test runs it: those of its owners"
+    assert mutants.candidates(first, "\nx = 1\ny = 2\n", found, own) == names
+    assert mutants.candidates(second, "\nx = 1\ny = 2\n", found, own) == names[:1], "none runs it: its owners'"
+    assert mutants.affordable(names, found) == names
     monkeypatch.setattr(mutants, "SECONDS", 7.0)
-    assert mutants.choose(first, "\nx = 1\ny = 2\n", found, own) == names[:2], "a shared fixture has its price"
+    assert mutants.affordable(names, found) == names[:2], "a shared fixture has its price"
 
 
 @pytest.fixture

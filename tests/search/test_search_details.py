@@ -233,6 +233,7 @@ def test_an_error_of_memory_is_told_from_a_crash(task: Task, tiny: Space, error:
 THREADS = """
 import time
 from dataclasses import dataclass
+from pathlib import Path
 import torch
 from searchkit import Budget, Infeasible, Space, Training, TrainingSpace
 
@@ -245,6 +246,7 @@ def sample(trial, spec):
 
 def build(arch, spec):
     while arch.asleep:
+        Path(__file__).with_name("begun").touch()
         time.sleep(0.1)
     raise Infeasible(f"{torch.get_num_threads()} threads")
 
@@ -285,7 +287,8 @@ from searchkit.tasks import registry
 
 executor = Processes(registry.load({"task": "iris"}).pack(), workers=1)
 executor.submit(Job(0, 0, 1, source_of(load_space(Path(sys.argv[1]))), {"asleep": True}, freeze(Training()), seed=0))
-executor.wait(2.0)
+while not Path(sys.argv[1]).with_name("begun").exists():
+    executor.wait(0.1)
 print(executor.workers[0].process.pid, flush=True)
 os.kill(os.getpid(), 9)
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,8 +20,10 @@ from searchkit.core.artifact import Artifact
 from searchkit.core.serialization import derive_seed
 from searchkit.evaluation import evidence
 from searchkit.nn.surgery import prunable_groups
+from searchkit.onnx import io as onnx_io
 from searchkit.onnx import measure
 from searchkit.onnx.predictor import OnnxPredictor
+from searchkit.stages import quantize
 from searchkit.stages.distill import Distill
 from searchkit.stages.importance import BLOCK, Ranking, grain, importance, widths
 from searchkit.stages.promote import Promote
@@ -173,17 +176,24 @@ def test_the_control_takes_its_share_of_the_time_and_the_student_what_is_left(
 def test_files_are_timed_on_one_example_and_scored_in_pairs(
     line: SimpleNamespace,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """`timed` refuses more than one. The error is that of the difference to fp32, not of the file alone."""
     monkeypatch.setattr(measure, "latency", timed)
-    found = Quantize(methods=("dynamic", "weight-only"), max_drop=1.0)(line.fp32, line.ctx)
-    fp32 = line.ctx.task.evaluate(OnnxPredictor(line.ctx.model_path(line.fp32)), "val")
-    file = line.ctx.task.evaluate(OnnxPredictor(line.ctx.model_path(found)), "val")
-    (row,) = [row for row in found.notes["candidates"] if row["method"] == found.notes["chosen"]]
-    goal = line.ctx.task.goal
-    assert row["error"] == goal.standard_error(file.scores, fp32.scores)
-    assert row["metric"] == file.metrics[goal.metric] and row["size_bytes"] == found.metrics["size_bytes"]
+    ctx, task = line.ctx, line.ctx.task
+    found = Quantize(methods=("dynamic",), max_drop=1.0)(line.fp32, ctx)
     assert found.notes["fp32"]["error"] == 0.0 and found.notes["fp32"]["agreement"] == 1.0
+    torch.manual_seed(5)
+    net, other = ctx.network(line.fp32), tmp_path / "other.onnx"
+    with torch.no_grad():
+        net[-1].weight.add_(0.5 * torch.randn_like(net[-1].weight))
+    onnx_io.export(ctx.deployed(net), task.inputs, task.answers, other, example=ctx.example())
+    path = ctx.model_path(line.fp32)
+    reference, (variant,) = quantize.measured(path, {"other": other}, ctx.example(1), ctx)
+    ours, theirs = (task.evaluate(OnnxPredictor(file), "val") for file in (other, path))
+    assert variant.error == task.goal.standard_error(ours.scores, theirs.scores) > 0.0 == reference.error
+    assert variant.metric == ours.metrics[task.goal.metric] and variant.size_bytes == other.stat().st_size
+    assert variant.agreement == np.mean(ours.decisions == theirs.decisions) < 1.0
 
 
 class InPairs:
