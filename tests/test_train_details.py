@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from searchkit.core.training import Batch, FitPlan, Training, TrainState
 from searchkit.tasks import registry
-from searchkit.train import fit, make_optimizer
+from searchkit.train import fit, lr_factor, make_optimizer
 
 TRAINING = Training(lr=0.01, epochs=2, batch_size=16)
 
@@ -86,3 +87,46 @@ def test_pre_training_depends_on_the_seed_alone(iris: Any) -> None:
         state = fit(net, WithPretext(iris), plan, TrainState())  # type: ignore[arg-type]
         losses.append([row["loss"] for row in (*state.numbers["pretraining"], *state.numbers["curve"])])
     assert len(losses[0]) == 3 and losses[0] == losses[1]
+
+
+def test_the_step_schedule_falls_at_the_half_and_at_three_quarters() -> None:
+    training = replace(TRAINING, schedule="step", warmup=0.0)
+    factors = [lr_factor(training, step, 100) for step in (0, 49, 50, 74, 75, 99)]
+    assert factors == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01, 0.01])
+
+
+class Judged:
+    """A task whose values on val are given, one an epoch."""
+
+    def __init__(self, task: Any, values: list[float]) -> None:
+        self.task, self.values = task, values
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+    def evaluate(self, predict: Any, split: str) -> Any:
+        value = self.values.pop(0)
+        return replace(self.task.evaluate(predict, split), scores=np.full(3, value))
+
+
+def test_patience_that_is_resumed_still_gives_back_the_best_epoch(iris: Any) -> None:
+    """The best was before the interruption, and nothing after it is better."""
+    training = replace(TRAINING, epochs=4, patience=3)
+    whole, parts = network(), network()
+    fit(whole, Judged(iris, [0.5, 0.9, 0.1, 0.2]), FitPlan(training, seed=0, until=4), TrainState())  # type: ignore[arg-type]
+    task: Any = Judged(iris, [0.5, 0.9, 0.1, 0.2])
+    state = fit(parts, task, FitPlan(training, seed=0, until=2), TrainState())
+    parts = network()
+    state = fit(parts, task, FitPlan(training, seed=0, until=4), state)
+    assert state.numbers["best"] == 0.9 and state.numbers["best_epoch"] == 2
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict())
+
+
+def test_patience_without_one_finite_value_leaves_the_last_weights(iris: Any) -> None:
+    training = replace(TRAINING, epochs=2, patience=5)
+    net = network()
+    state = fit(net, Judged(iris, [float("nan")] * 2), FitPlan(training, seed=0, until=2), TrainState())  # type: ignore[arg-type]
+    last = {
+        name.removeprefix("weights."): value for name, value in state.tensors.items() if name.startswith("weights.")
+    }
+    torch.testing.assert_close(dict(net.state_dict()), last)
