@@ -21,7 +21,8 @@ WANTED = 0.85
 def write_report(file: Path, rows: Sequence[Row], asked: argparse.Namespace) -> None:
     """Write the report, and beside it the file of reasons with a place for each survivor that has none yet."""
     reasons_file = file.with_name(f"{file.stem}_reasons.json")
-    reasons: dict[str, dict[str, str]] = json.loads(reasons_file.read_text()) if reasons_file.exists() else {}
+    known: dict[str, dict[str, str]] = json.loads(reasons_file.read_text()) if reasons_file.exists() else {}
+    reasons = {id: entry for id, entry in known.items() if entry["reason"]}  # what is caught by now needs none
     survivors = [(mutant, result) for _, mutant, result in rows if not result.caught]
     for mutant, _ in survivors:
         shown = f"{mutant.where}: {mutant.before} -> {mutant.after}"

@@ -77,6 +77,13 @@ def test_groups_whose_examples_all_agree_or_none_have_wilsons_interval_of_the_gr
         assert (found.low, found.high) == statistics.wilson(n, 4) and found.value == n / 4
 
 
+def test_agreement_of_groups_has_the_resamples_of_one_seed() -> None:
+    rng = np.random.default_rng(0)
+    a, b, groups = rng.integers(0, 2, 60), rng.integers(0, 2, 60), np.arange(60) // 3
+    found = agreement(a, b, CLASSES, targets=b, groups=groups)
+    assert (found.low, found.high) == statistics._bca((a == b).astype(float), 0, groups) and found.low < found.high
+
+
 def test_a_baseline_is_compared_with_resamples_of_its_seed() -> None:
     rng = np.random.default_rng(0)
     own, chosen = (Evaluation({}, rng.random(50), np.zeros(50), np.zeros(50)) for _ in range(2))

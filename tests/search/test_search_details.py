@@ -294,17 +294,26 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_a_worker_does_not_outlive_a_parent_that_was_killed(threads: Path) -> None:
+def test_a_worker_does_not_outlive_a_parent_that_was_killed(threads: Path, tmp_path: Path) -> None:
     """Its training goes on without a word to the parent, so the closed socket alone would not end it."""
-    done = subprocess.run(
-        [sys.executable, "-c", PARENT, str(threads)], cwd=Path(search_driver.__file__).parents[1],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    worker, ends = int(done.stdout), time.monotonic() + 20
-    while is_running(worker) and time.monotonic() < ends:
-        time.sleep(0.1)
-    assert not is_running(worker)
+    errors = tmp_path / "errors"
+    with errors.open("w") as file:  # no pipe, which the worker would hold open
+        parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT, str(threads)], cwd=Path(search_driver.__file__).parents[1],
+            stdout=subprocess.PIPE, stderr=file, text=True,
+        )  # fmt: skip
+        assert parent.stdout is not None
+        said = parent.stdout.readline()
+        assert parent.wait() == -signal.SIGKILL, errors.read_text()
+        parent.stdout.close()
+    worker, ends = int(said), time.monotonic() + 20
+    try:
+        while is_running(worker) and time.monotonic() < ends:
+            time.sleep(0.1)
+        assert not is_running(worker)
+    finally:
+        if is_running(worker):
+            os.kill(worker, signal.SIGKILL)
 
 
 def is_running(pid: int) -> bool:
