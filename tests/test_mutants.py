@@ -242,7 +242,7 @@ def test_a_mutant_that_never_ends_is_caught_by_its_time(project: Path, monkeypat
     (project / "tests" / "test_train.py").write_text(
         "from searchkit.train import count\n\n\ndef test_count():\n    count()\n"
     )
-    monkeypatch.setattr(mutants, "LEAST_SECONDS", 5.0)
+    monkeypatch.setattr(mutants, "LEAST_SECONDS", 3.0)
     test = "tests/test_train.py::test_count"
     known = covering.Covering(files={"tests/test_train.py": "1"}, tests={test: covering.Test(0.1, [], True)})
     session = mutants.Session(project / "r.json", mutants.Trees(project / "build", 1), known)
