@@ -331,7 +331,7 @@ def prove(
         The verdict, and the report's files by their format.
     """
     from searchkit.evaluation import evidence
-    from searchkit.report.write import verdict, write
+    from searchkit.report.write import verdict_in, write
     from searchkit.stages.export import finish_bundle
 
     compression = (config or config_of(ctx.run)).compression
@@ -342,4 +342,4 @@ def prove(
         finish_bundle(ctx.run, found.to_json())
         with timing.part("report"):
             written = write(ctx.run, found, folder)
-    return verdict(ctx.run, found), written
+    return verdict_in(written), written

@@ -45,13 +45,13 @@ GIVEN = "the given data"
 
 def search(
     space: str | Path | Space,
-    data: Any = None,
-    target: Any = None,
+    data: object = None,
+    target: object = None,
     *,
     task: str | None = None,
-    test_data: Any = None,
-    limits: Limits | Mapping[str, Any] | None = None,
-    budget: Budget | Mapping[str, Any] | str | None = None,
+    test_data: object = None,
+    limits: Limits | Mapping[str, object] | None = None,
+    budget: Budget | Mapping[str, object] | str | None = None,
     name: str | None = None,
     runs: str | Path = "runs",
     sampler: str | Sampler | None = None,
@@ -223,7 +223,7 @@ def load_run(run: str | Path, *, runs: str | Path = "runs") -> Result:
 # ── The steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _source(data: Any, target: Any, task: str | None, test: Any, family: Space, folder: Path) -> dict[str, JSON]:
+def _source(data: Any, target: object, task: str | None, test: Any, family: Space, folder: Path) -> dict[str, JSON]:
     """Where the data are, as `Source` has it. Data in memory are written into `folder`."""
     if data is None:
         if test is not None or target is not None:
@@ -284,7 +284,7 @@ def _moved(value: JSON, old: Path, new: Path) -> JSON:
     return str(new / Path(value).relative_to(old)) if is_inside else value
 
 
-def _own(sampler: object, recipe: object, metric: object, options: Mapping[str, Any]) -> Own:
+def _own(sampler: object, recipe: object, metric: object, options: Mapping[str, object]) -> Own:
     """What was given by value. Raises BadInput if a recipe of stages is given settings beside them."""
     own = Own.of(sampler, recipe, metric)
     apart = [name for name in options if name in CompressionConfig.__dataclass_fields__]
@@ -296,7 +296,7 @@ def _own(sampler: object, recipe: object, metric: object, options: Mapping[str, 
     return own
 
 
-def _of_no_data(options: Mapping[str, Any]) -> dict[str, Any]:
+def _of_no_data(options: Mapping[str, object]) -> dict[str, Any]:
     """The options that can be checked before there are data."""
     return {name: value for name, value in options.items() if name not in DataConfig.__dataclass_fields__}
 
@@ -320,7 +320,7 @@ def _free_name(root: Path, stem: str) -> str:
     return next(f"{stem}-{number}" for number in numbers if not (root / f"{stem}-{number}").exists())
 
 
-def _compress_words(name: str, trial: int | None, options: Mapping[str, Any]) -> list[str]:
+def _compress_words(name: str, trial: int | None, options: Mapping[str, object]) -> list[str]:
     """The command line that does the same as `compress`."""
     given = {"trial": trial, **options}
     flags = [(f"--{key.replace('_', '-')}", str(value)) for key, value in given.items() if value is not None]

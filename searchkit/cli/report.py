@@ -29,6 +29,6 @@ def report(run_name: RunName, *, as_json: AsJson = False, **given: Any) -> None:
     run = open_run(run_name, output.runs)
     found = stored(run)
     written = reporting.write(run, found, lifecycle.report_folder(run, output.reports))
-    verdict = reporting.verdict(run, found)
+    verdict = reporting.verdict_in(written)
     plain = {"run": run.name, "verdict": verdict, "report": {kind: str(path) for kind, path in written.items()}}
     emit(as_json, "report", plain, f"{verdict}\n\nreport  {written['html']}")

@@ -127,7 +127,7 @@ def conform(value: Any, hint: Any, path: str = "", *, whole: bool = False) -> An
     return value
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value for a message, shortened."""
     if isinstance(value, Mapping):
         return "an object"
@@ -137,7 +137,7 @@ def shown(value: Any) -> str:
     return text if text and len(text) <= SHOWN else f"{str(text)[:SHOWN]}…"
 
 
-def tuples(value: Any) -> Any:
+def tuples(value: object) -> Any:
     """Lists, however deep, as tuples."""
     return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
@@ -196,7 +196,7 @@ def _items(value: Any, kind: Any, arguments: tuple[Any, ...], path: str, whole: 
     return tuple(tuples(found)) if kind is tuple else found
 
 
-def _one_of(value: Any, options: tuple[Any, ...], path: str, whole: bool) -> Any:
+def _one_of(value: object, options: tuple[object, ...], path: str, whole: bool) -> Any:
     problems = []
     for option in options:
         try:
@@ -213,7 +213,7 @@ def _one_of(value: Any, options: tuple[Any, ...], path: str, whole: bool) -> Any
     raise _wrong(value, " or ".join(dict.fromkeys(_described(option) for option in options)), path)
 
 
-def _in_range(value: Any, extras: tuple[Any, ...], path: str, hint: Any) -> Any:
+def _in_range(value: Any, extras: tuple[object, ...], path: str, hint: Any) -> Any:
     if value is None:  # of an optional field
         return value
     for extra in extras:
@@ -232,16 +232,16 @@ def _described(hint: Any) -> str:
     return _PLAIN.get(hint) or _PLAIN.get(get_origin(hint)) or "an object"
 
 
-def _require(holds: bool, value: Any, wanted: str, path: str) -> None:
+def _require(holds: bool, value: object, wanted: str, path: str) -> None:
     if not holds:
         raise _wrong(value, wanted, path)
 
 
-def _wrong(value: Any, wanted: str, path: str) -> Mismatch:
+def _wrong(value: object, wanted: str, path: str) -> Mismatch:
     return Mismatch(
         f"the field '{path}' is {shown(value)}, not {wanted}" if path else f"{shown(value)} is not {wanted}"
     )
 
 
-def _joined(path: str, name: Any) -> str:
+def _joined(path: str, name: object) -> str:
     return f"{path}.{name}" if path else str(name)

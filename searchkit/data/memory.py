@@ -139,7 +139,7 @@ def encode_table(part: Columns, columns: Sequence[Column]) -> np.ndarray:
 # ── Recognizing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _columns(data: Any) -> dict[Any, Sequence[Any]] | None:
+def _columns(data: object) -> dict[Any, Sequence[Any]] | None:
     """Values by column of a table, a Hugging Face dataset, a record array or a dictionary; None for anything else."""
     if isinstance(data, Mapping):
         names: list[Any] = list(data)
@@ -203,7 +203,7 @@ def _are_same(ones: Sequence[Any], others: Sequence[Any]) -> bool:
     )
 
 
-def _refuse_repeated(names: Sequence[Any]) -> None:
+def _refuse_repeated(names: Sequence[object]) -> None:
     """Raises BadInput if a name occurs twice."""
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
@@ -233,7 +233,7 @@ def _from_items(items: list[Any], target: object) -> Part:
     return Examples(x, _labels(target), lengths)
 
 
-def _values(column: Any) -> Sequence[Any]:
+def _values(column: object) -> Sequence[Any]:
     """A column, or targets, as a sequence of Python objects."""
     if isinstance(column, np.ndarray) and column.dtype.kind == "M":
         # tolist gives datetime objects for microseconds, and plain integers for nanoseconds.
@@ -250,11 +250,11 @@ def _values(column: Any) -> Sequence[Any]:
     return list(column)
 
 
-def _first(values: Sequence[Any]) -> Any:
+def _first(values: Sequence[object]) -> Any:
     return next((value for value in values if not _is_missing(value)), None)
 
 
-def _is_item(value: Any) -> bool:
+def _is_item(value: object) -> bool:
     """A whole example inside an array of objects: a text, or an array of its own."""
     return isinstance(value, str) or _is_array(value)
 
@@ -273,7 +273,7 @@ MOST_REPEATED = 0.5
 """Texts are mostly different from one another; a column of phrases that occur again is a category."""
 
 
-def _are_texts(values: Sequence[Any]) -> bool:
+def _are_texts(values: Sequence[object]) -> bool:
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) < len(values) or not texts:
         return False
@@ -284,7 +284,7 @@ def _are_texts(values: Sequence[Any]) -> bool:
 # ── Values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _array(values: Any, what: str) -> np.ndarray:
+def _array(values: object, what: str) -> np.ndarray:
     """As an array of numbers or strings. Raises BadInput on objects, and on lists of different lengths."""
     try:
         found = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
@@ -321,7 +321,7 @@ def _of_one_shape(arrays: Sequence[np.ndarray], what: str) -> np.ndarray:
     return np.stack(arrays)
 
 
-def _labels(target: Any) -> np.ndarray | None:
+def _labels(target: object) -> np.ndarray | None:
     """The targets as an array; None if there are none."""
     if target is None:
         return None
@@ -336,7 +336,7 @@ def _labels(target: Any) -> np.ndarray | None:
     return _array(values, "The target")
 
 
-def _stacked(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray | None]:
+def _stacked(values: Sequence[object]) -> tuple[np.ndarray, np.ndarray | None]:
     """(n, …) examples; those that differ along their last axis are padded with zeros, and their lengths returned."""
     arrays = [_array(value, f"Example {k}") for k, value in enumerate(values)]
     shapes = {array.shape for array in arrays}
@@ -352,13 +352,13 @@ def _stacked(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray | None]:
     return padded, lengths
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, (float, np.floating)) and bool(np.isnan(value))
 
 
-def _cell(value: Any, name: str) -> str:
+def _cell(value: object, name: str) -> str:
     """A value of a table as the text that a CSV file has for it."""
     if _is_missing(value):
         return ""
@@ -370,7 +370,7 @@ def _cell(value: Any, name: str) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _word(label: Any) -> str:
+def _word(label: object) -> str:
     """A label as one word: a line of text begins with it."""
     return "_".join(_cell(label, "the target").split())
 
@@ -379,7 +379,7 @@ def _present(cell: str) -> str:
     return "" if cell.lower() in MISSING else cell
 
 
-def safe_name(name: Any) -> str:
+def safe_name(name: object) -> str:
     """A column's name as a header holds it: a number, or a word for a missing value, would be taken for a value."""
     text = " ".join(str(name).split())
     try:

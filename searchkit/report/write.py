@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from searchkit.core.errors import BadInput
@@ -45,6 +46,12 @@ def write(run: Run, evidence: Evidence | None, folder: Path) -> dict[str, Path]:
             f"Cannot write the report to {folder}: {error.strerror}; give a --reports folder that can be."
         ) from error
     return paths
+
+
+def verdict_in(paths: Mapping[str, Path]) -> str:
+    """The first sentence of a report as `write` wrote it; `verdict` would put the whole report together again."""
+    found: str = json.loads(paths["json"].read_text(encoding="utf-8"))["verdict"]
+    return found
 
 
 def verdict(run: Run, evidence: Evidence | None) -> str:
