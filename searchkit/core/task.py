@@ -123,6 +123,23 @@ class HasBundleFiles(Protocol):
 
 
 @runtime_checkable
+class HasParts(Protocol):
+    """A task that can be trained on a part of its training examples, to compare candidates cheaply."""
+
+    def part(self, share: float) -> Task | None:
+        """The same task with a share of the training examples; val and test stay as they are.
+
+        A larger part holds all examples of a smaller one, and each class has its share.
+
+        Args:
+            share: Above 0, at most 1.
+
+        Returns:
+            The task; None if its training examples cannot be taken apart.
+        """
+
+
+@runtime_checkable
 class HasColumns(Protocol):
     """A task whose input has named columns; the bundle's README lists them in order."""
 

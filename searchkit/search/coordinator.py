@@ -144,7 +144,14 @@ def _put_together(space: Space, ctx: Context, settings: SearchSettings, plan: Ti
     halving = Halving(budget.rung_epochs(steps), budget.eta)
     reporter = Reporter(ctx, settings, store, progress)
     return _Search(
-        lifecycle=Lifecycle(space, ctx, store, rung_epochs=halving.rung_epochs, minimized=settings.cost),
+        lifecycle=Lifecycle(
+            space,
+            ctx,
+            store,
+            rung_epochs=halving.rung_epochs,
+            minimized=settings.cost,
+            data_parts=plan.data_parts,
+        ),
         halving=halving,
         asker=Asker(ctx, Proposer(sampler_of(settings.sampler), view), costs, store, plan, reporter),
         reporter=reporter,

@@ -21,7 +21,7 @@ from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import Infeasible
 from searchkit.core.serialization import JSON, thaw
 from searchkit.core.state import decode_state, encode_state, snapshot
-from searchkit.core.task import Task
+from searchkit.core.task import HasParts, Task
 from searchkit.core.training import FitPlan, Training
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Job:
         channels_last: See `FitPlan`.
         ends_at: Training stops at the first step after this moment, in seconds of the wall clock: a worker may take a
             while to start.
+        data_part: Of the training data, that the rung trains on.
     """
 
     number: int
@@ -62,6 +63,7 @@ class Job:
     precision: str = "fp32"
     channels_last: bool = False
     ends_at: float = float("inf")
+    data_part: float = 1.0
 
     @property
     def key(self) -> str:
@@ -151,7 +153,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
         validate=True,
     )
     with timing.part("training"):
-        state = task.fit(net, plan, decode_state(job.state))
+        state = _part(task, job.data_part).fit(net, plan, decode_state(job.state))
     deployed = Deployed(task.preprocessor(), net, task.postprocessor()).to(job.device).eval()
     with timing.part("validation"):
         evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=job.device), "val")
@@ -162,6 +164,13 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
         metrics={name: float(value) for name, value in evaluation.metrics.items()},
         scores=np.asarray(evaluation.scores, dtype=np.float64),
     )
+
+
+def _part(task: Task, share: float) -> Task:
+    """The task with a part of its training data."""
+    found = task.part(share) if share < 1 and isinstance(task, HasParts) else task
+    assert found is not None, "the plan asks for parts of tasks that have them"
+    return found
 
 
 def _is_out_of_memory(error: Exception) -> bool:

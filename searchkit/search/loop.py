@@ -15,6 +15,7 @@ from searchkit.core.state import decode_state
 from searchkit.search import policy
 from searchkit.search.asking import Asker
 from searchkit.search.executors import Executor
+from searchkit.search.fidelity import data_epochs
 from searchkit.search.jobs import Outcome
 from searchkit.search.policy import Halving, Next
 from searchkit.search.progress import Reporter
@@ -146,12 +147,13 @@ class Loop:
 
     def _ends_at_most(self, flight: Flight) -> float:
         """When a flight is cancelled, on the monotonic clock: hung, or still running some time after the deadline."""
-        rung, epochs = flight.job.rung, self.halving.rung_epochs
+        rung = flight.job.rung
+        work = data_epochs(self.halving.rung_epochs, self.lifecycle.data_parts)
         most = policy.most_seconds(
             self.reporter.settings.hang_seconds,
             spent=flight.seconds,
-            done=epochs[rung - 1] if rung else 0,
-            until=flight.job.until,
+            done=sum(work[:rung]),
+            until=sum(work[: rung + 1]),
         )
         return min(flight.since + most, self.lifecycle.ctx.deadline.at + policy.grace_seconds(self.first_rungs))
 

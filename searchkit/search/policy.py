@@ -104,14 +104,14 @@ def grace_seconds(first_rungs: Sequence[float]) -> float:
     return max(LEAST_GRACE, 2.0 * typical_seconds(first_rungs))
 
 
-def most_seconds(hang_seconds: float, *, spent: float, done: int, until: int) -> float:
+def most_seconds(hang_seconds: float, *, spent: float, done: float, until: float) -> float:
     """How long a rung may take before it counts as hung.
 
     Args:
         hang_seconds: The least that any rung is given.
         spent: Seconds that the trial's earlier rungs took.
-        done: Epochs of those; 0 before the first.
-        until: The epoch at which this rung ends.
+        done: The work of those, in epochs of all data; 0 before the first.
+        until: The work that is done when this rung ends.
     """
     expected = spent / done * (until - done) if done else 0.0
     return max(hang_seconds, HUNG * expected)

@@ -19,12 +19,14 @@ from searchkit.core.errors import Infeasible
 from searchkit.core.quantities import show_seconds
 from searchkit.core.serialization import freeze, thaw
 from searchkit.core.space import Space
+from searchkit.core.task import HasParts
 from searchkit.core.threads import torch_threads
 from searchkit.core.training import Batch, FitPlan, TrainState
 from searchkit.core.typed import OneOf, Range
 from searchkit.search.candidates import Candidate, draw
 from searchkit.search.choices import at
 from searchkit.search.feasibility import require_the_right_answer, some_candidates
+from searchkit.search.fidelity import Pace, share_of_a_trial, with_parts
 from searchkit.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ SETTINGS = (("fp32", False), ("fp32", True), ("bf16", False), ("bf16", True))
 
 TRAININGS = 4
 """Whole trainings of the middle candidate that the time of one worker should hold."""
+
+LONGEST = 2
+"""The same where the lower rungs train on a part of the data: what that saves is for a longer training of the best."""
 
 LEAST_EPOCHS = 3
 
@@ -64,6 +69,9 @@ SIEVE = 4.0
 FEWEST = 5
 """Trials. Fewer compare too little to be a search: candidates are then chosen that are cheaper than the middle one."""
 
+WANTED = 12
+"""Trials of the middle candidate that the time should hold; for fewer, the lower rungs train on a part of the data."""
+
 
 @dataclass(frozen=True)
 class TimePlan:
@@ -81,6 +89,7 @@ class TimePlan:
         middle_trials: How many trials of the middle candidate the time holds, if those are fewer than `FEWEST` and
             fewer than the budget asks for; else None.
         enough_seconds: What the search would need for `FEWEST` of them; None beside a `middle_trials` of None.
+        data_parts: The part of the training data that each rung trains on; None is all of it at each.
     """
 
     precision: Annotated[str, OneOf(("fp32", "bf16"))]
@@ -92,6 +101,7 @@ class TimePlan:
     own_work: Annotated[float, Range(0)] = 0.0
     middle_trials: Annotated[int | None, Range(0)] = None
     enough_seconds: Annotated[float | None, Range(0, open=True)] = None
+    data_parts: tuple[Annotated[float, Range(0, 1)], ...] | None = None
 
 
 def make_time_plan(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
@@ -107,7 +117,10 @@ def make_time_plan(space: Space, ctx: Context, settings: SearchSettings) -> Time
     """
     known = ctx.run.read_json(FILE) or {}
     if space.name in known:
-        return thaw(TimePlan, known[space.name], file=ctx.run.named(FILE, space.name), whole=True)
+        # a run of an earlier version trains on all data at each rung
+        return thaw(
+            TimePlan, {"data_parts": None, **known[space.name]}, file=ctx.run.named(FILE, space.name), whole=True
+        )
     plan = _measure(space, ctx, settings)
     ctx.run.write_json(FILE, {**known, space.name: freeze(plan)})
     for line in _told(plan, ctx.deadline.left(), settings):
@@ -124,6 +137,10 @@ def _told(plan: TimePlan, left: float, settings: SearchSettings) -> list[str]:
             f"the time budget holds about {plan.trials} trials of up to {plan.epochs} epochs, and no training of more "
             f"than {show_seconds(plan.most_seconds)}"
         )
+    if plan.data_parts is not None:
+        lines.append(
+            f"to fit more trials, the first rung trains on {plan.data_parts[0]:.0%} of the data, the last on all"
+        )
     if plan.enough_seconds is not None:
         # the search has a share of the time budget: both grow alike
         whole = plan.enough_seconds * (budget.seconds / left if math.isfinite(budget.seconds) and left > 0 else 1.0)
@@ -132,32 +149,6 @@ def _told(plan: TimePlan, left: float, settings: SearchSettings) -> list[str]:
             f"--time-budget of about {show_seconds(whole)}, more --workers or fewer rows would hold {FEWEST}"
         )
     return lines
-
-
-@dataclass(frozen=True)
-class _Pace:
-    """What was timed of the middle candidate.
-
-    Attributes:
-        whole: Seconds of its whole training.
-        of_loss: The part of those that grows with a candidate.
-        macs: Its multiply-accumulates.
-        share: See `share_of_a_trial`.
-    """
-
-    whole: float
-    of_loss: float
-    macs: int
-    share: float
-
-    def trials(self, left: float, workers: int, seconds: float | None = None) -> int:
-        """How many trials `left` seconds hold whose whole trainings take `seconds`; None is the middle one's."""
-        found = workers * left / (self.share * (self.whole if seconds is None else seconds))
-        return int(found + 1e-9)  # five times a fifth of the time is five
-
-    def macs_of(self, seconds: float) -> float:
-        """Those of a network like the middle candidate whose whole training takes `seconds`."""
-        return self.macs * (seconds - self.whole + self.of_loss) / self.of_loss
 
 
 def describe_setting(precision: str, channels_last: bool, *, timed: bool) -> str:
@@ -187,17 +178,22 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
         return TimePlan(*setting, epochs)
     more = own_work(space, ctx, middle, setting, seconds)
     epoch_seconds = OVERHEAD * (seconds + more) * ctx.task.n_examples("train")
+    budget, parts = replace(settings.budget, epochs=epochs), None
     if settings.plans_epochs:
-        epochs = max(LEAST_EPOCHS, min(LONGER * epochs, int(left / TRAININGS / max(epoch_seconds, 1e-9))))
-    whole = max(epochs * epoch_seconds, 1e-9)
-    budget = replace(settings.budget, epochs=epochs)
-    pace = _Pace(
+        held = left / max(epoch_seconds, 1e-9)
+        budget = replace(budget, epochs=max(LEAST_EPOCHS, min(LONGER * epochs, int(held / TRAININGS))))
+    if isinstance(ctx.task, HasParts) and ctx.task.part(0.5) is not None:
+        longest = max(budget.epochs, min(LONGER * epochs, int(held / LONGEST))) if settings.plans_epochs else epochs
+        work = settings.workers * left / (max(epoch_seconds, 1e-9) * min(WANTED, budget.trials))
+        budget, parts = with_parts(budget, longest, work, steps=steps)
+    whole, rungs = max(budget.epochs * epoch_seconds, 1e-9), budget.rung_epochs(steps)
+    pace = Pace(
         whole=whole,
         of_loss=whole * seconds / (seconds + more),
         macs=ctx.macs(space.build(middle.arch, ctx.task.spec).eval()),
-        share=share_of_a_trial(budget.rung_epochs(steps), budget.eta),
+        share=share_of_a_trial(rungs, budget.eta, parts),
     )
-    plan = TimePlan(*setting, epochs, own_work=more)
+    plan = TimePlan(*setting, budget.epochs, own_work=more, data_parts=parts)
     if pace.trials(left, settings.workers) >= min(FEWEST, budget.trials):
         return _within(plan, pace, left, settings)
     return _cheaper(plan, pace, left, settings, _cheapest_seconds(space, ctx, plan))
@@ -211,7 +207,7 @@ def _settings_to_time(device: str, precision: str) -> tuple[tuple[str, bool], ..
     return ((precision, on_gpu),)
 
 
-def _within(plan: TimePlan, pace: _Pace, left: float, settings: SearchSettings) -> TimePlan:
+def _within(plan: TimePlan, pace: Pace, left: float, settings: SearchSettings) -> TimePlan:
     """The plan with the limits of a time that holds enough trials of the middle candidate."""
     # half of the time, for the longest: the other half is for what it is compared with
     most_seconds = max(pace.whole, left / 2)
@@ -223,7 +219,7 @@ def _within(plan: TimePlan, pace: _Pace, left: float, settings: SearchSettings) 
     )
 
 
-def _cheaper(plan: TimePlan, pace: _Pace, left: float, settings: SearchSettings, cheapest: float) -> TimePlan:
+def _cheaper(plan: TimePlan, pace: Pace, left: float, settings: SearchSettings, cheapest: float) -> TimePlan:
     """The plan with limits under which the time holds enough trials, or as many as the cheapest candidate leaves.
 
     Args:
@@ -266,15 +262,6 @@ def _cheapest_seconds(space: Space, ctx: Context, plan: TimePlan) -> float:
         return 0.0
     timed = replace(ctx, precision=plan.precision, channels_last=plan.channels_last)
     return training_seconds(space, timed, min(built, key=lambda row: row[:2])[2], plan.own_work)
-
-
-def share_of_a_trial(rung_epochs: tuple[int, ...], eta: int) -> float:
-    """What a trial costs on average, as a share of a whole training, if 1 in `eta` goes on at each rung."""
-    total, since = 0.0, 0
-    for rung, until in enumerate(rung_epochs):
-        total += (until - since) / eta**rung
-        since = until
-    return total / rung_epochs[-1]
 
 
 def own_work(space: Space, ctx: Context, candidate: Candidate, setting: tuple[str, bool], seconds: float) -> float:

@@ -64,13 +64,22 @@ class Lifecycle:
         store: The study.
         rung_epochs: See `policy.Halving`.
         minimized: The name of the cost that is minimized; None if none is.
+        data_parts: The part of the training data that each rung trains on.
     """
 
     def __init__(
-        self, space: Space, ctx: Context, store: TrialStore, *, rung_epochs: Sequence[int], minimized: str | None
+        self,
+        space: Space,
+        ctx: Context,
+        store: TrialStore,
+        *,
+        rung_epochs: Sequence[int],
+        minimized: str | None,
+        data_parts: Sequence[float] | None = None,
     ) -> None:
         self.space, self.ctx, self.store = space, ctx, store
         self.rung_epochs, self.minimized = tuple(rung_epochs), minimized
+        self.data_parts = tuple(data_parts or (1.0,) * len(self.rung_epochs))
         self._source = source_of(space)  # workers have no file system in common with this process
 
     def job(self, trial: FrozenTrial, state: TrainState | None = None, rung: int = 0) -> Job:
@@ -85,6 +94,7 @@ class Lifecycle:
             training=facts["training"],
             seed=facts["seed"],
             state=encode_state(state) if state else b"",
+            data_part=self.data_parts[rung],
         )
 
     def depart_(self, flight: Flight) -> None:

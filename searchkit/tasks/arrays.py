@@ -68,6 +68,7 @@ class ArrayTask:
             vocabulary=self._modality.vocabulary(data),
             augmentations=tuple(self._modality.augmentations),
         )
+        self._parts: dict[float, ArrayTask] = {}
         self._on_device: dict[tuple[str, str], tuple[tuple[Tensor, ...], Tensor | None, bool]] = {}
 
     @property
@@ -96,6 +97,20 @@ class ArrayTask:
     def splits(self) -> Arrays:
         """Row indices by split, ascending, in the order of the source."""
         return dict(self.data.rows)
+
+    def part(self, share: float) -> ArrayTask | None:
+        """See `HasParts`; None for tasks that make their examples themselves, such as windows of a series."""
+        if type(self) is not ArrayTask or not self._has_equal_parts:
+            return None
+        if share in self._parts:
+            return self._parts[share]
+        rows = self.data.rows["train"]
+        found = self._parts[share] = copy.copy(
+            self
+        )  # the preprocessor stays that of all data, so that a training can go on with more
+        found.data = replace(self.data, rows={**self.data.rows, "train": rows[_first_part(self.data, share)]})
+        found._on_device, found._parts = {}, {}
+        return found
 
     def raw(self, split: Split) -> Arrays:
         """Raw inputs of a split by port name, laid out as the ports say."""
@@ -313,6 +328,19 @@ TASKS = {OTHERWISE: ArrayTask}
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ArrayTask:
     """Rebuild a packed task."""
     return ArrayTask(Dataset.unpack(config, arrays))
+
+
+def _first_part(data: Dataset, share: float) -> np.ndarray:
+    """(n,) places among the rows of train, ascending: of each class the first, in an order that never changes."""
+    n = len(data.rows["train"])
+    order = np.random.default_rng(derive_seed("part of train", data.split_seed, n)).permutation(n)
+    target = data.target_of("train") if data.labels and data.target is not None else np.zeros(n)
+    strata = target if target.ndim == 1 else np.zeros(n)
+    rank = np.empty(n)  # of a row within its class, from 0 to 1
+    for stratum in np.unique(strata):
+        own = order[strata[order] == stratum]
+        rank[own] = np.arange(len(own)) / len(own)
+    return np.flatnonzero(rank < share)
 
 
 def _without_padding(x: Tensor, lengths: Tensor) -> Tensor:

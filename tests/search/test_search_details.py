@@ -37,6 +37,7 @@ from searchkit.search.choices import at, neighbor
 from searchkit.search.coordinator import search
 from searchkit.search.cost_model import CostModel
 from searchkit.search.executors import Processes
+from searchkit.search.fidelity import Pace
 from searchkit.search.jobs import Job
 from searchkit.search.settings import SearchSettings, Status
 from searchkit.search.time_planning import TimePlan, make_time_plan, middle_candidate, quickest
@@ -86,7 +87,7 @@ def test_a_database_is_opened_five_times_at_most_and_once_if_it_cannot_be_reache
 def test_a_candidate_may_have_a_hundredth_of_the_middles_products_however_short_the_time() -> None:
     budget = Budget(trials=5, epochs=1, rungs=1, least_rung_steps=1)
     # nearly all of the training is the task's own work, so the time left for products is negative
-    pace = time_planning._Pace(whole=10.0, of_loss=0.1, macs=50_000, share=1.0)
+    pace = Pace(whole=10.0, of_loss=0.1, macs=50_000, share=1.0)
     plan = time_planning._cheaper(
         TimePlan("fp32", False, 1), pace, 8.0, SearchSettings(budget=budget, precision="fp32"), cheapest=0.01
     )
@@ -282,6 +283,7 @@ from searchkit.core.serialization import freeze
 from searchkit.core.space_file import load_space, source_of
 from searchkit.core.training import Training
 from searchkit.search.executors import Processes
+from searchkit.search.fidelity import Pace
 from searchkit.search.jobs import Job
 from searchkit.tasks import registry
 

@@ -23,12 +23,12 @@ from searchkit.search.candidates import draw
 from searchkit.search.choices import at
 from searchkit.search.coordinator import search
 from searchkit.search.cost_model import CostModel
+from searchkit.search.fidelity import share_of_a_trial
 from searchkit.search.jobs import Outcome, run_job
 from searchkit.search.results import history, random_so_far, winners
 from searchkit.search.settings import SearchSettings
 from searchkit.search.study import WORST, TrialStore
 from searchkit.search.successive_halving import goes_on, order, ranks
-from searchkit.search.time_planning import share_of_a_trial
 from searchkit.tasks import registry
 
 BUDGET = Budget(trials=3, epochs=1, rungs=1, eta=2, least_rung_steps=1)

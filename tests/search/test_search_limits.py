@@ -82,7 +82,7 @@ def test_the_first_candidate_under_limits_is_a_large_one_with_the_middles_kinds_
 
 
 def test_a_trial_costs_what_halving_leaves_of_it() -> None:
-    from searchkit.search.time_planning import share_of_a_trial
+    from searchkit.search.fidelity import share_of_a_trial
 
     assert share_of_a_trial((18,), 3) == 1
     assert share_of_a_trial((2, 6, 18), 3) == pytest.approx((2 + 4 / 3 + 12 / 9) / 18)
