@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from searchkit.cli.profile import WAITING  # noqa: E402
+from searchkit.cli.profile import WAITING, by_part  # noqa: E402
 
 OUT = ROOT / "reports" / "reference" / "where-time-goes.md"
 
@@ -53,12 +53,7 @@ def searched(name: str, words: list[str], workers: int) -> dict[str, Any]:
 
 def rows(profile: dict[str, Any]) -> dict[tuple[str, str], float]:
     """Seconds by phase and part, without the waiting."""
-    found: dict[tuple[str, str], float] = {}
-    for path, seconds in profile["seconds"].items():
-        phase, *_, part = path.split("/") if "/" in path else (path, "other")
-        if part != WAITING:
-            found[phase, part] = found.get((phase, part), 0.0) + seconds
-    return found
+    return {key: seconds for key, seconds in by_part(profile["seconds"]).items() if key[1] != WAITING}
 
 
 def page(profiles: dict[str, dict[str, Any]], commands: dict[str, str], workers: int) -> str:

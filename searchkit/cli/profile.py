@@ -29,16 +29,19 @@ def write(run: Run, seconds: Mapping[str, float], wall: float) -> str:
     return table(seconds, wall)
 
 
-def table(seconds: Mapping[str, float], wall: float) -> str:
-    """A line a part, in the order of a run: its phase and name, seconds, and share of the work of all processes."""
+def by_part(seconds: Mapping[str, float]) -> dict[tuple[str, str], float]:
+    """Seconds by phase and innermost part; those of no part of a phase are "other"."""
     rows: dict[tuple[str, str], float] = {}
-    waiting = 0.0
     for path, spent in seconds.items():
         phase, *_, name = path.split("/") if "/" in path else (path, "other")
-        if name == WAITING:
-            waiting += spent
-        else:
-            rows[phase, name] = rows.get((phase, name), 0.0) + spent
+        rows[phase, name] = rows.get((phase, name), 0.0) + spent
+    return rows
+
+
+def table(seconds: Mapping[str, float], wall: float) -> str:
+    """A line a part, in the order of a run: its phase and name, seconds, and share of the work of all processes."""
+    rows = by_part(seconds)
+    waiting = sum(rows.pop(key) for key in [*rows] if key[1] == WAITING)
     work = max(sum(rows.values()), 1e-9)
     phases = list(dict.fromkeys(phase for phase, _ in rows))
     lines = [f"{'part':<40}{'seconds':>9}{'share':>8}"]

@@ -162,7 +162,7 @@ def _finish(
     try:
         done = workflow.carry_out(run, task, spaces=load_space, screen=console, reports=reports, more=more)
     finally:
-        if with_profile:
+        if with_profile and run.path.is_dir():  # a run that nothing was trained for is removed
             console.say(profile.write(run, timing.take(), timing.process_seconds()))
     if done.verdict is None:
         _emit_search(run, done.winner, task, as_json)

@@ -141,7 +141,6 @@ def prunable_groups(
     groups = _proven([*traced, *_inner(module)], module, example)
     lost |= {m.name for group in traced if group not in groups for m in group.members if m.side == "out"}
     lost |= {group.members[0].name for group in _inner(module) if group not in groups}
-    # a layer whose group was not kept may still be in another that was: not named
     # a layer may be in a group that was not kept and in another that was, and a norm only follows the layer before it
     lost -= {m.name for group in groups for m in group.members if m.side != "in"}
     return tuple(groups), tuple(name for name, m in module.named_modules() if name in lost and not follows(m))

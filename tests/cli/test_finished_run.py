@@ -53,6 +53,12 @@ def test_the_profile_says_where_the_seconds_went(finished: Finished) -> None:
     assert "\npart " in finished.search.err and "of work in" in finished.search.err
 
 
+def test_a_profile_is_of_no_run_that_is_gone(there: Any, finished: Finished) -> None:
+    """Nothing fits the limit, so the run is removed, and its profile with it: one sentence, no traceback."""
+    found = there(*TINY, "--name", "nothing", "--max-params", 1, "--profile", status=3)
+    assert "Traceback" not in found.err and not (finished.desk.folder / "runs" / "nothing").exists()
+
+
 @pytest.mark.parametrize("script", ["verify.py", "run.py"])
 def test_the_bundle_runs_without_torch(script: str, finished: Finished) -> None:
     done = python(finished.run / "bundle" / script)
