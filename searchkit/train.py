@@ -22,9 +22,13 @@ from searchkit.core.interrupt import raise_if_interrupted
 from searchkit.core.network import HasAuxLoss, HasMaskedHead
 from searchkit.core.serialization import derive_seed
 from searchkit.core.state import capture, restore_, snapshot, with_prefix
-from searchkit.core.task import SelfSupervised, Task
+from searchkit.core.task import HasParts, SelfSupervised, Task
 from searchkit.core.training import Batch, FitPlan, Teacher, Training, TrainState
 from searchkit.onnx.predictor import Deployed, TorchPredictor
+
+WATCHED = 2_000
+"""Examples of val at most that a learning curve is drawn from: an epoch's whole val of 7,500 pictures took a tenth of a
+search (measured on CIFAR-10). What trials are compared by is always all of val."""
 
 
 class Diverged(Exception):
@@ -66,15 +70,17 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     best = with_prefix(state.tensors, "best.")
     best_value: float | None = state.numbers.get("best")
     best_epoch, stopped_by = int(state.numbers.get("best_epoch", 0)), state.numbers.get("stopped_by")
-    epoch = state.epoch
+    # early stopping keeps the best epoch, so it sees all of val
+    watched = task.glimpse(WATCHED) if isinstance(task, HasParts) and not training.patience else task
+    epoch, pace = state.epoch, _Pace(plan, task, state)
     while epoch < plan.until and stopped_by is None:
-        row = _epoch_(model, task, plan, optimizer, epoch, average=average, deadline=deadline)
+        row = _epoch_(model, task, plan, optimizer, epoch, average=average, pace=pace, deadline=deadline)
         # An epoch that the deadline cut short counts as one.
         stopped_by = "time" if time.monotonic() > deadline else None
         epoch += 1
         if plan.validate or training.patience:
             with _averaged(model, average):
-                row["val"] = value = validation(model, task, plan.device)
+                row["val"] = value = validation(model, watched, plan.device)
                 # Without the check, NaN as the first value would be kept: nothing is better than NaN.
                 better = math.isfinite(value) and (best_value is None or task.goal.better(value, best_value))
                 if training.patience and better:
@@ -86,6 +92,7 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     after = TrainState(epoch, capture(model, optimizer))
     after.numbers = {"curve": curve, "stopped_by": stopped_by, "best": best_value, "best_epoch": best_epoch}
     after.numbers |= {"pretraining": pretraining} if pretraining else {}
+    after.numbers |= {"progress": pace.progress()} if plan.fills else {}
     after.tensors |= snapshot(best, "best.")
     # the state holds the raw weights, from which training goes on; what is left in the model is for use
     if average is not None:
@@ -118,10 +125,10 @@ def pretrain_(model: nn.Module, task: Task, plan: FitPlan, deadline: float) -> l
         return []
     torch.manual_seed(derive_seed(plan.seed, "restorer"))
     restorer = model.restorer().to(plan.device)
-    own = replace(plan, training=training, seed=derive_seed(plan.seed, "pretraining"), loss=task.pretext)
-    optimizer, rows = make_optimizer(restorer, training), []
+    own = replace(plan, training=training, seed=derive_seed(plan.seed, "pretraining"), loss=task.pretext, fills=False)
+    optimizer, rows, pace = make_optimizer(restorer, training), [], _Pace(own, task, TrainState())
     for epoch in range(training.epochs):
-        rows.append(_epoch_(restorer, task, own, optimizer, epoch, average=None, deadline=deadline))
+        rows.append(_epoch_(restorer, task, own, optimizer, epoch, average=None, pace=pace, deadline=deadline))
         if time.monotonic() > deadline:
             break
     return rows
@@ -135,18 +142,17 @@ def _epoch_(
     epoch: int,
     *,
     average: _Average | None,
+    pace: _Pace,
     deadline: float,
 ) -> dict[str, Any]:
     """One epoch in place, or its steps up to the deadline: its row of the learning curve. Raises Diverged."""
     raise_if_interrupted()
     training, started, of_thread = plan.training, time.monotonic(), time.thread_time()
-    steps_an_epoch = max(1, math.ceil(task.n_examples("train") / training.batch_size))
     torch.manual_seed(derive_seed(plan.seed, epoch))
     model.train()
     total, n_steps = torch.zeros((), device=plan.device), 0
     for batch in task.batches("train", training, seed=derive_seed(plan.seed, "order", epoch), device=plan.device):
-        step = epoch * steps_an_epoch + n_steps
-        rate = training.lr * lr_factor(training, step, steps_an_epoch * training.epochs)
+        rate = training.lr * pace.lr_factor(epoch, n_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         # summed on the device: reading each loss would wait for a GPU at every step
@@ -162,6 +168,28 @@ def _epoch_(
         raise Diverged(f"the training loss became {mean} in epoch {epoch + 1} (learning rate {training.lr:g})")
     seconds, of_thread = time.monotonic() - started, time.thread_time() - of_thread
     return {"epoch": epoch + 1, "loss": mean, "seconds": seconds, "thread_seconds": of_thread, "steps": n_steps}
+
+
+class _Pace:
+    """How far a training is on its schedule: by its steps, or by the clock if that is further and it has to fill it."""
+
+    def __init__(self, plan: FitPlan, task: Task, state: TrainState) -> None:
+        self.plan = plan
+        self.steps_an_epoch = max(1, math.ceil(task.n_examples("train") / plan.training.batch_size))
+        self.before, self.since = float(state.numbers.get("progress", 0.0)), time.monotonic()
+
+    def progress(self) -> float:
+        """By the clock, 0 to 1: what calls before this one came to, and of the rest the share of the time gone."""
+        gone = (time.monotonic() - self.since) / max(self.plan.seconds, 1e-9)
+        return self.before + (1.0 - self.before) * min(1.0, gone)
+
+    def lr_factor(self, epoch: int, step: int) -> float:
+        """The share of the peak learning rate at a step of an epoch, both counted from 0."""
+        training = self.plan.training
+        done, n_steps = epoch * self.steps_an_epoch + step, self.steps_an_epoch * training.epochs
+        if self.plan.fills:
+            done = max(done, int(self.progress() * n_steps))
+        return lr_factor(training, done, n_steps)
 
 
 def validation(model: nn.Module, task: Task, device: str) -> float:

@@ -26,6 +26,7 @@ from searchkit.core.files import copy_folder
 from searchkit.core.scratch import scratch_folder
 from searchkit.core.space import Limits, Space
 from searchkit.core.task import Task
+from searchkit.core.time_shares import EVIDENCE_SECONDS, TimeShares, share_out
 from searchkit.lifecycle import (
     Clock,
     config_of,
@@ -43,16 +44,8 @@ from searchkit.stages import recipes
 if TYPE_CHECKING:
     from searchkit.search.settings import Progress, SearchSettings, Status
 
-SEARCH_SHARE = 0.65
-"""The search's share of a time budget, if stages follow and their fixed costs leave so much."""
-
-LEAST_SEARCH_SHARE = 0.3
-
-STAGES_SECONDS = 40.0
-"""What the stages take without any training: exports, parity, candidates."""
-
-EVIDENCE_SECONDS = 45.0
-"""Kept back for scoring on test, the latency in five fresh processes, the bundle and the report."""
+FINAL_EPOCHS = 10
+"""Times the epochs of a trial, that the final training takes at most."""
 
 Spaces = Callable[[str], Space]
 Echo = Callable[[str], None]
@@ -228,7 +221,7 @@ def settings_of(config: RunConfig, own: Own | None = None) -> SearchSettings:
 def search(
     ctx: Context, config: RunConfig, progress: Progress, *, spent: float = 0.0, own: Own | None = None
 ) -> Artifact:
-    """Run the search, or finish it.
+    """Run the search and the final training of its winner, or finish them.
 
     Args:
         ctx: what the search may use.
@@ -238,30 +231,47 @@ def search(
         own: the sampler that was given by value, if one was.
 
     Returns:
-        The best trial of the Pareto front in the metric, and the cheaper of equals.
+        The best trial of the Pareto front in the metric, and the cheaper of equals; under a time budget what its final
+        training made of it.
 
     Raises:
         BadInput: a shared study gave this run no trial of its own.
         NothingFeasible: no network meets the limits.
     """
     from searchkit.search.coordinator import search
+    from searchkit.search.final import Final
     from searchkit.search.results import winners
 
-    deadline = ctx.deadline
-    if math.isfinite(deadline.left()) and config.compression.recipe != "none":
-        whole = spent + deadline.left()
-        fixed = EVIDENCE_SECONDS + STAGES_SECONDS
-        share = max(LEAST_SEARCH_SHARE * whole, min(SEARCH_SHARE * whole, whole - fixed))
-        deadline = Deadline.after(max(0.0, share - spent))
+    shares, deadline, ends = _shares(config, own), ctx.deadline, ctx.deadline
+    if shares is not None:
+        deadline, ends = (Deadline.after(max(0.0, share - spent)) for share in (shares.search, shares.both))
     family = ctx.spaces(str(config.search.space))
-    search(family, replace(ctx, deadline=deadline), settings_of(config, own), progress)
+    settings = replace(settings_of(config, own), final_seconds=0.0 if shares is None else shares.final)
+    search(family, replace(ctx, deadline=deadline), settings, progress)
     found = winners(ctx.run)
     if not found:
         raise BadInput(
             f"All {config.budget.budget().trials} trials of the shared study were trained elsewhere, so the run "
             f"'{ctx.run.name}' has none of its own to ship; go on in the run that has them, or give more --trials."
         )
-    return found[0]
+    if shares is None:
+        return found[0]
+    with timing.part("final training"):
+        return Final(FINAL_EPOCHS * settings.budget.epochs, shares.final, ends)(found[0], ctx)
+
+
+def _shares(config: RunConfig, own: Own | None) -> TimeShares | None:
+    """How the time budget is shared out; None if there is none."""
+    seconds = config.budget.budget().seconds
+    if math.isinf(seconds):
+        return None
+    recipe = (own and own.recipe) or config.compression.recipe
+    limited = config.limits.limits() != Limits()
+    return share_out(
+        seconds,
+        stages=config.compression.recipe != "none",
+        prunes=recipes.prunes(recipe, config.compression, limited=limited),
+    )
 
 
 def compress(winner: Artifact, ctx: Context, config: RunConfig, own: Own | None = None) -> list[Artifact]:

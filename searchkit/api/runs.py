@@ -180,6 +180,7 @@ def compress(
         BadInput: there is no such run or trial, or an option is not allowed.
         GateFailed: a stage did not deliver what was asked of it.
     """
+    from searchkit.search.final import trained_on
     from searchkit.search.results import winners
 
     own = _own(None, recipe, metric, options)
@@ -198,7 +199,7 @@ def compress(
             best = winners(opened) if trial is None else [opened.trial(trial)]
             if not best:
                 raise BadInput(f"The run '{opened.name}' has no trained trial; go on with it by searchkit.resume.")
-            made = workflow.compress(best[0], ctx, config, own)
+            made = workflow.compress(trained_on(opened, best[0]), ctx, config, own)
             command = _compress_words(opened.name, trial, {"recipe": recipe and asked.shown_recipe, **options})
             folder = lifecycle.report_folder(opened, None)
             workflow.prove(made, ctx, folder, config=config, command=command)

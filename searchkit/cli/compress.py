@@ -75,6 +75,7 @@ def put_through(
         BadInput: there is no such trial, or the report cannot be written.
     """
     from searchkit import lifecycle, workflow
+    from searchkit.search.final import trained_on
     from searchkit.search.results import winners
     from searchkit.search.storage import without_password
     from searchkit.tasks import registry
@@ -90,6 +91,6 @@ def put_through(
     with run.locked(), lifecycle.resumable(run):
         ctx = workflow.context(run, config, task, load_space, console.say)
         winner = run.trial(trial) if trial is not None else best(winners(run), run)
-        made = workflow.compress(winner, ctx, config)
+        made = workflow.compress(trained_on(run, winner), ctx, config)
         command = [without_password(word) for word in sys.argv]
         return workflow.prove(made, ctx, folder, config=config, command=command)

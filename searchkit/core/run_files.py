@@ -197,6 +197,15 @@ class ArtifactFile(TypedDict):
     files: dict[str, Name]
 
 
+class FinalNotes(TypedDict):
+    """What the final training notes: the winner's val metric before and after it, and which weights were kept."""
+
+    epochs: Count
+    before: float
+    after: float
+    kept: Annotated[str, OneOf(("before", "after"))]
+
+
 class DistillNotes(TypedDict):
     """What Distill notes: the candidates' val metric, and which one was kept."""
 
@@ -261,7 +270,12 @@ class QuantizeNotes(TypedDict):
     slower_because: str | None
 
 
-NOTES: dict[str, Any] = {"Distill": DistillNotes, "Prune": PruneNotes, "Quantize": QuantizeNotes}
+NOTES: dict[str, Any] = {
+    "Final": FinalNotes,
+    "Distill": DistillNotes,
+    "Prune": PruneNotes,
+    "Quantize": QuantizeNotes,
+}
 """What the report reads of a stage's notes."""
 
 

@@ -124,7 +124,7 @@ class HasBundleFiles(Protocol):
 
 @runtime_checkable
 class HasParts(Protocol):
-    """A task that can be trained on a part of its training examples, to compare candidates cheaply."""
+    """A task that can be trained and watched on a part of its examples, to compare candidates cheaply."""
 
     def part(self, share: float) -> Task | None:
         """The same task with a share of the training examples; val and test stay as they are.
@@ -136,6 +136,16 @@ class HasParts(Protocol):
 
         Returns:
             The task; None if its training examples cannot be taken apart.
+        """
+
+    def glimpse(self, rows: int) -> Task:
+        """The same task with at most so many examples of val, each class with its share: for learning curves.
+
+        Args:
+            rows: At least 1.
+
+        Returns:
+            The task; itself if val has no more, or cannot be taken apart.
         """
 
 

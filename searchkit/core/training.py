@@ -119,6 +119,7 @@ class FitPlan:
     channels_last: bool = False
     seconds: float = math.inf  # stop at the first step after this many seconds
     loss: Callable[[nn.Module, Batch], Tensor] | None = None  # None: the task's own loss
+    fills: bool = False  # the schedule ends with `seconds` if those end before `training.epochs` do
     validate: bool = False  # evaluate on val after every epoch, for learning curves and early stopping
     recovers: bool = False  # fine-tuning after a stage: the network is good already, so explore little
 

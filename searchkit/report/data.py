@@ -73,6 +73,7 @@ def gather(run: Run, evidence: Evidence | None) -> Report:
         search=search_so_far(trials, goal),
         importances=importances(run),
         curves=training_curves(run, trials, line, artifacts, goal),
+        final=_notes(run, stages, "Final"),
         distillation=_notes(run, stages, "Distill"),
         pruning=_notes(run, stages, "Prune"),
         quantization=_notes(run, stages, "Quantize"),
@@ -292,11 +293,12 @@ def training_curves(
     searched.sort(key=lambda curve: curve.named)  # the winner is drawn last, over the others
     staged = []
     for artifact in line:
-        rows = run.log(artifact) if artifact.stage in ("Distill", "Prune") else []
+        rows = run.log(artifact) if artifact.stage in ("Final", "Distill", "Prune") else []
         # One curve for each candidate of Distill, and for each step of Prune, in the order of the log.
         for part in dict.fromkeys(str(row.get("candidate", row.get("step", ""))) for row in rows):
             own = [row for row in rows if str(row.get("candidate", row.get("step", ""))) == part]
-            word = {"Distill": part, "Prune": f"pruned, step {part}" if part else "pruned"}[artifact.stage]
+            pruned = f"pruned, step {part}" if part else "pruned"
+            word = {"Final": "final training", "Distill": part, "Prune": pruned}[artifact.stage]
             staged.append(Curve(word, True, _thinned(own), goal.metric))
     return Curves(tuple(searched), tuple(staged))
 
@@ -326,7 +328,7 @@ def verdict_of(found: Report) -> str:
         scored = f"test {formatting.metric_name(metric)} {formatting.interval(metric, chosen['metric'])} (n = {n:,})"
     sentence = f"{found.run.name}: {formatting.size(row.model.size_bytes)} {kind} {space} network, {scored}"
     if row is reference:
-        return sentence + "; it is the fp32 winner as the search found it."
+        return sentence + "; it is the fp32 winner as it was trained."
     return (
         f"{sentence}, {formatting.comparison(chosen['difference'])} the fp32 winner "
         f"({formatting.difference(metric, chosen['difference'])}), "

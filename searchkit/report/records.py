@@ -188,6 +188,7 @@ class Report:
     search: SearchRows
     importances: dict[str, float]
     curves: Curves
+    final: dict[str, JSON] | None
     distillation: dict[str, JSON] | None
     pruning: dict[str, JSON] | None
     quantization: dict[str, JSON] | None

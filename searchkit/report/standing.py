@@ -20,7 +20,7 @@ from searchkit.run import Run
 from searchkit.stages import recipes
 from searchkit.stages.pipeline import SKIPPED
 
-ORDER = recipes.STAGES["compact"]
+ORDER = ("Final", *recipes.STAGES["compact"])
 COSTS = ("params", "macs", "size_bytes")
 
 

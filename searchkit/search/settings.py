@@ -42,6 +42,7 @@ class SearchSettings:
         precision: "fp32", "bf16", or "auto", which times what trains quickest here.
         plans_epochs: Whether few rows may lengthen the trainings, and a time budget change their length.
         hang_seconds: A rung may take so long at least before it is killed.
+        final_seconds: For which the winner is trained on afterwards; a candidate must be able to gain by it.
 
     Raises:
         BadInput: A value is not allowed, or two do not go together.
@@ -58,6 +59,7 @@ class SearchSettings:
     precision: str = "auto"
     plans_epochs: bool = False
     hang_seconds: float = 3600.0
+    final_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         # the configuration's own checks, so that a search made in code is refused by the same sentences

@@ -210,13 +210,24 @@ def _settings_to_time(device: str, precision: str) -> tuple[tuple[str, bool], ..
 def _within(plan: TimePlan, pace: Pace, left: float, settings: SearchSettings) -> TimePlan:
     """The plan with the limits of a time that holds enough trials of the middle candidate."""
     # half of the time, for the longest: the other half is for what it is compared with
-    most_seconds = max(pace.whole, left / 2)
+    most_seconds = max(pace.whole, min(left / 2, _final_allows(plan, settings)))
     return replace(
         plan,
         most_macs=min(math.ceil(SIEVE * pace.macs_of(most_seconds)), 2**53),
         most_seconds=most_seconds,
         trials=max(1, min(settings.budget.trials, pace.trials(left, settings.workers))),
     )
+
+
+def _final_allows(plan: TimePlan, settings: SearchSettings) -> float:
+    """Seconds that a trial's whole training may take if its final training is to have `FINAL_EPOCHS`."""
+    if not settings.final_seconds:
+        return math.inf
+    return plan.epochs * settings.workers * settings.final_seconds / FINAL_EPOCHS
+
+
+FINAL_EPOCHS = 8
+"""Of the final training at least: a candidate that is too slow for so many would be shipped half trained."""
 
 
 def _cheaper(plan: TimePlan, pace: Pace, left: float, settings: SearchSettings, cheapest: float) -> TimePlan:

@@ -137,7 +137,10 @@ def apply(
             continue
         share = Deadline.after(min(left, left * seconds[0] / sum(seconds)) if left < float("inf") else left)
         before = ctx.run.load(artifact.id)  # from disk: a stage may have changed the value in memory
-        ctx.echo(f"{name}: started" + (f", with {scale:.0%} of its epochs" if scale != 1 else ""))
+        ctx.echo(
+            f"{name}: started"
+            + (f", with {scale:.0%} of its epochs" if scale != 1 and isinstance(stage, Trains) else "")
+        )
         try:
             with timing.part(name):
                 child = stage(artifact, replace(ctx, deadline=share, epoch_scale=scale))

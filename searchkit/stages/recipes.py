@@ -55,7 +55,7 @@ def make(
         max_drop=wish.max_drop if wish.prune_to is None else None,
         max_rise=wish.max_rise,
     )
-    if name == "compact" and limited and wish.prune_to is None:
+    if "Prune" in STAGES[name] and not prunes(name, wish, limited=limited):
         prune = LeftOut("Prune", "hard limits are set, and the winner meets them as it is; --prune-to prunes it too")
     stages: dict[str, Stage] = {
         "Promote": Promote(),
@@ -71,6 +71,14 @@ def make(
         "Export": Export(),
     }
     return tuple(stages[stage] for stage in STAGES[name])
+
+
+def prunes(name: str | Recipe | Sequence[Stage], wish: CompressionConfig, *, limited: bool) -> bool:
+    """Whether a recipe prunes, see `make`. A winner that meets hard limits stays as it is by the recipe "compact"."""
+    if not isinstance(name, str):
+        return "Prune" in recipe_of(name).stage_names
+    name = RENAMED_RECIPES.get(name, name)
+    return "Prune" in stage_names(name) and not (name == "compact" and limited and wish.prune_to is None)
 
 
 def quantizes(name: str | Recipe | Sequence[Stage]) -> bool:

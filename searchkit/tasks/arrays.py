@@ -68,7 +68,7 @@ class ArrayTask:
             vocabulary=self._modality.vocabulary(data),
             augmentations=tuple(self._modality.augmentations),
         )
-        self._parts: dict[float, ArrayTask] = {}
+        self._parts: dict[tuple[Split, float], ArrayTask] = {}
         self._on_device: dict[tuple[str, str], tuple[tuple[Tensor, ...], Tensor | None, bool]] = {}
 
     @property
@@ -102,15 +102,24 @@ class ArrayTask:
         """See `HasParts`; None for tasks that make their examples themselves, such as windows of a series."""
         if type(self) is not ArrayTask or not self._has_equal_parts:
             return None
-        if share in self._parts:
-            return self._parts[share]
-        rows = self.data.rows["train"]
-        found = self._parts[share] = copy.copy(
-            self
-        )  # the preprocessor stays that of all data, so that a training can go on with more
-        found.data = replace(self.data, rows={**self.data.rows, "train": rows[_first_part(self.data, share)]})
-        found._on_device, found._parts = {}, {}
-        return found
+        return self._with_part("train", share)
+
+    def glimpse(self, rows: int) -> ArrayTask:
+        """See `HasParts`."""
+        n = self.n_examples("val")
+        if n <= rows or type(self) is not ArrayTask or not self._has_equal_parts:
+            return self
+        return self._with_part("val", rows / n)
+
+    def _with_part(self, split: Split, share: float) -> ArrayTask:
+        """The same task with a share of one split; kept, for its tensors are on the device from then on."""
+        if (split, share) not in self._parts:
+            # the preprocessor stays that of all data, so that a training can go on with more
+            found = self._parts[split, share] = copy.copy(self)
+            rows = self.data.rows[split]
+            found.data = replace(self.data, rows={**self.data.rows, split: rows[_first_part(self.data, split, share)]})
+            found._on_device, found._parts = {}, {}
+        return self._parts[split, share]
 
     def raw(self, split: Split) -> Arrays:
         """Raw inputs of a split by port name, laid out as the ports say."""
@@ -330,11 +339,11 @@ def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ArrayTask:
     return ArrayTask(Dataset.unpack(config, arrays))
 
 
-def _first_part(data: Dataset, share: float) -> np.ndarray:
-    """(n,) places among the rows of train, ascending: of each class the first, in an order that never changes."""
-    n = len(data.rows["train"])
-    order = np.random.default_rng(derive_seed("part of train", data.split_seed, n)).permutation(n)
-    target = data.target_of("train") if data.labels and data.target is not None else np.zeros(n)
+def _first_part(data: Dataset, split: Split, share: float) -> np.ndarray:
+    """(n,) places among the rows of a split, ascending: of each class the first, in an order that never changes."""
+    n = len(data.rows[split])
+    order = np.random.default_rng(derive_seed(f"part of {split}", data.split_seed, n)).permutation(n)
+    target = data.target_of(split) if data.labels and data.target is not None else np.zeros(n)
     strata = target if target.ndim == 1 else np.zeros(n)
     rank = np.empty(n)  # of a row within its class, from 0 to 1
     for stratum in np.unique(strata):

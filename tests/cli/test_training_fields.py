@@ -179,8 +179,11 @@ PLAN_ROWS: dict[str, tuple[Any, tuple[str, ...]]] = {
 
 
 def test_each_field_of_a_fit_plan_has_a_row() -> None:
-    """recovers: of an agent alone, whose loop reads it (see test_an_agent_that_recovers_explores_little)."""
-    require_a_row_for_each_field(FitPlan, {**PLAN_ROWS, "device": None, "recovers": None})
+    """recovers: of an agent alone, whose loop reads it (see test_an_agent_that_recovers_explores_little).
+
+    fills: see test_a_training_that_fills_its_time_ends_its_schedule_with_it.
+    """
+    require_a_row_for_each_field(FitPlan, {**PLAN_ROWS, "device": None, "recovers": None, "fills": None})
 
 
 @pytest.mark.parametrize("field", PLAN_ROWS)
