@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from searchkit.search import successive_halving
+from searchkit.search.extrapolation import has_a_chance
 from searchkit.search.successive_halving import Losses
 
 MOST_LOST_WORKERS = 3
@@ -77,7 +78,7 @@ class Halving:
         ended = stopped_by is not None or rung == len(self.rung_epochs) - 1
         if ended or not successive_halving.goes_on(number, self.seen[rung], self.eta):
             return Next.FINISH
-        return Next.GO_ON
+        return Next.GO_ON if has_a_chance(number, rung, self.seen) else Next.FINISH
 
 
 def losses(goal_loss: float, cost: Mapping[str, float], minimized: str | None) -> Losses:
