@@ -150,6 +150,24 @@ class HasParts(Protocol):
 
 
 @runtime_checkable
+class HasSides(Protocol):
+    """A task whose inputs have sides, such as pictures, and can be made smaller, to compare candidates cheaply."""
+
+    def shrunk(self, share: float) -> Task | None:
+        """The same task with every side of its inputs at a share of its length, in training and on val.
+
+        Its `spec` stays that of the whole inputs, for which networks are built: a network with global pooling takes
+        both, one that flattens does not.
+
+        Args:
+            share: Above 0, below 1.
+
+        Returns:
+            The task; None if its inputs have no sides, or would be left without any.
+        """
+
+
+@runtime_checkable
 class HasColumns(Protocol):
     """A task whose input has named columns; the bundle's README lists them in order."""
 

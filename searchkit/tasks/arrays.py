@@ -24,6 +24,7 @@ from searchkit.core.training import Batch, FitPlan, Training, TrainState
 from searchkit.data.dataset import Column, Dataset
 from searchkit.data.summary import summarize
 from searchkit.tasks.bundle_files import for_text
+from searchkit.tasks.reduced import SMALLEST_SIDE, Shrink, first_part
 from searchkit.tasks.registry import OTHERWISE, modality_named, problem_named
 
 CACHED_BYTES = 256 * 2**20  # a split whose model inputs fit in this goes through the preprocessor once, not each epoch
@@ -68,7 +69,7 @@ class ArrayTask:
             vocabulary=self._modality.vocabulary(data),
             augmentations=tuple(self._modality.augmentations),
         )
-        self._parts: dict[tuple[Split, float], ArrayTask] = {}
+        self._parts: dict[tuple[str, float], ArrayTask] = {}
         self._on_device: dict[tuple[str, str], tuple[tuple[Tensor, ...], Tensor | None, bool]] = {}
 
     @property
@@ -111,13 +112,24 @@ class ArrayTask:
             return self
         return self._with_part("val", rows / n)
 
+    def shrunk(self, share: float) -> ArrayTask | None:
+        """See `HasSides`."""
+        sides = [round(share * side) for side in self.spec.inputs[0].shape[1:] if side is not None]
+        if type(self) is not ArrayTask or len(self.inputs) > 1 or len(sides) < 2 or min(sides) < SMALLEST_SIDE:
+            return None
+        if ("sides", share) not in self._parts:
+            found = self._parts["sides", share] = copy.copy(self)
+            found._preprocessor = nn.Sequential(self._preprocessor, Shrink(tuple(sides))).eval()
+            found._on_device, found._parts = {}, {}
+        return self._parts["sides", share]
+
     def _with_part(self, split: Split, share: float) -> ArrayTask:
         """The same task with a share of one split; kept, for its tensors are on the device from then on."""
         if (split, share) not in self._parts:
             # the preprocessor stays that of all data, so that a training can go on with more
             found = self._parts[split, share] = copy.copy(self)
             rows = self.data.rows[split]
-            found.data = replace(self.data, rows={**self.data.rows, split: rows[_first_part(self.data, split, share)]})
+            found.data = replace(self.data, rows={**self.data.rows, split: rows[first_part(self.data, split, share)]})
             found._on_device, found._parts = {}, {}
         return self._parts[split, share]
 
@@ -337,19 +349,6 @@ TASKS = {OTHERWISE: ArrayTask}
 def unpack(config: Mapping[str, JSON], arrays: Arrays) -> ArrayTask:
     """Rebuild a packed task."""
     return ArrayTask(Dataset.unpack(config, arrays))
-
-
-def _first_part(data: Dataset, split: Split, share: float) -> np.ndarray:
-    """(n,) places among the rows of a split, ascending: of each class the first, in an order that never changes."""
-    n = len(data.rows[split])
-    order = np.random.default_rng(derive_seed(f"part of {split}", data.split_seed, n)).permutation(n)
-    target = data.target_of(split) if data.labels and data.target is not None else np.zeros(n)
-    strata = target if target.ndim == 1 else np.zeros(n)
-    rank = np.empty(n)  # of a row within its class, from 0 to 1
-    for stratum in np.unique(strata):
-        own = order[strata[order] == stratum]
-        rank[own] = np.arange(len(own)) / len(own)
-    return np.flatnonzero(rank < share)
 
 
 def _without_padding(x: Tensor, lengths: Tensor) -> Tensor:

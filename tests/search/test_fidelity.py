@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_search import settings
 
 from searchkit.context import Context
@@ -166,3 +168,22 @@ def test_what_parts_save_is_for_a_longer_training(work: float, epochs: int, part
     if work > 0.1:
         rungs = longer.rung_epochs(10_000)
         assert sum(w / 3**k for k, w in enumerate(data_epochs(rungs, found))) <= work
+
+
+# ── smaller pictures ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_shrunk_task_trains_and_scores_on_smaller_pictures(digits: Any, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 255, (120, 16, 12)).astype(np.uint8)
+    np.savez(tmp_path / "t.npz", x=x, y=np.arange(120) % 3)
+    task: Any = registry.load({"data": str(tmp_path / "t.npz")})
+    small = task.shrunk(0.75)
+    batch = next(iter(small.batches("train", Training(batch_size=8), seed=0, device="cpu")))
+    assert batch.inputs[0].shape == (8, 1, 12, 9) and task.spec == small.spec
+    whole = next(iter(task.batches("train", Training(batch_size=8), seed=0, device="cpu")))
+    assert whole.inputs[0].shape == (8, 1, 16, 12), "the task itself is left alone"
+    assert float(batch.inputs[0].std()) < 0.8 < float(whole.inputs[0].std()), "neighbors are averaged"
+    assert small.preprocessor()(torch.from_numpy(x[:2])).shape == (2, 1, 12, 9)
+    assert task.shrunk(0.75) is small and task.shrunk(0.5) is None, "six pixels are too few"
+    assert digits.shrunk(0.75) is None
+    assert registry.load({"task": "breast-cancer", "split_seed": 0}).shrunk(0.5) is None  # type: ignore[attr-defined]

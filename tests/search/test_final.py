@@ -193,7 +193,7 @@ def test_a_time_budget_is_shared_out(seconds: float, prunes: bool) -> None:
     assert shares.final >= FINAL_SHARE * seconds and shares.search >= 0.2 * seconds
     assert shares.both <= 0.6 * seconds or seconds - shares.both >= EVIDENCE_SECONDS + STAGES_SECONDS
     alone = share_out(seconds, stages=False, prunes=False)
-    assert alone.both == pytest.approx(seconds) and alone.final == pytest.approx(seconds / 2)
+    assert alone.both == pytest.approx(seconds) and alone.final == pytest.approx(0.6 * seconds)
     if prunes:
         assert shares.both < share_out(seconds, stages=True, prunes=False).both or seconds < 180
 
