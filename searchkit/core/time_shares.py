@@ -18,7 +18,7 @@ FINAL_OF_ROOM = 0.6
 """Of what the fixed costs leave, for the final training: the architecture that the search finds has to make up for the
 time that the search took."""
 
-LEAST_SEARCH_SHARE = 0.2
+LEAST_SEARCH_SHARE = 0.3
 """Of the whole budget, for a budget that the fixed costs would use up."""
 
 PRUNING_SHARE = 0.2
@@ -53,5 +53,5 @@ def share_out(seconds: float, *, stages: bool, prunes: bool) -> TimeShares:
     """
     room = max(0.0, seconds - (EVIDENCE_SECONDS + STAGES_SECONDS if stages else 0.0))
     room -= PRUNING_SHARE * room if prunes else 0.0
-    final = max(FINAL_SHARE * seconds, FINAL_OF_ROOM * room)
-    return TimeShares(max(LEAST_SEARCH_SHARE * seconds, room - final), final)
+    search = max(LEAST_SEARCH_SHARE * seconds, (1.0 - FINAL_OF_ROOM) * room)
+    return TimeShares(search, max(FINAL_SHARE * seconds, room - search))
