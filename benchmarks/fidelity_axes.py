@@ -6,6 +6,10 @@ Random candidates of a family within a limit on parameters are trained in full o
 several ways that cost about the same; each way has a schedule of its own that ends with it. What counts is the rank
 correlation (Spearman) of val accuracy with that of the full training, with an interval by bootstrap over candidates,
 and whether the best candidate of the full training is among the cheap training's best third. CPU seconds of one thread.
+
+A second table is of extrapolation: at an epoch of the full training, how often is the bound that is stated for a
+candidate, from the gains of all the others, kept by what it came to (leave one out)? And if candidates came in this
+order, how many would be stopped there for having no chance, and would the best have been one of them?
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ from searchkit.core.space_file import load_space  # noqa: E402
 from searchkit.core.training import FitPlan, TrainState  # noqa: E402
 from searchkit.search.candidates import Candidate, draw  # noqa: E402
 from searchkit.search.choices import at_random, like  # noqa: E402
+from searchkit.search.extrapolation import COVERAGE, has_a_chance, lower_bound  # noqa: E402
+from searchkit.search.successive_halving import Losses  # noqa: E402
 from searchkit.tasks import registry  # noqa: E402
 from searchkit.train import Diverged, fit, validation  # noqa: E402
 
@@ -63,8 +69,10 @@ def candidates(space: Any, spec: Any, given: argparse.Namespace) -> list[Candida
     return list(found.values())
 
 
-def trained(space: Any, task: Any, candidate: Candidate, way: tuple[float, float, float]) -> tuple[float, float]:
-    """Val accuracy and CPU seconds."""
+def trained(
+    space: Any, task: Any, candidate: Candidate, way: tuple[float, float, float]
+) -> tuple[float, float, list[float]]:
+    """Val accuracy, CPU seconds, and the accuracy after each epoch."""
     epochs, rows, sides = way
     began = time.thread_time()
     seen = task.part(rows) if rows < 1 else task
@@ -72,11 +80,44 @@ def trained(space: Any, task: Any, candidate: Candidate, way: tuple[float, float
     training = replace(candidate.training, epochs=max(1, round(epochs * candidate.training.epochs)))
     torch.manual_seed(0)
     net = space.build(candidate.arch, task.spec)
+    plan = FitPlan(training, 0, training.epochs, "cpu", "bf16", True, validate=way == WAYS["full"])
     try:
-        fit(net, seen, FitPlan(training, 0, training.epochs, "cpu", "bf16", True), TrainState())
+        state = fit(net, seen, plan, TrainState())
     except Diverged:
-        return 0.0, time.thread_time() - began
-    return validation(net, seen, "cpu"), time.thread_time() - began
+        return 0.0, time.thread_time() - began, []
+    curve = [row.get("val", 0.0) for row in state.numbers["curve"]]
+    return validation(net, seen, "cpu"), time.thread_time() - began, curve
+
+
+def extrapolated(curves: list[list[float]]) -> list[str]:
+    """The second table. Curves of val accuracy, all of one length."""
+    lines = [
+        "",
+        f"Extrapolation with a stated coverage of {COVERAGE:.0%}, of {len(curves)} candidates:",
+        "",
+        "| after epoch | bound kept | of the better half there | stopped in this order | the best too |",
+        "|---:|---|---|---|---|",
+    ]
+    last = [1 - curve[-1] for curve in curves]
+    for epoch in range(1, len(curves[0])):
+        at = [1 - curve[epoch - 1] for curve in curves]
+        kept = []
+        for n in range(len(curves)):
+            bound = lower_bound(at[n], [at[k] - last[k] for k in range(len(curves)) if k != n])
+            kept.append(bound is None or last[n] >= bound - 1e-12)
+        better = [kept[n] for n in range(len(curves)) if at[n] <= sorted(at)[(len(at) - 1) // 2]]
+        stopped, seen = [], [dict[int, Losses](), dict[int, Losses]()]
+        for n in range(len(curves)):
+            seen[0][n] = (at[n],)
+            if has_a_chance(n, 0, seen):
+                seen[1][n] = (last[n],)
+            else:
+                stopped.append(n)
+        lines.append(
+            f"| {epoch} | {sum(kept)} of {len(kept)} | {sum(better)} of {len(better)} | {len(stopped)} | "
+            f"{'yes' if int(np.argmin(last)) in stopped else 'no'} |"
+        )
+    return lines
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -102,9 +143,12 @@ def main() -> None:
     space = load_space(ROOT / "spaces" / f"{given.space}.py")
     values: dict[str, list[float]] = {name: [] for name in WAYS}
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    curves: list[list[float]] = []
     for number, candidate in enumerate(candidates(space, task.spec, given)):
         for name, way in WAYS.items():
-            value, took = trained(space, task, candidate, way)
+            value, took, curve = trained(space, task, candidate, way)
+            if name == "full" and len(curve) == candidate.training.epochs:
+                curves.append(curve)
             values[name].append(value)
             seconds[name].append(took)
         print(number, {name: round(v[-1], 3) for name, v in values.items()}, flush=True)
@@ -129,7 +173,7 @@ def main() -> None:
             f"[{low:.2f}, {high:.2f}] | {'yes' if int(full.argmax()) in third else 'no'} | "
             f"{cheap.min():.3f} to {cheap.max():.3f} |"
         )
-    text = "\n".join(lines) + "\n"
+    text = "\n".join([*lines, *extrapolated(curves)]) + "\n"
     print(text)
     if given.out is not None:
         given.out.write_text(text)
