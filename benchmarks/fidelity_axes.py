@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 from searchkit.core.space_file import load_space  # noqa: E402
 from searchkit.core.training import FitPlan, TrainState  # noqa: E402
+from searchkit.onnx import measure  # noqa: E402
 from searchkit.search.candidates import Candidate, draw  # noqa: E402
 from searchkit.search.choices import at_random, like  # noqa: E402
 from searchkit.search.extrapolation import COVERAGE, has_a_chance, lower_bound  # noqa: E402
@@ -63,7 +64,9 @@ def candidates(space: Any, spec: Any, given: argparse.Namespace) -> list[Candida
         if candidate.arch is None:
             continue
         net = space.build(candidate.arch, spec)
-        if given.least_params <= sum(p.numel() for p in net.parameters()) <= given.most_params:
+        n_params, shape = sum(p.numel() for p in net.parameters()), spec.inputs[0].shape
+        fits = given.least_params <= n_params <= given.most_params
+        if fits and measure.macs(net.eval(), (torch.zeros(1, *shape),)) <= given.most_macs:
             default = replace(space.training.default, epochs=given.epochs, batch_size=128)
             found[json.dumps(candidate.plain["arch"])] = replace(candidate, training=default)
     return list(found.values())
@@ -135,6 +138,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--least-params", type=int, default=20_000)
     parser.add_argument("--most-params", type=int, default=95_000)
+    parser.add_argument("--most-macs", type=int, default=15_000_000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
