@@ -18,7 +18,7 @@ from searchkit.config.compression import CompressionConfig
 from searchkit.config.limits import BudgetConfig
 from searchkit.config.run import RunConfig
 from searchkit.context import Context
-from searchkit.core import timing
+from searchkit.core import catalogue, timing
 from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import BadInput, NothingFeasible
@@ -191,14 +191,18 @@ def context(run: Run, config: RunConfig, task: Task, spaces: Spaces, echo: Echo,
         echo: shows a line to the user.
         spent: seconds of the time budget that are gone.
     """
-    asked = str(config.search.space)
-    family = spaces(asked)  # by name or by path; an artifact knows it by its own name
+    # by name or by path, as the run stores them; an artifact knows its family by its own name
+    searched = [(asked, spaces(asked)) for asked in catalogue.split(str(config.search.space))]
+
+    def family(name: str) -> Space:
+        return next((found for asked, found in searched if name in (found.name, asked)), None) or spaces(name)
+
     seconds = config.budget.budget().seconds
     log.debug("%.0f of %s seconds are spent", spent, seconds)
     return Context(
         run=run,
         task=task,
-        spaces=lambda name: family if name in (family.name, asked) else spaces(name),
+        spaces=family,
         seed=config.search.seed,
         device=pick_device(config.search.device),
         threads=config.search.workers or 1,
@@ -253,8 +257,8 @@ def search(
         fixed = EVIDENCE_SECONDS + STAGES_SECONDS
         share = max(LEAST_SEARCH_SHARE * whole, min(SEARCH_SHARE * whole, whole - fixed))
         deadline = Deadline.after(max(0.0, share - spent))
-    family = ctx.spaces(str(config.search.space))
-    search(family, replace(ctx, deadline=deadline), settings_of(config, own), progress)
+    families = [ctx.spaces(name) for name in catalogue.split(str(config.search.space))]
+    search(families, replace(ctx, deadline=deadline), settings_of(config, own), progress)
     found = winners(ctx.run)
     if not found:
         raise BadInput(
