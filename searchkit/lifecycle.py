@@ -7,6 +7,7 @@ import platform
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,9 +22,10 @@ from searchkit.core.errors import BadInput
 from searchkit.core.interrupt import interruptible
 from searchkit.core.run_files import Clock as ClockFile
 from searchkit.core.run_files import RunFile
-from searchkit.core.serialization import thaw
+from searchkit.core.serialization import JSON, thaw
 from searchkit.core.space import Space
 from searchkit.core.task import Task
+from searchkit.families import shared_budget
 from searchkit.machine import cores, cpu_model, default_workers, pick_device
 from searchkit.own import require_metric
 from searchkit.run import Run
@@ -34,14 +36,14 @@ CLOCK = "clock.json"
 TICK_SECONDS = 1.0
 
 
-def resolve(config: RunConfig, family: Space) -> RunConfig:
-    """Fill in what a configuration leaves to the family, and take the password out of the storage's URL.
+def resolve(config: RunConfig, *searched: Space) -> RunConfig:
+    """Fill in what a configuration leaves to its families, and take the password out of the storage's URL.
 
     The whole URL goes to the environment variable SEARCHKIT_STORAGE of this process, and nowhere else.
 
     Args:
         config: what was asked.
-        family: the family to search, whose budget is the default.
+        *searched: the families, whose budget is the default: see `families.shared_budget`.
 
     Returns:
         The configuration as the run stores it.
@@ -52,10 +54,12 @@ def resolve(config: RunConfig, family: Space) -> RunConfig:
 
         os.environ[variable("storage")] = search.storage
         search = replace(search, storage=without_password(search.storage))
-    return replace(config, search=search, budget=config.budget.resolved(family.budget))
+    return replace(config, search=search, budget=config.budget.resolved(shared_budget(searched)))
 
 
-def start(config: RunConfig, task: Task, *, root: Path, name: str, command: list[str]) -> Run:
+def start(
+    config: RunConfig, task: Task, *, root: Path, name: str, command: list[str], more: Mapping[str, JSON] | None = None
+) -> Run:
     """Make a new run on disk with its configuration.
 
     Args:
@@ -64,6 +68,7 @@ def start(config: RunConfig, task: Task, *, root: Path, name: str, command: list
         root: the folder of runs.
         name: the run's name.
         command: the words that the user typed; passwords in URLs are left out.
+        more: what else run.json keeps, see `families.starting_point`.
 
     Raises:
         BadInput: a run of this name exists, or the folder cannot be written.
@@ -81,6 +86,7 @@ def start(config: RunConfig, task: Task, *, root: Path, name: str, command: list
         "versions": {p: version(p) for p in ("torch", "optuna", "torch-pruning", "onnx", "onnxruntime", "numpy")}
         | {"searchkit": __version__, "python": platform.python_version()},
         "hardware": {"cpu": cpu_model(), "cores": cores(), "system": platform.system()},
+        **(more or {}),
     }
     return Run.create(root, name, about, splits=task.splits())
 

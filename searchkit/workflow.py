@@ -18,7 +18,7 @@ from searchkit.config.compression import CompressionConfig
 from searchkit.config.limits import BudgetConfig
 from searchkit.config.run import RunConfig
 from searchkit.context import Context
-from searchkit.core import timing
+from searchkit.core import catalogue, timing
 from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import BadInput, NothingFeasible
@@ -184,14 +184,18 @@ def context(run: Run, config: RunConfig, task: Task, spaces: Spaces, echo: Echo,
         echo: shows a line to the user.
         spent: seconds of the time budget that are gone.
     """
-    asked = str(config.search.space)
-    family = spaces(asked)  # by name or by path; an artifact knows it by its own name
+    # by name or by path, as the run stores them; an artifact knows its family by its own name
+    searched = [(asked, spaces(asked)) for asked in catalogue.split(str(config.search.space))]
+
+    def family(name: str) -> Space:
+        return next((found for asked, found in searched if name in (found.name, asked)), None) or spaces(name)
+
     seconds = config.budget.budget().seconds
     log.debug("%.0f of %s seconds are spent", spent, seconds)
     return Context(
         run=run,
         task=task,
-        spaces=lambda name: family if name in (family.name, asked) else spaces(name),
+        spaces=family,
         seed=config.search.seed,
         device=pick_device(config.search.device),
         threads=config.search.workers or 1,
@@ -245,9 +249,9 @@ def search(
     shares, deadline, ends = _shares(config, own), ctx.deadline, ctx.deadline
     if shares is not None:
         deadline, ends = (Deadline.after(max(0.0, share - spent)) for share in (shares.search, shares.both))
-    family = ctx.spaces(str(config.search.space))
+    families = [ctx.spaces(name) for name in catalogue.split(str(config.search.space))]
     settings = replace(settings_of(config, own), final_seconds=0.0 if shares is None else shares.final)
-    search(family, replace(ctx, deadline=deadline), settings, progress)
+    search(families, replace(ctx, deadline=deadline), settings, progress)
     found = winners(ctx.run)
     if not found:
         raise BadInput(

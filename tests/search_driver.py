@@ -1,6 +1,7 @@
-"""Runs or resumes a small search in a process of its own, so that a test can kill it: ROOT EXECUTOR [SEED KILL_AT].
+"""Runs or resumes a small search in a process of its own: ROOT EXECUTOR [SEED KILL_AT [both]]. So a test can kill it.
 
-With KILL_AT the process sends itself SIGKILL at that durable step, before or after it, as SEED decides.
+With KILL_AT the process sends itself SIGKILL at that durable step, before or after it, as SEED decides. "both" searches
+two families.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,21 @@ from searchkit.search.study import TrialStore
 from searchkit.tasks import registry
 
 TINY = Path(__file__).parent / "families" / "tiny.py"
+NARROW = TINY.with_name("narrow.py")
+BOTH = (TINY, NARROW)
 BUDGET = Budget(trials=6, epochs=4, rungs=3, eta=2, least_rung_steps=1)
 
 
-def go(root: Path, executor: str, *, budget: Budget = BUDGET, minimize: str | None = "params", workers: int = 1) -> Run:
+def go(
+    root: Path, executor: str, *, budget: Budget = BUDGET, minimize: str | None = "params", workers: int = 1,
+    families: Sequence[Path] = (TINY,),
+) -> Run:  # fmt: skip
     task = registry.load({"task": "breast-cancer", "split_seed": 0})
     run = Run.open(root / "run") if (root / "run").exists() else Run.create(root, "run", {})
-    space = load_space(TINY)
-    context = Context(run, task, lambda name: space, seed=3, echo=lambda line: None)
+    spaces = {space.name: space for space in map(load_space, families)}
+    context = Context(run, task, spaces.__getitem__, seed=3, echo=lambda line: None)
     settings = SearchSettings(budget=budget, minimize=minimize, executor=executor, workers=workers, precision="fp32")
-    search(space, context, settings)
+    search(list(spaces.values()), context, settings)
     return run
 
 
@@ -63,4 +69,4 @@ def kill_at(step: int, seed: int) -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 3:
         kill_at(int(sys.argv[4]), int(sys.argv[3]))
-    go(Path(sys.argv[1]), sys.argv[2])
+    go(Path(sys.argv[1]), sys.argv[2], families=BOTH if sys.argv[5:] == ["both"] else (TINY,))

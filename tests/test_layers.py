@@ -28,7 +28,7 @@ ROWS = (
     ("run", "context"),
     ("stages", "search"),
     ("evaluation", "testing"),
-    ("report", "own", "lifecycle", "workflow"),
+    ("report", "own", "families", "lifecycle", "workflow"),
     ("api",),
     ("cli", "__main__"),
 )

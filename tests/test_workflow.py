@@ -18,8 +18,9 @@ from searchkit.tasks import registry
 
 FAMILY = Budget(trials=4, epochs=9, rungs=2, eta=2, least_rung_steps=7)
 WITH = {"address": {"executor": "ray"}, "student": {"recipe": "distill"}, "temperature": {"recipe": "distill"}}
-ELSEWHERE = ("name", "runs", "reports", "space", "device")
-"""Folders, the run's name, the family and the device: tests/cli and the tests below look at what they do."""
+ELSEWHERE = ("name", "runs", "reports", "space", "device", "prior", "init_from")
+"""Folders, the run's name, the family, the device and what a run starts from: tests/cli, tests/search and the tests
+below look at what they do."""
 ENGINE = [
     (field, about)
     for section, field, about in every_option()

@@ -21,7 +21,8 @@ class Options(TypedDict, total=False):
     """Options of `search`, each with the default and the meaning of the command line's flag of the same name.
 
     Data: problem, modality, test_files, anomaly, noise, features, steps, split_seed, encoding, tokens, vocabulary,
-    window, horizon, split, time_column. Search: seed, minimize, workers, executor, address, storage, device.
+    window, horizon, split, time_column. Search: seed, minimize, workers, executor, address, storage, device, prior,
+    init_from.
     Compression: prune_to, prune_by, importance, max_drop, max_rise. Output: reports.
     """
 
@@ -47,6 +48,8 @@ class Options(TypedDict, total=False):
     address: str
     storage: str
     device: str
+    prior: str
+    init_from: str
     prune_to: float
     prune_by: str
     importance: str

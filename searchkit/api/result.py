@@ -76,6 +76,17 @@ class Result:
         return front[0]
 
     @property
+    def families(self) -> list[dict[str, Any]]:
+        """One row for each family that shared the search, the best first; empty if there is one alone.
+
+        Each row has the family's name, its trials by what became of them, its best trial with the metric on validation
+        and the costs, its trials on the front, and its seconds and share of the training.
+        """
+        from searchkit.report.data import gather
+
+        return [vars(row) for row in gather(self._run, self._evidence).families]
+
+    @property
     def stages(self) -> list[dict[str, Any]]:
         """One row for each exported file on the way to the shipped one; empty before compression.
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from searchkit import lifecycle, workflow
+from searchkit import families, lifecycle, workflow
 from searchkit.api.options import Compression, Options, compression, require_known, run_config, words
 from searchkit.api.progress import Progress, Show
 from searchkit.api.result import Result, task_of
-from searchkit.api.spaces import load_space, name_of
+from searchkit.api.spaces import load_space, searched
 from searchkit.api.trials import Callback, Watched
 from searchkit.config import naming
 from searchkit.config.compression import CompressionConfig
@@ -24,6 +24,7 @@ from searchkit.config.data import DataConfig
 from searchkit.config.limits import BudgetConfig
 from searchkit.config.run import RunConfig
 from searchkit.config.search import SearchConfig
+from searchkit.core import catalogue
 from searchkit.core.errors import BadInput
 from searchkit.core.scratch import scratch_folder
 from searchkit.core.serialization import JSON
@@ -44,7 +45,7 @@ GIVEN = "the given data"
 
 
 def search(
-    space: str | Path | Space,
+    space: str | Path | Space | Sequence[str | Path | Space],
     data: object = None,
     target: object = None,
     *,
@@ -61,10 +62,11 @@ def search(
     progress: Show = "auto",
     **options: Unpack[Options],
 ) -> Result:
-    """Search a family for the best network for your data, compress it, prove it, and bundle it.
+    """Search one family or several for the best network for your data, compress it, prove it, and bundle it.
 
     Args:
-        space: a family's name (see `list_spaces`), the path of your own family's file, or a `Space`.
+        space: a family's name (see `list_spaces`), the path of your own family's file, or a `Space`; several of them in
+            a list, which share the search and its budget; or "all", which takes the families that accept the data.
         data: arrays as (x, y) or as a dictionary with the keys of an .npz archive; a pandas, polars or pyarrow table; a
             torch or a Hugging Face dataset; a dictionary of such data by split ("train", "val", "test"); or a path that
             the command line's `--data` takes. None takes `task`. Data in memory are written into the run.
@@ -97,15 +99,18 @@ def search(
     """
     own = _own(sampler, recipe, metric, options)
     given = {**options, **own.options}
-    family, root, shown = load_space(space), Path(runs).resolve(), Progress(progress)
+    (asked, load), root, shown = searched(space), Path(runs).resolve(), Progress(progress)
     # Data in memory are staged outside of the run, which is made only when nothing can be refused any more.
     with scratch_folder() as staged:
-        # Once without the data, so that a wrong option is refused before they are read and written.
-        run_config(name_of(space), {"task": family.task}, limits=limits, budget=budget, given=_of_no_data(given))
-        source = _source(data, target, task, test_data, family, staged)
-        config = run_config(name_of(space), source, limits=limits, budget=budget, given=given)
         with naming.written(naming.KEYWORD):
-            loaded, run = _start(own.named(config), family, root, name, staged, own)
+            catalogue.named(catalogue.FAMILIES, asked)
+            usual = task or (families.default_task(asked, load) if data is None else None)
+        # Once without the data, so that a wrong option is refused before they are read and written.
+        run_config(asked, {"task": usual}, limits=limits, budget=budget, given=_of_no_data(given))
+        source = _source(data, target, task, test_data, usual, staged)
+        config = run_config(asked, source, limits=limits, budget=budget, given=given)
+        with naming.written(naming.KEYWORD):
+            loaded, run = _start(own.named(config), load, root, name, staged, own)
     screen = _watched(shown, run, callback)
     workflow.carry_out(run, loaded, spaces=load_space, screen=screen, reports=config.output.reports, own=own)
     return Result(run)
@@ -224,12 +229,12 @@ def load_run(run: str | Path, *, runs: str | Path = "runs") -> Result:
 # ── The steps ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _source(data: Any, target: object, task: str | None, test: Any, family: Space, folder: Path) -> dict[str, JSON]:
-    """Where the data are, as `Source` has it. Data in memory are written into `folder`."""
+def _source(data: Any, target: object, task: str | None, test: Any, usual: str | None, folder: Path) -> dict[str, JSON]:
+    """Where the data are, as `Source` has it: without any, the `usual` task. Those in memory go into `folder`."""
     if data is None:
         if test is not None or target is not None:
             raise BadInput("A task brings its own target and test split; give data with them, or leave them out.")
-        return {"task": task or family.task}
+        return {"task": usual}
     if task is not None:
         raise BadInput(f"Data and the task '{task}' were both given; leave one of them out.")
     if not memory.is_path(data):
@@ -245,19 +250,22 @@ def _source(data: Any, target: object, task: str | None, test: Any, family: Spac
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _start(config: RunConfig, family: Space, root: Path, name: str | None, staged: Path, own: Own) -> tuple[Task, Run]:
+def _start(
+    config: RunConfig, load: Callable[[str], Space], root: Path, name: str | None, staged: Path, own: Own
+) -> tuple[Task, Run]:
     """A new run on disk; what can be refused is refused before. The data in `staged` become the run's own."""
-    task = own.measured(_load(config.data.plain(), staged))
-    if (refusal := family.accepts(task.spec)) is not None:
-        raise BadInput(f"The space '{family.name}' is not for the task '{task.name}': {refusal}.")
-    config = lifecycle.resolve(config, family)
+    asked, task = str(config.search.space), own.measured(_load(config.data.plain(), staged))
+    accepting = families.accepting(asked, task, load)
+    config = replace(config, search=replace(config.search, space=",".join(accepting)))
+    config = lifecycle.resolve(config, *accepting.values())
     lifecycle.require_startable(config)
-    name = name or _free_name(root, f"{family.name}-{task.name}")
+    more = families.starting_point(config.search, task, list(accepting.values()), root)
+    name = name or _free_name(root, families.run_stem(asked, task.name))
     inside = (root / name / memory_files.FOLDER).resolve()
     # run.json names the places where the data will lie; they are copied once the run's folder is there.
     moved = {key: _moved(value, staged, inside) for key, value in config.data.plain().items()}
     config = replace(config, data=DataConfig.parse(moved))
-    run = lifecycle.start(config, task, root=root, name=name, command=words(config, name))
+    run = lifecycle.start(config, task, root=root, name=name, command=words(config, name), more=more)
     if any(staged.iterdir()):
         shutil.copytree(staged, inside)
     return task, run

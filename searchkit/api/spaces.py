@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,26 @@ def name_of(space: str | Path | Space) -> str:
             raise BadInput(f"The family '{space.name}' has no file; save it as a .py file that ends in SPACE.")
         path = Path(file).resolve()
     return path.stem if path.parent == catalogue.FAMILIES else str(path)
+
+
+def searched(space: str | Path | Space | Sequence[str | Path | Space]) -> tuple[str, Callable[[str], Space]]:
+    """The families that `search` is given, as its configuration names them, and what loads each of them.
+
+    Args:
+        space: a family, a text as the command line's `--space` takes it, or several families.
+
+    Raises:
+        BadInput: a family is unknown or has no file, or none is given.
+    """
+    if isinstance(space, str):
+        return space, load_space
+    several: Sequence[str | Path | Space] = [space] if isinstance(space, (Path, Space)) else list(space)
+    if not several:
+        raise BadInput(f"space={space!r} names no family; give a name, several, or 'all'.")
+    values = {name_of(one): one for one in several}
+    if len(values) < len(several):
+        raise BadInput(f"A space is named twice in space={[name_of(one) for one in several]}; name each family once.")
+    return ",".join(values), lambda name: load_space(values.get(name, name))
 
 
 def create_model(

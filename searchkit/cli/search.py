@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from searchkit.cli import profile
 from searchkit.cli.console import Console
 from searchkit.cli.crashes import watch_for_crashes
-from searchkit.cli.opening import load_space, open_run, space_path
+from searchkit.cli.opening import load_space, open_run
 from searchkit.cli.options import (
     AsJson,
     ConfigFile,
@@ -32,6 +32,7 @@ from searchkit.config.run import SECTIONS, RunConfig
 from searchkit.config.sources import Layer
 from searchkit.core import catalogue, timing
 from searchkit.core.errors import BadInput
+from searchkit.core.serialization import JSON
 
 if TYPE_CHECKING:
     from searchkit import workflow
@@ -75,46 +76,44 @@ def search(
             run, loaded, output, more = _reopened(resume, config, given)
         _finish(run, loaded, output.reports, more, console, as_json, started, with_profile)
         return
-    from searchkit import lifecycle
+    from searchkit import families, lifecycle
 
     values = layers(given, config)
     log_origins(values)
     with timing.part("start"):
-        loaded, asked = _load(RunConfig.of(values))
+        asked = RunConfig.of(values)
+        wanted = str(asked.search.space)
+        loaded, asked, kept = _load(asked)
     lifecycle.require_startable(asked)
     console.summary(loaded.name, loaded.summary())
     runs = Path(asked.output.runs)
-    name = asked.output.name or free_name(runs, Path(str(asked.search.space)).stem, loaded.name)
-    run = lifecycle.start(asked, loaded, root=runs, name=name, command=sys.argv)
+    name = asked.output.name or free_name(runs, families.run_stem(wanted, loaded.name))
+    run = lifecycle.start(asked, loaded, root=runs, name=name, command=sys.argv, more=kept)
     _finish(run, loaded, asked.output.reports, None, console, as_json, started, with_profile)
 
 
-def _load(asked: RunConfig) -> tuple[Task, RunConfig]:
-    """The data, and the configuration with what the family says if the user does not.
+def _load(asked: RunConfig) -> tuple[Task, RunConfig, dict[str, JSON]]:
+    """The data, the configuration with what the families say if the user does not, and what else the run keeps.
 
     Raises:
-        BadInput: there is no such family or no such data, or the family is not for them.
+        BadInput: there is no such family or no such data, or a family is not for them; or see `starting_point`.
     """
     if asked.search.space is None:
         known = ", ".join(catalogue.files(catalogue.FAMILIES))
         raise BadInput(f"{FLAG.mention('space')} is missing; the spaces are {known}, or a path to your own file.")
-    path = space_path(asked.search.space)
-    name = path.stem if path.parent == catalogue.FAMILIES else str(path)
-    data = asked.data
-    if data.task is None and data.data is None:
-        # a glance spares the import of torch, so that wrong data are refused at once
-        data = replace(data, task=str(catalogue.glance(path).get("task", "")) or load_space(name).task)
-    from searchkit import lifecycle
+    catalogue.named(catalogue.FAMILIES, asked.search.space)  # an unknown one is refused before the data are read
+    from searchkit import families, lifecycle
     from searchkit.tasks import registry
 
+    data = asked.data
+    if data.task is None and data.data is None:
+        data = replace(data, task=families.default_task(asked.search.space, load_space))
     with timing.part("data"):
         loaded = registry.load(data.plain())
-    family = load_space(name)
-    refusal = family.accepts(loaded.spec)
-    if refusal is not None:
-        raise BadInput(f"The space '{family.name}' is not for the task '{loaded.name}': {refusal}.")
-    asked = replace(asked, data=data, search=replace(asked.search, space=name))
-    return loaded, lifecycle.resolve(asked, family)
+    searched = families.accepting(asked.search.space, loaded, load_space)
+    asked = replace(asked, data=data, search=replace(asked.search, space=",".join(searched)))
+    kept = families.starting_point(asked.search, loaded, list(searched.values()), Path(asked.output.runs))
+    return loaded, lifecycle.resolve(asked, *searched.values()), kept
 
 
 def _reopened(name: str, file: Path | None, given: Mapping[str, Any]) -> tuple[Run, Task, OutputConfig, workflow.More]:
@@ -181,12 +180,12 @@ def _emit_search(run: Run, winner: Artifact, task: Task, as_json: bool) -> None:
     emit(as_json, "search", plain, text)
 
 
-def free_name(runs: Path, space: str, task: str) -> str:
-    """The first name of the form space-task-number that no run has."""
+def free_name(runs: Path, stem: str) -> str:
+    """The first name of the form stem-number that no run has."""
     number = 1
-    while (runs / f"{space}-{task}-{number}").exists():
+    while (runs / f"{stem}-{number}").exists():
         number += 1
-    return f"{space}-{task}-{number}"
+    return f"{stem}-{number}"
 
 
 def log_origins(values: Layer) -> None:

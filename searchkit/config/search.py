@@ -25,7 +25,8 @@ class SearchConfig:
 
     space: str | None = option(
         None,
-        "Family of networks to search, by name (`searchkit spaces` lists them) or as the path of your own file.",
+        "Family of networks to search, by name (`searchkit spaces` lists them) or as the path of your own file. "
+        "Several between commas share one search, and `all` takes those that accept the data.",
         usual="required",
         example="cnn",
     )
@@ -64,6 +65,19 @@ class SearchConfig:
         example="postgresql://user@host/db",
     )
     device: str = option("auto", "Device that trains the networks.", choices=DEVICES, example="cpu")
+    prior: str | None = option(
+        None,
+        "Earlier run of the same kind of task, by name or path, whose best trials are tried first.",
+        usual="none",
+        example="cnn-digits-1",
+    )
+    init_from: str | None = option(
+        None,
+        "Trained weights to start from: a .safetensors file, a run, or the bundle inside of a run. Layers are matched "
+        "by name and shape.",
+        usual="random weights",
+        example="runs/cnn-digits-1",
+    )
     own_sampler: str | None = option(None, "Name of a sampler that was given as a value.", internal=True)
     own_metric: str | None = option(None, "Name of a metric that was given as a value.", internal=True)
 

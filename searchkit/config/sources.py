@@ -16,6 +16,7 @@ from typing import Any
 from searchkit.config import naming
 from searchkit.config.naming import ENVIRONMENT_PREFIX, Origin
 from searchkit.config.options import Option, options
+from searchkit.core import catalogue
 from searchkit.core.errors import BadInput
 
 RENAMED = {"kind": "problem"}
@@ -188,10 +189,10 @@ def _absolute(name: str, value: Any) -> Any:
 
 
 def _from_folder(name: str, value: Any, about: Option, base: Path) -> Any:
-    own_file = name == "space" and isinstance(value, str) and (value.endswith(".py") or "/" in value)
-    if (about.kind == "path" or own_file) and _is_path(value):
-        return _absolute(name, str(base / value))
-    return value
+    if name == "space" and isinstance(value, str):
+        parts = catalogue.split(value)
+        return ",".join(str(base / part) if part.endswith(".py") or "/" in part else part for part in parts)
+    return _absolute(name, str(base / value)) if about.kind == "path" and _is_path(value) else value
 
 
 def _is_path(value: object) -> bool:

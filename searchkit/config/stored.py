@@ -23,6 +23,10 @@ OLD_LIMITS = {"size_bytes": "max_size", "latency_ms": "max_latency", "params": "
 OLD_BUDGET = ("trials", "epochs", "rungs", "eta", "least_rung_steps")
 
 
+LATER = {"search": ("prior", "init_from")}
+"""Fields by section that runs of this release may lack: they were begun before there was the option."""
+
+
 def plain(config: RunConfig) -> dict[str, JSON]:
     """The configuration as JSON: a table for each section, with every field."""
     found: dict[str, JSON] = freeze(config)
@@ -53,7 +57,7 @@ def as_question(config: RunConfig) -> dict[str, JSON]:
     """The configuration in the flat shape that reports and other programs read."""
     budget = config.budget.budget()
     return {
-        **{name: getattr(config.search, name) for name in OLD_SEARCH},
+        **{name: getattr(config.search, name) for name in (*OLD_SEARCH, *LATER["search"])},
         "sampler": config.search.own_sampler or config.search.sampler,
         "minimize": config.minimized,
         "source": config.data.plain(),
@@ -69,7 +73,7 @@ def _require_whole(tables: Mapping[str, Any], where: str) -> None:
     """Raises BadInput if a table or a field is not there: `plain` has written all of them."""
     for name, section in SECTIONS.items():
         for field in fields(section):
-            if field.name not in tables.get(name, {}):
+            if field.name not in tables.get(name, {}) and field.name not in LATER.get(name, ()):
                 missing = f"{KEY}.{name}.{field.name}"
                 raise BadInput(f"In {where}, the field '{missing}' is missing; restore the file, or start a new run.")
 

@@ -53,6 +53,43 @@ def find(folder: Path, name: str) -> Path:
     raise BadInput(f"No space named '{name}'; the spaces are {', '.join(known)}, or a path to your own file.{hint}")
 
 
+ALL = "all"
+"""Stands for every family of the folder that accepts the data."""
+
+
+def split(text: str) -> list[str]:
+    """The parts of a list of families: names and paths between commas. A file may have a comma in its own name."""
+    return [text] if Path(text).is_file() else [part.strip() for part in text.split(",")]
+
+
+def named(folder: Path, text: str) -> list[str]:
+    """The families that a text names.
+
+    Args:
+        folder: The folder of the families.
+        text: One family, several between commas, or "all". A family is a name, or the path of a file.
+
+    Returns:
+        Names, and absolute paths of files that are not in the folder, in the order in which they were written.
+
+    Raises:
+        BadInput: A family is unknown or named twice, or a part is empty.
+    """
+    if text == ALL:
+        return list(files(folder))
+    parts = split(text)
+    if len(parts) > 1 and (ALL in parts or "" in parts):
+        wrong = "'all' stands for every family and stands alone"
+        wrong = wrong if ALL in parts else "a name between commas is empty"
+        raise BadInput(f"No spaces can be read from '{text}': {wrong}; write for example cnn,mixnet.")
+    paths = [find(folder, part) for part in parts]
+    names = [path.stem if path.parent == folder else str(path) for path in paths]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BadInput(f"The space '{twice}' is named twice in '{text}'; name each family once.")
+    return names
+
+
 def glance(path: Path) -> dict[str, JSON]:
     """Read a family's description from its source without running it.
 

@@ -85,6 +85,13 @@ class Change(TypedDict):
     budget_before: dict[str, Any]
 
 
+class PriorFacts(TypedDict):
+    """What a run keeps of an earlier one: its name, and by family the parameters of its best trials."""
+
+    run: Name
+    families: dict[str, list[dict[str, Any]]]
+
+
 class Head(TypedDict):
     """What every run.json has, whoever made the run."""
 
@@ -103,6 +110,7 @@ class RunFile(Head):
     versions: dict[str, str]
     hardware: Hardware
     changes: NotRequired[list[Change]]
+    prior: NotRequired[PriorFacts]
 
 
 # ── the small files beside it ────────────────────────────────────────────────────────────────────────────────────────
@@ -127,6 +135,7 @@ class SearchFacts(TypedDict):
     url: str | None
     owner: str
     profile: NotRequired[list[ProfileRow]]
+    left_out: NotRequired[str]
 
 
 class Clock(TypedDict):

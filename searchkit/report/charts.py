@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from searchkit.report import formatting
 from searchkit.report.png import data_uri
 from searchkit.report.rows import CurveRow, FileRow, FrontRows, HistoryRows, LayerRow, PictureRows, PointRow
-from searchkit.report.svg import WIDTH, Figure, Scale, shortened, spanning, wants_log
+from searchkit.report.svg import WIDTH, Figure, Scale, color_each, shortened, spanning, wants_log
 
 LEFT, RIGHT, TOP = 58.0, WIDTH - 12, 34.0
 
@@ -39,13 +39,13 @@ def front(found: FrontRows, metric: str) -> str:
     points = found["points"]
     if not points:
         return ""
-    name, line = found["cost"], found["line"]
+    name, line, looks = found["cost"], found["line"], color_each([p["space"] for p in points])
     costs = [p["cost"] for p in points] + [p["cost"] for p in line]
     log = wants_log(costs)
-    height = 320.0
+    height = 340.0 if looks else 320.0
     x = spanning(costs, LEFT, RIGHT, log=log, pad=0.05)
-    y = spanning(_main_body([p["value"] for p in points], [p["value"] for p in line]), height - 72, TOP)
-    best = [p for p in points if p["on_front"]]
+    y = spanning(_main_body([p["value"] for p in points], [p["value"] for p in line]), 248.0, TOP)
+    best = sorted((p for p in points if p["on_front"]), key=lambda p: p["cost"])
     figure = Figure(
         "front", "Pareto front",
         f"Validation {formatting.metric_name(metric)} against {formatting.COSTS[name]} of {len(points)} trials; "
@@ -55,23 +55,29 @@ def front(found: FrontRows, metric: str) -> str:
     figure.axes(x, y, x_ticks=[(t, _cost_tick(name, t)) for t in x.ticks(4)], y_ticks=_value_ticks(y, metric))
     unit = formatting.COSTS[name] + (", logarithmic" if log else "")
     figure.titles(x, y, unit, f"validation {_axis_name(metric)}")
-    for p in points:
-        if not p["on_front"]:
-            figure.dot(x(p["cost"]), y(p["value"]), "dot faint", r=3.2, tip=_trial_tip(p, metric, name))
-    ordered = sorted(best, key=lambda p: p["cost"])
-    figure.line([(x(p["cost"]), y(p["value"])) for p in ordered], "line c1")
-    for p in ordered:
-        figure.dot(x(p["cost"]), y(p["value"]), "dot c1", r=4, tip=_trial_tip(p, metric, name))
-    figure.line([(x(p["cost"]), y(p["value"])) for p in line], "line c2 dashed")
+    for p in (p for p in points if not p["on_front"]):
+        look = f"ring {looks[p['space']]}" if looks else "dot faint"
+        figure.dot(x(p["cost"]), y(p["value"]), look, r=3.2, tip=_trial_tip(p, metric, name))
+    figure.line([(x(p["cost"]), y(p["value"])) for p in best], "line faint" if looks else "line c1")
+    for p in best:
+        look = f"dot {looks.get(p['space'], 'c1')}"
+        figure.dot(x(p["cost"]), y(p["value"]), look, r=4, tip=_trial_tip(p, metric, name))
+    way = "faint" if looks else "c2"  # with several families, a color is a family's
+    figure.line([(x(p["cost"]), y(p["value"])) for p in line], f"line {way} dashed")
     for step in line[1:]:
         tip = f"{step['stage']}: {formatting.cost(name, step['cost'])}"
-        figure.dot(x(step["cost"]), y(step["value"]), "dot c2", r=4, tip=tip)
-    for p in points:
-        if p["chosen"]:
-            figure.dot(x(p["cost"]), y(p["value"]), "ring c1", r=8)
+        figure.dot(x(step["cost"]), y(step["value"]), f"dot {way}", r=4, tip=tip)
+    for p in (p for p in points if p["chosen"]):
+        figure.dot(x(p["cost"]), y(p["value"]), "ring c1", r=8)
     entries = [("dot c1", "on the front"), ("dot faint", "dominated"), ("ring c1", "chosen")]
-    figure.legend(height - 6, [*entries, ("line c2 dashed", "its stages")] if len(line) > 1 else entries)
+    if looks:
+        entries = [*_families(looks), ("ring faint", "dominated"), ("line faint", "the front")]
+    figure.legend(height - 6 - 17 * bool(looks), [*entries, *[(f"line {way} dashed", "its stages")] * (len(line) > 1)])
     return figure.markup()
+
+
+def _families(looks: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(f"dot {look}", shortened(family, 18)) for family, look in looks.items()]
 
 
 def _main_body(values: Sequence[float], always: Sequence[float]) -> list[float]:
@@ -91,9 +97,8 @@ def _cost_tick(name: str, value: float) -> str:
 
 
 def _trial_tip(point: PointRow, metric: str, name: str) -> str:
-    return (
-        f"trial {point['number']}: {formatting.metric(metric, point['value'])}, {formatting.cost(name, point['cost'])}"
-    )
+    of = f"trial {point['number']} of {point['space']}"
+    return f"{of}: {formatting.metric(metric, point['value'])}, {formatting.cost(name, point['cost'])}"
 
 
 def differences(rows: Sequence[FileRow], metric: str) -> str:
@@ -155,6 +160,7 @@ def _forest(figure: Figure, marks: Sequence[Mark], zero: float, unit: str, *, sc
 def history(found: HistoryRows, metric: str) -> str:
     """Trials in order, the best so far, and what the same trials in random order would have had by then."""
     trials = found["trials"]
+    looks = color_each([t["space"] for t in trials])
     scored = [value for t in trials if (value := t["value"]) is not None]
     if not scored:
         return ""
@@ -175,14 +181,9 @@ def history(found: HistoryRows, metric: str) -> str:
         if t["value"] is None:
             figure.text(x(t["number"]), y.start - 3, formatting.TIMES, look="mark c2", anchor="middle")
         else:
-            look = "dot faint" if t["whole"] else "ring faint"
-            figure.dot(
-                x(t["number"]),
-                y(t["value"]),
-                look,
-                r=3,
-                tip=f"trial {t['number']}: {formatting.metric(metric, t['value'])}",
-            )
+            look = f"{'dot' if t['whole'] else 'ring'} {looks.get(t['space'], 'faint')}"
+            tip = f"trial {t['number']} of {t['space']}: {formatting.metric(metric, t['value'])}"
+            figure.dot(x(t["number"]), y(t["value"]), look, r=3, tip=tip)
     figure.line([(x(n), y(v)) for n, v in found["random_so_far"]], "line c3 dashed")
     stairs = [(x(steps[0][0]), y(steps[0][1]))] if steps else []
     for (_, before), (n, v) in zip(steps, steps[1:], strict=False):
@@ -193,7 +194,7 @@ def history(found: HistoryRows, metric: str) -> str:
         entries.append(("ring faint", "stopped at a rung"))
     if any(t["value"] is None for t in trials):
         entries.append(("cross", "rejected or failed"))
-    figure.legend(height - 23, entries)
+    figure.legend(height - 23, [*entries, *_families(looks)])
     return figure.markup()
 
 

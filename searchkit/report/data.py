@@ -18,6 +18,7 @@ from searchkit.core.run_files import NOTES, BundleFacts, SkippedFile
 from searchkit.core.serialization import JSON, thaw
 from searchkit.evaluation.records import Evidence
 from searchkit.report import formatting
+from searchkit.report.families import family_rows
 from searchkit.report.records import (
     SCHEMA_VERSION,
     Curve,
@@ -58,6 +59,7 @@ def gather(run: Run, evidence: Evidence | None) -> Report:
     goal = evidence.goal if evidence else Goal(about["goal"], about["direction"])
     trials = history(run)
     stages = {artifact.stage: artifact for artifact in line}
+    front = pareto(trials, line, goal, about["cost"])
     question, command = _asked(run, evidence)
     found = Report(
         schema_version=SCHEMA_VERSION,
@@ -69,8 +71,9 @@ def gather(run: Run, evidence: Evidence | None) -> Report:
         labels=evidence.labels if evidence else (),
         stages=stage_rows(evidence) if evidence else (),
         rivals=evidence.rivals if evidence else (),
-        front=pareto(trials, line, goal, about["cost"]),
+        front=front,
         search=search_so_far(trials, goal),
+        families=family_rows(searches(run), trials, goal, front),
         importances=importances(run),
         curves=training_curves(run, trials, line, artifacts, goal),
         final=_notes(run, stages, "Final"),
@@ -201,16 +204,17 @@ def stage_rows(evidence: Evidence) -> tuple[StageRow, ...]:
 def pareto(trials: Sequence[HistoryRow], line: Sequence[Artifact], goal: Goal, minimized: str | None) -> Front:
     """The scored trials in the plane of metric and cost, and the way of the lineage through it. Both on val."""
     cost = minimized or "params"
-    whole = [(t["number"], value, t["cost"][cost]) for t, value in _scored(trials) if t["cost"].get(cost) is not None]
-    first = line[0].made_by.get("number") if line else None
+    whole = [(t, value, t["cost"][cost]) for t, value in _scored(trials) if t["cost"].get(cost) is not None]
+    first = (line[0].space, line[0].made_by.get("number")) if line else None
     points = []
-    for number, value, its_cost in whole:
+    for trial, value, its_cost in whole:
         beaten = any(
             # Of two trials with the same metric and cost both are on the front.
             goal.loss(other) <= goal.loss(value) and paid <= its_cost and (other, paid) != (value, its_cost)
             for _, other, paid in whole
         )
-        points.append(FrontPoint(number, value, its_cost, not beaten, number == first))
+        space, number = trial["space"], trial["number"]
+        points.append(FrontPoint(space, number, value, its_cost, not beaten, (space, number) == first))
     way = [a for a in line if cost in a.metrics and goal.metric in a.metrics]
     steps = tuple(FrontStep(a.stage, a.metrics[goal.metric], a.metrics[cost]) for a in way)
     return Front(cost, tuple(points), steps if len(steps) > 1 else (), minimized)
@@ -284,11 +288,12 @@ def training_curves(
 ) -> Curves:
     """Curves of the winner and the trials (the best `most` of them), and of every stage that trained."""
     ranked = sorted(_scored(trials), key=lambda row: (goal.loss(row[1]), row[0]["number"]))
+    several = len({artifact.space for artifact in artifacts.values()}) > 1
     known = [(t["number"], artifacts[id]) for t, _ in ranked if (id := t["artifact"]) is not None and id in artifacts]
     winner = line[0].id if line else (known[0][1].id if known else None)
     searched = []
     for number, artifact in known[:most]:
-        name = f"trial {number}" + (", the winner" if artifact.id == winner else "")
+        name = f"trial {number}" + f" ({artifact.space})" * several + ", the winner" * (artifact.id == winner)
         searched.append(Curve(name, artifact.id == winner, _thinned(run.log(artifact)), goal.metric))
     searched.sort(key=lambda curve: curve.named)  # the winner is drawn last, over the others
     staged = []

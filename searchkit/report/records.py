@@ -69,6 +69,7 @@ class StageRow:
 class FrontPoint:
     """A trial in the plane of metric and cost, both on val."""
 
+    space: str
     number: int
     value: float
     cost: float
@@ -144,6 +145,37 @@ class SearchRows:
 
 
 @dataclass(frozen=True)
+class FamilyRow:
+    """One of several families that shared the search.
+
+    Attributes:
+        name: The family.
+        n_trained: Trials with a value.
+        n_failed: Trials that could not be trained.
+        n_rejected: Candidates refused before training.
+        n_on_front: Trials on the Pareto front of all families.
+        best: The goal on val of its best trial; None without any.
+        trial: That trial's number.
+        cost: That trial's costs.
+        seconds: Of training.
+        share: Of the training seconds of all families, 0 to 1.
+        left_out: Why nothing of it was trained; None if it took part.
+    """
+
+    name: str
+    n_trained: int
+    n_failed: int
+    n_rejected: int
+    n_on_front: int
+    best: float | None
+    trial: int | None
+    cost: dict[str, float]
+    seconds: float
+    share: float
+    left_out: str | None
+
+
+@dataclass(frozen=True)
 class Curve:
     """A learning curve. named: whether it has a name in the drawing; points: {epoch, loss, val if it was scored}."""
 
@@ -186,6 +218,7 @@ class Report:
     rivals: tuple[BaselineEvidence, ...]
     front: Front
     search: SearchRows
+    families: tuple[FamilyRow, ...]
     importances: dict[str, float]
     curves: Curves
     final: dict[str, JSON] | None

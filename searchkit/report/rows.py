@@ -10,6 +10,7 @@ from searchkit.report.formatting import Comparison, Timing
 class PointRow(TypedDict):
     """See `searchkit.report.records.FrontPoint`."""
 
+    space: str
     number: int
     value: float
     cost: float
@@ -37,6 +38,7 @@ class FrontRows(TypedDict):
 class SearchedRow(TypedDict):
     """What a figure needs of a `searchkit.report.records.TrialRow`."""
 
+    space: str
     number: int
     way: str
     value: float | None

@@ -104,6 +104,7 @@ def full_standing(run: Run) -> dict[str, JSON]:
         "data": {"task": run.config["task"]["name"], "rows": facts["rows"]},
         "question": {name: question[name] for name in ("space", "recipe", "sampler", "seed", "limits", "budget")},
         "trial_states": states,
+        "families": _families(trials, metric, sign) if "," in str(question["space"]) else {},
         "best": best and {"trial": best.made_by["number"], "metrics": best.metrics},
         "line": [{"stage": a.stage, "metrics": a.metrics} for a in chain if a.stage != "Trial"],
         "left_out": {s["stage"]: s["reason"] for s in skipped if s["parent"] in ids and s["stage"] not in made},
@@ -111,6 +112,15 @@ def full_standing(run: Run) -> dict[str, JSON]:
         "started": run.config["started"],
         "seconds": (run.read_json(lifecycle.CLOCK, ClockFile) or {"seconds": 0.0})["seconds"],
     }  # fmt: skip
+
+
+def _families(trials: Sequence[Artifact], metric: str, sign: int) -> dict[str, JSON]:
+    """Of each family with a trained trial, how many those are, and the best value of the metric on val."""
+    found: dict[str, JSON] = {}
+    for trial in sorted(trials, key=lambda a: sign * a.metrics[metric]):
+        row = found.setdefault(trial.space, {"trained": 0, "best": trial.metrics[metric]})
+        row["trained"] += 1
+    return found
 
 
 def _rejected(run: Run, about: Mapping[str, JSON] | None) -> int:
@@ -152,6 +162,9 @@ def describe(found: Mapping[str, JSON], *, name: str) -> str:
     ]  # fmt: skip
     if found["best"]:
         lines.append(("best", f"trial {found['best']['trial']}: {_figures(found['best']['metrics'], metric)}"))
+    for family, row in found["families"].items():
+        best = f"best val {formatting.metric_name(metric)} {formatting.metric(metric, row['best'])}"
+        lines.append((family, f"{formatting.plural(row['trained'], 'trial')}, {best}"))
     shown = {stage["stage"]: _figures(stage["metrics"], metric) for stage in found["line"]}
     shown |= {stage: f"left out: {reason}" for stage, reason in found["left_out"].items()}
     place = {stage: ORDER.index(stage) if stage in ORDER else len(ORDER) for stage in shown}

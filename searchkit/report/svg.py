@@ -179,6 +179,15 @@ class Figure:
         return ElementTree.tostring(self.root, encoding="unicode")
 
 
+COLORS = ("c1", "c2", "c3", "c4", "c5")
+
+
+def color_each(names: Sequence[str]) -> dict[str, str]:
+    """A color for each of several names, in their order, again from the first after the last; empty if there is one."""
+    several = sorted(set(names))
+    return {name: COLORS[n % len(COLORS)] for n, name in enumerate(several)} if len(several) > 1 else {}
+
+
 def printable(text: str) -> str:
     """Without the control characters that markup cannot hold."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -33,6 +33,7 @@ class Asker:
         reporter: Is told of what is refused, and knows how many trials the budget has left.
         known: The keys of all candidates seen.
         exhausted: Whether there is nothing left to propose.
+        family: Of several that share the search, the one whose candidates are proposed; `store` is its view.
     """
 
     ctx: Context
@@ -43,6 +44,7 @@ class Asker:
     reporter: Reporter
     known: set[str] = field(default_factory=set)
     exhausted: bool = False
+    family: str = ""
 
     def next_trial(self) -> FrozenTrial | None:
         """A new trial, stored as running; None if the search is to end."""
@@ -50,7 +52,7 @@ class Asker:
             raise_if_interrupted()
             trials = self.store.trials()
             n_rejected = sum(1 for t in trials if t.user_attrs.get("status") == REJECTED)
-            if policy.is_hopeless(n_rejected, self.reporter.n_trials) or self.ctx.deadline.left() <= 0:
+            if policy.is_hopeless(n_rejected, self._n_trials) or self.ctx.deadline.left() <= 0:
                 self._give_up(f"{n_rejected} candidates were refused before training")
                 break
             self.known |= {t.user_attrs["key"] for t in trials if "key" in t.user_attrs}  # others' too
@@ -108,6 +110,12 @@ class Asker:
             t.number < trial.number and t.user_attrs.get("key") == key for t in self.store.trials()
         )
 
+    @property
+    def _n_trials(self) -> int:
+        """Trials of the budget; of a family that shares it, those that it would have if all got as many."""
+        return self.proposer.view.trials if self.family else self.reporter.n_trials
+
     def _give_up(self, why: str) -> None:
         self.exhausted = True
-        self.ctx.echo(f"the search ends before {self.reporter.n_trials} trials: {why}")
+        end = "no more trials" if self.family else f"the search ends before {self._n_trials} trials"
+        self.ctx.echo(f"{end}: {why}")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from searchkit.context import Context
 from searchkit.core import timing
@@ -16,11 +17,15 @@ from searchkit.core.interrupt import interruptible
 from searchkit.core.quantities import show_cost
 from searchkit.core.serialization import JSON, derive_seed
 from searchkit.core.space import Space
+from searchkit.search import bandit
 from searchkit.search.asking import Asker
 from searchkit.search.cost_model import LOG, CostModel
+from searchkit.search.entrants import Entrant, enter
 from searchkit.search.executors import Executor, InProcess, Processes
+from searchkit.search.families import FamilyAsker
 from searchkit.search.loop import Loop
 from searchkit.search.policy import Halving
+from searchkit.search.prior import primed
 from searchkit.search.progress import Reporter
 from searchkit.search.recovery import recover
 from searchkit.search.results import default_url
@@ -28,46 +33,39 @@ from searchkit.search.sampler import Proposer, SearchView, sampler_of
 from searchkit.search.search_state import SearchRecord
 from searchkit.search.settings import Progress, SearchSettings, SearchStopped, Status, StopSearch
 from searchkit.search.study import FAILED, REJECTED, TRAINED, TrialStore
-from searchkit.search.time_planning import TimePlan, make_time_plan
 from searchkit.search.trial_lifecycle import Lifecycle
 
 
-def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progress | None = None) -> None:
+def search(
+    space: Space | Sequence[Space], ctx: Context, settings: SearchSettings, progress: Progress | None = None
+) -> None:
     """Search until the budget is used up. Resumes what is there.
 
     Every finished trial is an artifact of the run; `searchkit.search.results` reads what the search came to.
 
     Args:
-        space: The family.
+        space: The family, or several that share the search: its trials, its time and its front.
         ctx: Gives the run, the task, the limits and the seed; its deadline is the search's own.
         settings: The budget, the sampler and the workers.
         progress: Is called at each event with where the search stands.
 
     Raises:
-        BadInput: The family is not for this data, or the time is too short for one trial.
+        BadInput: A family is not for this data, or the time is too short for one trial.
         NothingFeasible: No candidate is within the limits.
         SearchStopped: Trial after trial fails in the same way.
         Interrupted: After Ctrl-C; resuming goes on from the last finished rung.
     """
-    reason = space.accepts(ctx.task.spec)
-    if reason is not None:
-        raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
+    spaces = (space,) if isinstance(space, Space) else tuple(space)
+    for one in spaces:
+        reason = one.accepts(ctx.task.spec)
+        if reason is not None:
+            raise BadInput(f"The family '{one.name}' is not for the task '{ctx.task.name}': {reason}")
     with interruptible(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung."):
         # before anything is put together: the plan changes limits, precision and epochs, on which all else depends
         with timing.part("time plan"):
-            plan = make_time_plan(space, ctx, settings)
-        made = _put_together(space, *_as_planned(plan, ctx, settings), plan, progress or _silent)
+            entrants = enter(spaces, ctx, settings)
+        made = _put_together(entrants, ctx, settings, progress or _silent)
         made.run()
-
-
-def _as_planned(plan: TimePlan, ctx: Context, settings: SearchSettings) -> tuple[Context, SearchSettings]:
-    """The context and the settings as the machine and the time budget allow."""
-    limits = ctx.limits
-    if plan.most_macs is not None:
-        limits = replace(limits, macs=min(plan.most_macs, limits.macs or plan.most_macs))
-    ctx = replace(ctx, limits=limits, precision=plan.precision, channels_last=plan.channels_last)
-    epochs = plan.epochs if settings.plans_epochs else settings.budget.epochs
-    return ctx, replace(settings, budget=replace(settings.budget, epochs=epochs))
 
 
 def _silent(status: Status) -> None:
@@ -76,11 +74,11 @@ def _silent(status: Status) -> None:
 
 @dataclass(frozen=True)
 class _Search:
-    """The parts of one search, put together."""
+    """The parts of one search, put together. askers: by family."""
 
     lifecycle: Lifecycle
     halving: Halving
-    asker: Asker
+    askers: Mapping[str, Asker]
     reporter: Reporter
     record: SearchRecord
 
@@ -89,11 +87,12 @@ class _Search:
         waiting = recover(self.lifecycle, self.halving)
         if not _has_ended(self.lifecycle, self.reporter.settings) and (self.reporter.n_open() > 0 or waiting):
             with timing.part("look at the space"):  # before workers start: a limit that nothing meets is told at once
-                self.record.profile(self.asker.costs)
-            executor = _open_executor(self.lifecycle.space, self.lifecycle.ctx, self.reporter.settings)
+                fitting = self.record.profile({name: asker.costs for name, asker in self.askers.items()})
+            spaces = [course.space for course in self.lifecycle.courses.values()]
+            executor = _open_executor(spaces, self.lifecycle.ctx, self.reporter.settings)
             try:
-                seconds = _first_rungs(self.lifecycle)
-                loop = Loop(self.lifecycle, self.halving, self.asker, executor, self.reporter, seconds)
+                seconds = _first_rungs(self.lifecycle.ctx, self.lifecycle.courses)
+                loop = Loop(self.lifecycle, self.halving, self._asker(fitting), executor, self.reporter, seconds)
                 try:
                     loop.run(waiting)
                 except StopSearch as stop:
@@ -102,6 +101,28 @@ class _Search:
                 executor.close()
         self.reporter.report()
         _conclude(self)
+
+    def _asker(self, fitting: Sequence[str]) -> Asker | FamilyAsker:
+        """What makes new trials: of the only family, or of those that fit, as a bandit says."""
+        if len(self.askers) == 1:
+            return next(iter(self.askers.values()))
+        ctx, askers = self.lifecycle.ctx, {name: self.askers[name] for name in fitting}
+        n_trials = min([self.reporter.n_trials, *(a.plan.trials for a in askers.values() if a.plan.trials is not None)])
+        return FamilyAsker(
+            ctx=ctx,
+            askers=askers,
+            courses=self.lifecycle.courses,
+            store=self.lifecycle.store,
+            reporter=self.reporter,
+            directions=self.record.directions,
+            rule=bandit.Rule(
+                first=bandit.first_trials(n_trials, len(askers)),
+                eta=self.halving.eta,
+                timed=math.isfinite(ctx.deadline.left()),
+                # several coordinators must not choose the same
+                seed=derive_seed(ctx.seed, "family", self.record.owner),
+            ),
+        )
 
     def _stop(self, loop: Loop, why: str) -> None:
         """End a search that a progress callback stopped: what is in flight is dropped, and does not count."""
@@ -112,9 +133,9 @@ class _Search:
         self.reporter.n_running = 0
 
 
-def _put_together(space: Space, ctx: Context, settings: SearchSettings, plan: TimePlan, progress: Progress) -> _Search:
+def _put_together(entrants: Sequence[Entrant], ctx: Context, settings: SearchSettings, progress: Progress) -> _Search:
     # the record first: it says under which name, and as whom, the study is opened
-    budget, record = settings.budget, SearchRecord(space, ctx, settings)
+    record = SearchRecord(entrants, ctx, settings)
     store = TrialStore(
         settings.storage or default_url(ctx.run),
         record.study,
@@ -122,13 +143,26 @@ def _put_together(space: Space, ctx: Context, settings: SearchSettings, plan: Ti
         owner=record.owner,
         facts=record.facts,
     )
-    if not store.trials() and any(a.space == space.name for a in ctx.run.trials()):
+    courses = {entrant.space.name: entrant.course for entrant in entrants}
+    if not store.trials() and any(a.space in courses for a in ctx.run.trials()):
         raise BadInput(
             f"The run '{ctx.run.name}' has trained trials, and its study has none: the database is emptied or "
             "gone. Put it back, or start a new run; its trials are not trained again over the old ones."
         )
-    # By the default batch size: a trial may draw another, but all have to be compared at the same epochs.
-    steps = math.ceil(ctx.task.n_examples("train") / space.training.default.batch_size)
+    reporter = Reporter(ctx, settings, store, progress)
+    return _Search(
+        lifecycle=Lifecycle(courses, ctx, store, minimized=settings.cost),
+        halving=Halving(max((course.rung_epochs for course in courses.values()), key=len), settings.budget.eta),
+        askers={e.space.name: _make_asker(e, record, store, reporter, n_families=len(entrants)) for e in entrants},
+        reporter=reporter,
+        record=record,
+    )
+
+
+def _make_asker(
+    entrant: Entrant, record: SearchRecord, store: TrialStore, reporter: Reporter, *, n_families: int
+) -> Asker:
+    space, ctx, settings, plan = entrant.space, entrant.ctx, entrant.settings, entrant.plan
     costs = CostModel(space, ctx, cost=settings.cost, ship_int8=settings.ship_int8)
     view = SearchView(
         space=space,
@@ -136,32 +170,19 @@ def _put_together(space: Space, ctx: Context, settings: SearchSettings, plan: Ti
         directions=record.directions,
         # several coordinators must not propose the same
         seed=derive_seed(ctx.seed, "search", space.name, record.owner),
-        trials=plan.trials or budget.trials,
-        epochs=budget.epochs,
+        trials=math.ceil((plan.trials or settings.budget.trials) / n_families),
+        epochs=settings.budget.epochs,
         weigh=costs.weigh,
         limited=costs.limited,
     )
-    halving = Halving(budget.rung_epochs(steps), budget.eta)
-    reporter = Reporter(ctx, settings, store, progress)
-    return _Search(
-        lifecycle=Lifecycle(
-            space,
-            ctx,
-            store,
-            rung_epochs=halving.rung_epochs,
-            minimized=settings.cost,
-            data_parts=plan.data_parts,
-        ),
-        halving=halving,
-        asker=Asker(ctx, Proposer(sampler_of(settings.sampler), view), costs, store, plan, reporter),
-        reporter=reporter,
-        record=record,
-    )
+    family = space.name if n_families > 1 else ""
+    proposer = Proposer(primed(sampler_of(settings.sampler), ctx.run, space.name), view)
+    return Asker(ctx, proposer, costs, store.of(family), plan, reporter, family=family)
 
 
-def _open_executor(space: Space, ctx: Context, settings: SearchSettings) -> Executor:
+def _open_executor(spaces: Sequence[Space], ctx: Context, settings: SearchSettings) -> Executor:
     if settings.executor == "inline":
-        return InProcess(ctx.task, space)
+        return InProcess(ctx.task, *spaces)
     pack = ctx.task.pack()
     if settings.executor == "processes":
         return Processes(pack, workers=settings.workers)
@@ -170,12 +191,12 @@ def _open_executor(space: Space, ctx: Context, settings: SearchSettings) -> Exec
     return Ray(pack, workers=settings.workers, address=settings.address, device=ctx.device)
 
 
-def _first_rungs(lifecycle: Lifecycle) -> list[float]:
+def _first_rungs(ctx: Context, families: Collection[str]) -> list[float]:
     """The seconds that first rungs took in earlier processes of this run, one a trial."""
     found = {
         row["trial"]: row["seconds"]
-        for row in lifecycle.ctx.run.lines(LOG)
-        if row.get("event") in ("rung", "trained") and row["rung"] == 0 and row["space"] == lifecycle.space.name
+        for row in ctx.run.lines(LOG)
+        if row.get("event") in ("rung", "trained") and row["rung"] == 0 and row["space"] in families
     }
     return list(found.values())
 
@@ -196,24 +217,18 @@ def _spendable(settings: SearchSettings) -> dict[str, JSON]:
 
 def _conclude(made: _Search) -> None:
     """Note the end in the run, or raise what explains why nothing was trained."""
-    ctx, space, statuses = made.lifecycle.ctx, made.lifecycle.space, made.reporter.statuses()
+    ctx, families, statuses = made.lifecycle.ctx, ",".join(made.askers), made.reporter.statuses()
     if TRAINED in statuses:
         if not _has_ended(made.lifecycle, made.reporter.settings):
-            end = {"event": "end", "space": space.name, "at": round(time.time(), 3)}
+            end = {"event": "end", "space": families, "at": round(time.time(), 3)}
             ctx.run.append_line(LOG, {**end, "budget": _spendable(made.reporter.settings)})
-        costs = made.asker.costs
-        if costs.n_checks:
-            ctx.echo(f"{costs.n_checks} candidates exported to check limits, {costs.seconds:.0f} s in all")
+        books = [asker.costs for asker in made.askers.values()]
+        if n_checks := sum(book.n_checks for book in books):
+            seconds = sum(book.seconds for book in books)
+            ctx.echo(f"{n_checks} candidates exported to check limits, {seconds:.0f} s in all")
         return
     if FAILED not in statuses and REJECTED in statuses and ctx.deadline.left() > 0:
-        smallest = made.record.about["profile"][0]
-        raise NothingFeasible(
-            f"None of {len(statuses)} candidates of '{space.name}' is within the limits; the smallest has "
-            + ", ".join(show_cost(name, value) for name, value in smallest["cost"].items())
-            + ". Raise a limit"
-            + (", give a longer --time-budget" if made.asker.plan.most_seconds is not None else "")
-            + ", or take another family."
-        )
+        raise NothingFeasible(_nothing_fits(made, len(statuses)))
     if ctx.deadline.left() <= 0 or not statuses:
         raise BadInput(
             "The time budget is shorter than one trial: not one finished its first epoch. Give it a longer "
@@ -221,3 +236,18 @@ def _conclude(made: _Search) -> None:
         )
     reasons = sorted({str(t.user_attrs.get("reason")) for t in made.lifecycle.store.trials()})
     raise SearchStopped(f"No trial of {len(statuses)} could be trained: {'; '.join(reasons[:3])}.")
+
+
+def _nothing_fits(made: _Search, n_candidates: int) -> str:
+    """That every candidate was refused, with the smallest of the families."""
+    profiles = [entry["profile"][0] for entry in made.record.about.values() if "profile" in entry]
+    smallest = min(profiles, key=lambda row: float(row["cost"]["params"]))
+    timed = any(asker.plan.most_seconds is not None for asker in made.askers.values())
+    names = " and ".join(f"'{name}'" for name in made.askers)
+    return (
+        f"None of {n_candidates} candidates of {names} is within the limits; the smallest has "
+        + ", ".join(show_cost(name, value) for name, value in smallest["cost"].items())
+        + ". Raise a limit"
+        + (", give a longer --time-budget" if timed else "")
+        + ", or take another family."
+    )

@@ -44,12 +44,19 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """Runs a job in this process when it is waited for."""
+    """Runs a job in this process when it is waited for.
+
+    Args:
+        task: The data.
+        space: The family whose networks are trained.
+        others: More families, if jobs are of several.
+    """
 
     capacity = 1
 
-    def __init__(self, task: Task, space: Space) -> None:
+    def __init__(self, task: Task, space: Space, *others: Space) -> None:
         self.task, self.space = task, space
+        self.others = {other.name: other for other in others}
         self.jobs: deque[Job] = deque()
 
     def submit(self, job: Job) -> None:
@@ -61,7 +68,8 @@ class InProcess:
         if not self.jobs:
             return []
         with torch_threads(1):  # as a worker process has: the last bits of a sum depend on it
-            return [run_job(self.jobs.popleft(), self.task, self.space)]
+            job = self.jobs.popleft()
+            return [run_job(job, self.task, self.others.get(job.family, self.space))]
 
     def cancel(self, key: str) -> None:
         """A job in this process ends by its own deadline only."""

@@ -49,6 +49,7 @@ class Job:
         ends_at: Training stops at the first step after this moment, in seconds of the wall clock: a worker may take a
             while to start.
         data_part: Of the training data, that the rung trains on.
+        family: The name of the family.
     """
 
     number: int
@@ -64,6 +65,7 @@ class Job:
     channels_last: bool = False
     ends_at: float = float("inf")
     data_part: float = 1.0
+    family: str = ""
 
     @property
     def key(self) -> str:

@@ -15,6 +15,7 @@ from searchkit.core.state import decode_state
 from searchkit.search import policy
 from searchkit.search.asking import Asker
 from searchkit.search.executors import Executor
+from searchkit.search.families import FamilyAsker
 from searchkit.search.fidelity import data_epochs
 from searchkit.search.jobs import Outcome
 from searchkit.search.policy import Halving, Next
@@ -40,7 +41,7 @@ class Loop:
 
     lifecycle: Lifecycle
     halving: Halving
-    asker: Asker
+    asker: Asker | FamilyAsker
     executor: Executor
     reporter: Reporter
     first_rungs: list[float]
@@ -108,7 +109,8 @@ class Loop:
         """Decide on a rung that was trained."""
         assert outcome.metrics is not None
         self.failures.clear()
-        state, rung, metric = decode_state(outcome.state), flight.job.rung, self.lifecycle.ctx.task.goal.metric
+        state, metric = decode_state(outcome.state), self.lifecycle.ctx.task.goal.metric
+        rung = flight.job.rung + self.lifecycle.course(flight.trial).rungs_below
         stopped_by = state.numbers.get("stopped_by")
         if stopped_by != "time":  # what had less time is not compared with what had all, now or by a resumed search
             losses = self.lifecycle.losses(outcome.metrics[metric], flight.trial)
@@ -118,7 +120,7 @@ class Loop:
         if decision is Next.CUT_OFF:
             self.lifecycle.cut_off(flight)
             return
-        if rung == 0:
+        if flight.job.rung == 0:
             self.first_rungs.append(outcome.seconds)
         # The time before `advance_`, after which the flight's job is the next rung: what ends here ended at this one.
         if decision is Next.GO_ON and self.lifecycle.ctx.deadline.left() > 0:
@@ -147,8 +149,8 @@ class Loop:
 
     def _ends_at_most(self, flight: Flight) -> float:
         """When a flight is cancelled, on the monotonic clock: hung, or still running some time after the deadline."""
-        rung = flight.job.rung
-        work = data_epochs(self.halving.rung_epochs, self.lifecycle.data_parts)
+        rung, course = flight.job.rung, self.lifecycle.course(flight.trial)
+        work = data_epochs(course.rung_epochs, course.data_parts)
         most = policy.most_seconds(
             self.reporter.settings.hang_seconds,
             spent=flight.seconds,

@@ -58,9 +58,9 @@ class Halving:
         """Remember what trial `number` had at `rung`."""
         self.seen[rung][number] = losses
 
-    def recall(self, number: int, rows: Sequence[Sequence[float]]) -> None:
-        """Remember all rungs of a trial as a run on disk has them, rung 0 first."""
-        for rung, row in enumerate(rows):
+    def recall(self, number: int, rows: Sequence[Sequence[float]], first: int = 0) -> None:
+        """Remember all rungs of a trial as a run on disk has them, from the rung `first` on."""
+        for rung, row in enumerate(rows, first):
             self.record(number, rung, tuple(row))
 
     def decide(self, number: int, rung: int, *, stopped_by: str | None, epoch: int) -> Next:

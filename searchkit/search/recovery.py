@@ -21,7 +21,7 @@ def recover(lifecycle: Lifecycle, halving: Halving) -> list[Flight]:
     for trial in store.trials():
         facts = trial.user_attrs
         if facts.get("status") == TRAINED:
-            halving.recall(trial.number, facts["losses"])
+            halving.recall(trial.number, facts["losses"], first=lifecycle.course(trial).rungs_below)
             if facts.get("owner") == store.owner:
                 run.drop_state(lifecycle.state_key(trial))  # a kill between the value and this left it
     flights = []
@@ -29,13 +29,13 @@ def recover(lifecycle: Lifecycle, halving: Halving) -> list[Flight]:
         id = lifecycle.artifact_id(trial)
         if run.has(id):
             artifact = run.load(id)
-            halving.recall(trial.number, run.notes(artifact, "losses"))
+            halving.recall(trial.number, run.notes(artifact, "losses"), first=lifecycle.course(trial).rungs_below)
             lifecycle.tell(trial, artifact)
             continue
         state = run.load_state(lifecycle.state_key(trial))
         # What `Lifecycle.advance_` added to the training's own numbers; JSON has made its tuples lists.
         before: dict[str, JSON] = state.numbers.pop("search") if state else {"losses": [], "seconds": 0.0}
         losses = [tuple(row) for row in before["losses"]]
-        halving.recall(trial.number, losses)
+        halving.recall(trial.number, losses, first=lifecycle.course(trial).rungs_below)
         flights.append(Flight(trial, lifecycle.job(trial, state, len(losses)), losses, before["seconds"]))
     return flights

@@ -20,7 +20,7 @@ from searchkit.run import Run
 from searchkit.search import successive_halving
 from searchkit.search.sampler import feasible
 from searchkit.search.storage import open_storage
-from searchkit.search.study import FAILED, REJECTED, TRAINED
+from searchkit.search.study import FAILED, FAMILY, REJECTED, TRAINED, own_names
 
 FILE = "search.json"
 """What was searched for: by family, its goal, cost, study, profile and numeric setting."""
@@ -85,8 +85,9 @@ def history(run: Run) -> list[HistoryRow]:
         BadInput: The run has no search, or its study is gone.
     """
     rows: list[HistoryRow] = []
-    for family, about in searches(run).items():
-        for trial in _trials(run, about):
+    found = searches(run)
+    for family, trials in _trials_by_family(run).items():
+        for trial in trials:
             facts = trial.user_attrs
             trained = facts["status"] == TRAINED
             rows.append(
@@ -107,7 +108,8 @@ def history(run: Run) -> list[HistoryRow]:
                     "params": trial.params,
                 }
             )
-    return rows
+    studies = list(dict.fromkeys(about["study"] for about in found.values()))
+    return sorted(rows, key=lambda row: (studies.index(found[row["space"]]["study"]), row["number"]))
 
 
 def failures(run: Run) -> list[HistoryRow]:
@@ -123,13 +125,14 @@ def importances(run: Run) -> dict[str, float]:
         fewer than 6 trials were trained.
     """
     found: dict[str, float] = {}
-    for family, about in searches(run).items():
-        trials = feasible(_trials(run, about))
+    by_family = _trials_by_family(run)
+    for family, its_trials in by_family.items():
+        trials = feasible(its_trials)
         # fewer give shares that are noise; with one value there is no variance to share out
         if len(trials) < 6 or len({t.values[0] for t in trials}) < 2:
             continue
         # In memory, and of the feasible trials alone: the others have a stand-in for a value (`study.WORST`).
-        copy = optuna.create_study(directions=about["directions"])
+        copy = optuna.create_study(directions=searches(run)[family]["directions"])
         copy.add_trials(trials)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -140,7 +143,7 @@ def importances(run: Run) -> dict[str, float]:
                 evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
                 target=lambda trial: trial.values[0],
             )
-        prefix = f"{family}." if len(searches(run)) > 1 else ""
+        prefix = f"{family}." if len(by_family) > 1 else ""
         found |= {prefix + name: float(share) for name, share in shares.items()}
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
@@ -166,6 +169,18 @@ def random_so_far(values: Sequence[float], direction: Literal["maximize", "minim
             chance *= max(0, n - i - k) / max(1, n - 1 - i)
         expected.append(total)
     return expected
+
+
+def _trials_by_family(run: Run) -> dict[str, list[FrozenTrial]]:
+    """The trials of each family, their parameters by its own names. A study that families share is read once."""
+    found, studies = searches(run), {}
+    for about in found.values():
+        if about["study"] not in studies:
+            studies[about["study"]] = _trials(run, about)
+    return {
+        family: [own_names(t, family) for t in studies[about["study"]] if t.user_attrs.get(FAMILY, family) == family]
+        for family, about in found.items()
+    }
 
 
 def _trials(run: Run, about: dict[str, JSON]) -> list[FrozenTrial]:

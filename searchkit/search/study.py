@@ -9,6 +9,7 @@ see `sampler`, which asks a copy in memory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 import optuna
 from optuna.study import StudyDirection
@@ -22,6 +23,9 @@ from searchkit.search.storage import open_storage, without_password
 
 REJECTED, FAILED, TRAINED, UNTOLD, CUT_OFF = "rejected", "failed", "trained", "running", "cut off"
 
+FAMILY = "family"
+"""A trial's attribute with the name of its family, in a study that several families share."""
+
 
 class TrialStore:
     """The trials of one search, in a database.
@@ -29,6 +33,7 @@ class TrialStore:
     Attributes:
         owner: Who this coordinator is among several; empty if it is alone.
         study: Optuna's.
+        family: Of a view (see `of`), the family whose trials it has; empty for all trials.
 
     Raises:
         BadInput: The database cannot be opened or read, or its study is of another task, objective or budget.
@@ -36,7 +41,8 @@ class TrialStore:
 
     def __init__(self, url: str, name: str, directions: Directions, *, owner: str = "", facts: str = "") -> None:
         self.storage = open_storage(url)
-        self.owner = owner
+        self.owner, self.family = owner, ""
+        self._known: dict[int, FrozenTrial] = {}
         try:
             self.study = optuna.create_study(
                 storage=self.storage, study_name=name, directions=list(directions), load_if_exists=True
@@ -56,9 +62,20 @@ class TrialStore:
         if "facts" not in self.study.user_attrs:
             self.study.set_user_attr("facts", facts)
 
+    def of(self, family: str) -> TrialStore:
+        """A view of a study that several families share: one family's trials, its parameters by their own names.
+
+        Stored they are named "family.parameter": two families may have a parameter of one name with other choices, and
+        Optuna's storage refuses those in one study. A trial's number is the study's.
+        """
+        view = copy(self)
+        view.family, view._known = family, {}
+        return view
+
     def trials(self) -> list[FrozenTrial]:
         """All trials in order of their numbers, other coordinators' too. Not to be changed."""
-        return self.study.get_trials(deepcopy=False)
+        trials = self.study.get_trials(deepcopy=False)
+        return [self._own(t) for t in trials if t.user_attrs.get(FAMILY) == self.family] if self.family else trials
 
     def unfinished(self) -> list[FrozenTrial]:
         """This coordinator's trials that a kill left RUNNING."""
@@ -113,12 +130,13 @@ class TrialStore:
         values: Sequence[float] | None = None,
         constraints: Mapping[str, float] | None = None,
     ) -> FrozenTrial:
+        prefix, family = (f"{self.family}.", {FAMILY: self.family}) if self.family else ("", {})
         trial = create_trial(
             state=state,
             values=values,
-            params=candidate.params,
-            distributions=candidate.distributions,
-            user_attrs={**facts, "owner": self.owner, "way": candidate.way},
+            params={prefix + name: value for name, value in candidate.params.items()},
+            distributions={prefix + name: among for name, among in candidate.distributions.items()},
+            user_attrs={**facts, "owner": self.owner, "way": candidate.way, **family},
             system_attrs=dict(candidate.system_attrs),
             constraints=dict(constraints) if constraints else None,
         )
@@ -127,7 +145,18 @@ class TrialStore:
             trial_id = self.storage.create_new_trial(self.study._study_id, trial)
         except ValueError as error:  # e.g. one name with two sets of choices
             raise BadInput(f"The space's parameters do not fit together: {error}") from error
-        return self.storage.get_trial(trial_id)
+        return self._own(self.storage.get_trial(trial_id))
+
+    def _own(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial as the view has it; a finished one is made once."""
+        if not self.family:
+            return trial
+        if trial.number not in self._known:
+            found = own_names(trial, self.family)
+            if not trial.state.is_finished():
+                return found
+            self._known[trial.number] = found
+        return self._known[trial.number]
 
     def _close(
         self, trial: FrozenTrial, facts: Mapping[str, JSON], state: TrialState, values: Sequence[float] | None
@@ -145,6 +174,16 @@ class TrialStore:
         signs = [1.0 if d == StudyDirection.MINIMIZE else -1.0 for d in self.study.directions]
         cost = facts.get("cost", {}).get(facts.get("minimized"))
         return [sign * WORST for sign in signs[:1]] + [WORST if cost is None else float(cost) for _ in signs[1:]]
+
+
+def own_names(trial: FrozenTrial, family: str) -> FrozenTrial:
+    """A trial of a study that several families share, its parameters by the family's own names; others as they are."""
+    if FAMILY not in trial.user_attrs:
+        return trial
+    found, prefix = copy(trial), f"{family}."
+    found.params = {name.removeprefix(prefix): value for name, value in trial.params.items()}
+    found.distributions = {name.removeprefix(prefix): among for name, among in trial.distributions.items()}
+    return found
 
 
 WORST = 1e12

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from searchkit.core.training import TrainState
 from searchkit.search import policy
 from searchkit.search.cost_model import LOG
 from searchkit.search.jobs import Job, Outcome
-from searchkit.search.study import TrialStore
+from searchkit.search.study import FAMILY, TrialStore
 from searchkit.search.successive_halving import Losses
 
 
@@ -55,57 +55,77 @@ class Flight:
         return self.trial.number
 
 
+@dataclass(frozen=True)
+class Course:
+    """How the trials of one family are trained.
+
+    Attributes:
+        space: The family.
+        ctx: Gives the device and the numeric setting.
+        rung_epochs: The epochs at which its rungs end.
+        data_parts: The part of the training data that each of its rungs trains on.
+        rungs_below: How many rungs another family of the search has below this one's first. Families are compared at
+            the same share of their whole trainings, so rungs are counted from the last.
+        source: What workers get of the family: they have no file system in common with this process.
+    """
+
+    space: Space
+    ctx: Context
+    rung_epochs: tuple[int, ...]
+    data_parts: tuple[float, ...]
+    rungs_below: int = 0
+    source: dict[str, JSON] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, space: Space, ctx: Context, rung_epochs: tuple[int, ...], parts: tuple[float, ...] | None) -> Course:
+        """The course of a family that is searched alone. parts: None is all data at each rung."""
+        return cls(space, ctx, rung_epochs, parts or (1.0,) * len(rung_epochs), source=source_of(space))
+
+
 class Lifecycle:
     """Writes what happens to trials into the run and the study.
 
     Attributes:
-        space: The family that is searched.
-        ctx: Gives the run, the task and how jobs are trained.
+        courses: By family, how its trials are trained.
+        ctx: Gives the run and the task.
         store: The study.
-        rung_epochs: See `policy.Halving`.
         minimized: The name of the cost that is minimized; None if none is.
-        data_parts: The part of the training data that each rung trains on.
     """
 
     def __init__(
-        self,
-        space: Space,
-        ctx: Context,
-        store: TrialStore,
-        *,
-        rung_epochs: Sequence[int],
-        minimized: str | None,
-        data_parts: Sequence[float] | None = None,
+        self, courses: Mapping[str, Course], ctx: Context, store: TrialStore, *, minimized: str | None
     ) -> None:
-        self.space, self.ctx, self.store = space, ctx, store
-        self.rung_epochs, self.minimized = tuple(rung_epochs), minimized
-        self.data_parts = tuple(data_parts or (1.0,) * len(self.rung_epochs))
-        self._source = source_of(space)  # workers have no file system in common with this process
+        self.courses, self.ctx, self.store, self.minimized = courses, ctx, store, minimized
+
+    def course(self, trial: FrozenTrial) -> Course:
+        """How a trial is trained: as its family is."""
+        return self.courses[trial.user_attrs.get(FAMILY, next(iter(self.courses)))]
 
     def job(self, trial: FrozenTrial, state: TrainState | None = None, rung: int = 0) -> Job:
         """The job of a trial's `rung`, from the state that the rung before left."""
-        facts = trial.user_attrs
+        facts, course = trial.user_attrs, self.course(trial)
         return Job(
             number=trial.number,
             rung=rung,
-            until=self.rung_epochs[rung],
-            space=self._source,
+            until=course.rung_epochs[rung],
+            space=course.source,
             arch=facts["arch"],
             training=facts["training"],
             seed=facts["seed"],
             state=encode_state(state) if state else b"",
-            data_part=self.data_parts[rung],
+            data_part=course.data_parts[rung],
+            family=course.space.name,
         )
 
     def depart_(self, flight: Flight) -> None:
         """Set the flight's job to how jobs are trained now, with the time that is left, and note its start."""
-        ctx = self.ctx
+        ctx = self.course(flight.trial).ctx
         flight.job = replace(
             flight.job,
             device=ctx.device,
             precision=ctx.precision,
             channels_last=ctx.channels_last,
-            ends_at=time.time() + ctx.deadline.left(),
+            ends_at=time.time() + self.ctx.deadline.left(),
         )
         flight.since = time.monotonic()
         self.log("dispatch", flight)
@@ -128,10 +148,10 @@ class Lifecycle:
         from safetensors.torch import load
 
         assert outcome.metrics is not None
-        facts = flight.trial.user_attrs
+        facts, course = flight.trial.user_attrs, self.course(flight.trial)
         draft = Artifact(
             id=self.artifact_id(flight.trial),
-            space=self.space.name,
+            space=course.space.name,
             arch=facts["arch"],
             training=facts["training"],
             edits=(),
@@ -144,7 +164,7 @@ class Lifecycle:
                 "epochs": state.epoch,
                 "losses": [list(row) for row in flight.losses],
                 "seconds": flight.seconds,
-                "setting": [self.ctx.precision, self.ctx.channels_last],
+                "setting": [course.ctx.precision, course.ctx.channels_last],
             },
         )
         curve = state.numbers.get("curve", [])
@@ -184,17 +204,19 @@ class Lifecycle:
 
     def log(self, event: str, flight: Flight, **facts: JSON) -> None:
         """Append an event to the run's search.jsonl."""
-        row = {"event": event, "space": self.space.name, "trial": flight.number, "rung": flight.job.rung}
+        space = self.course(flight.trial).space.name
+        row = {"event": event, "space": space, "trial": flight.number, "rung": flight.job.rung}
         self.ctx.run.append_line(LOG, {**row, "at": round(time.time(), 3), **facts})
 
     def state_key(self, trial: FrozenTrial) -> str:
         """Under which the run keeps the trial's state between rungs."""
-        return f"{self.space.name}-{trial.number}"
+        return f"{self.course(trial).space.name}-{trial.number}"
 
     def artifact_id(self, trial: FrozenTrial) -> str:
         """The id that the trial's artifact has or will have."""
         facts = trial.user_attrs
-        lineage = [self.ctx.task.name, self.space.name, facts["arch"], facts["training"], facts["seed"]]
+        space = self.course(trial).space.name
+        lineage = [self.ctx.task.name, space, facts["arch"], facts["training"], facts["seed"]]
         return digest("Trial", trial.number, *lineage)
 
 

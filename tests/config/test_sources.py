@@ -121,6 +121,15 @@ def test_a_wrong_file_is_one_sentence_that_names_the_place(text: str, says: str,
     assert len(str(refused.value)) <= 250 + 2 * len(str(file))
 
 
+def test_own_families_of_a_list_lie_beside_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("[search]\nspace = 'cnn,own.py, sub/other.py'")
+    assert RunConfig.from_toml(file).search.space == f"cnn,{tmp_path / 'own.py'},{tmp_path / 'sub/other.py'}"
+    (tmp_path / "a,b.py").write_text("")
+    file.write_text(f"[search]\nspace = '{tmp_path / 'a,b.py'}'")
+    assert RunConfig.from_toml(file).search.space == str(tmp_path / "a,b.py"), "a comma in the name of a file"
+
+
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be read .*; give the path of a TOML file"):
         RunConfig.from_toml(tmp_path / "none.toml")

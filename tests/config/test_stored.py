@@ -60,6 +60,16 @@ def test_a_run_of_the_last_release_is_read() -> None:
     assert stored.as_question(config)["budget"] == LAST_RELEASE["budget"]
 
 
+def test_a_run_begun_before_an_option_was_there_is_read() -> None:
+    for name in ("prior", "init_from"):
+        before = on_disk(ASKED)
+        del before[stored.KEY]["search"][name]
+        assert stored.parse(before, WHERE) == ASKED
+    del before[stored.KEY]["search"]["seed"]
+    with pytest.raises(BadInput, match="config.search.seed"):
+        stored.parse(before, WHERE)
+
+
 @pytest.mark.parametrize("wrong", [[], {}, "\x00nothing", -5, 1e999], ids=repr)
 @pytest.mark.parametrize(("section", "name"), FIELDS, ids=[name for _, name in FIELDS])
 def test_every_damaged_field_is_a_sentence_that_names_it(section: str, name: str, wrong: object) -> None:
@@ -68,6 +78,7 @@ def test_every_damaged_field_is_a_sentence_that_names_it(section: str, name: str
     takes_words = isinstance(wrong, (str, int)) and name in (
         "space", "address", "storage", "data", "task", "target", "test_data", "test_files", "noise", "anomaly",
         "encoding", "split", "time_column", "name", "runs", "reports", "own_sampler", "own_metric", "own_recipe",
+        "prior", "init_from",
     )  # fmt: skip
     try:
         stored.parse(damaged, WHERE)

@@ -339,7 +339,7 @@ def test_scales_and_ticks():
 
 def test_one_point_and_none_can_be_drawn():
     assert charts.front({"points": [], "line": [], "cost": "params"}, "accuracy") == ""
-    alone = {"number": 0, "value": 0.9, "cost": 10.0, "on_front": True, "chosen": True}
+    alone = {"space": "mlp", "number": 0, "value": 0.9, "cost": 10.0, "on_front": True, "chosen": True}
     assert "<svg" in charts.front({"points": [alone], "line": [], "cost": "latency_ms"}, "accuracy")
     assert charts.differences([], "accuracy") == "" and charts.curves([], "a", key="val", unit="x") == ""
 

@@ -74,6 +74,19 @@ def test_killed_at_durable_steps_and_resumed_equals_uninterrupted(tmp_path: Path
     assert len(once_each) == len(set(once_each)), "a completed trial was trained again"
 
 
+def test_a_search_of_two_families_survives_kills_too(tmp_path: Path) -> None:
+    whole = outcome(search_driver.go(tmp_path / "straight", "inline", families=search_driver.BOTH))
+    assert {facts[5].keys() >= {"depth"} for facts in whole} == {True, False}, "one family had all trials"
+    rng, killed = random.Random(1), 0
+    for seed in range(3):
+        process = start(tmp_path / "killed", "inline", str(seed), str(rng.randint(8, 18)), "both")
+        killed += process.wait(timeout=120) == -signal.SIGKILL
+    run = search_driver.go(tmp_path / "killed", "inline", families=search_driver.BOTH)
+    assert killed >= 2
+    assert outcome(run) == whole
+    assert not list((run.path / "rungs").iterdir()), "a state outlived its trial"
+
+
 @pytest.mark.parametrize("target", ["save", "tell"])
 def test_a_kill_between_artifact_and_value_trains_nothing_again(
     tmp_path: Path, straight: list[Any], monkeypatch: pytest.MonkeyPatch, target: str

@@ -7,7 +7,6 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -215,5 +214,4 @@ def test_a_first_rung_is_counted_once_when_a_search_is_resumed(context: Context,
         row = {"event": event, "space": "tiny", "trial": trial, "rung": rung, "seconds": seconds}
         context.run.append_line("search.jsonl", {**row, "epochs": 1, "loss": 0.1})
         context.run.append_line("search.jsonl", {**row, "epochs": 1, "loss": 0.1, "space": "other", "seconds": 7.0})
-    lifecycle: Any = SimpleNamespace(ctx=context, space=tiny)
-    assert coordinator._first_rungs(lifecycle) == [1.0, 2.0, 3.0]
+    assert coordinator._first_rungs(context, ["tiny"]) == [1.0, 2.0, 3.0]
