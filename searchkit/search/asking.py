@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
@@ -25,11 +26,12 @@ class Asker:
     """Proposes and checks.
 
     Attributes:
-        ctx: Gives the limits, the deadline and the seed.
+        ctx: Gives the limits and the seed.
         proposer: Asks the sampler.
         costs: What a candidate would cost.
         store: The study that a trial is added to.
         plan: How long one training may take.
+        seconds_left: Of the search.
         reporter: Is told of what is refused, and knows how many trials the budget has left.
         known: The keys of all candidates seen.
         exhausted: Whether there is nothing left to propose.
@@ -42,6 +44,7 @@ class Asker:
     store: TrialStore
     plan: TimePlan
     reporter: Reporter
+    seconds_left: Callable[[], float]
     known: set[str] = field(default_factory=set)
     exhausted: bool = False
     family: str = ""
@@ -52,7 +55,7 @@ class Asker:
             raise_if_interrupted()
             trials = self.store.trials()
             n_rejected = sum(1 for t in trials if t.user_attrs.get("status") == REJECTED)
-            if policy.is_hopeless(n_rejected, self._n_trials) or self.ctx.deadline.left() <= 0:
+            if policy.is_hopeless(n_rejected, self._n_trials) or self.seconds_left() <= 0:
                 self._give_up(f"{n_rejected} candidates were refused before training")
                 break
             self.known |= {t.user_attrs["key"] for t in trials if "key" in t.user_attrs}  # others' too

@@ -109,7 +109,8 @@ class _Search:
         ctx, askers = self.lifecycle.ctx, {name: self.askers[name] for name in fitting}
         n_trials = min([self.reporter.n_trials, *(a.plan.trials for a in askers.values() if a.plan.trials is not None)])
         return FamilyAsker(
-            ctx=ctx,
+            echo=ctx.echo,
+            seconds_left=self.lifecycle.seconds_left,
             askers=askers,
             courses=self.lifecycle.courses,
             store=self.lifecycle.store,
@@ -150,17 +151,18 @@ def _put_together(entrants: Sequence[Entrant], ctx: Context, settings: SearchSet
             "gone. Put it back, or start a new run; its trials are not trained again over the old ones."
         )
     reporter = Reporter(ctx, settings, store, progress)
+    lifecycle = Lifecycle(courses, ctx, store, minimized=settings.cost, reserve=settings.final_seconds)
     return _Search(
-        lifecycle=Lifecycle(courses, ctx, store, minimized=settings.cost),
+        lifecycle=lifecycle,
         halving=Halving(max((course.rung_epochs for course in courses.values()), key=len), settings.budget.eta),
-        askers={e.space.name: _make_asker(e, record, store, reporter, n_families=len(entrants)) for e in entrants},
+        askers={e.space.name: _make_asker(e, record, lifecycle, reporter, n_families=len(entrants)) for e in entrants},
         reporter=reporter,
         record=record,
     )
 
 
 def _make_asker(
-    entrant: Entrant, record: SearchRecord, store: TrialStore, reporter: Reporter, *, n_families: int
+    entrant: Entrant, record: SearchRecord, lifecycle: Lifecycle, reporter: Reporter, *, n_families: int
 ) -> Asker:
     space, ctx, settings, plan = entrant.space, entrant.ctx, entrant.settings, entrant.plan
     costs = CostModel(space, ctx, cost=settings.cost, ship_int8=settings.ship_int8)
@@ -177,7 +179,8 @@ def _make_asker(
     )
     family = space.name if n_families > 1 else ""
     proposer = Proposer(primed(sampler_of(settings.sampler), ctx.run, space.name), view)
-    return Asker(ctx, proposer, costs, store.of(family), plan, reporter, family=family)
+    store = lifecycle.store.of(family)
+    return Asker(ctx, proposer, costs, store, plan, reporter, lifecycle.seconds_left, family=family)
 
 
 def _open_executor(spaces: Sequence[Space], ctx: Context, settings: SearchSettings) -> Executor:

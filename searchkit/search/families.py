@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
 
-from searchkit.context import Context
 from searchkit.search.asking import Asker
 from searchkit.search.bandit import Pull, Rule, choose
 from searchkit.search.fidelity import data_epochs
@@ -22,7 +21,8 @@ class FamilyAsker:
     """Asks one family after another, as the bandit says.
 
     Attributes:
-        ctx: Gives the deadline.
+        echo: Tells the user a line.
+        seconds_left: Of the search.
         askers: By family.
         courses: How the trials of each family are trained.
         store: The study that they share, all trials in it.
@@ -31,7 +31,8 @@ class FamilyAsker:
         rule: How the trials are shared out.
     """
 
-    ctx: Context
+    echo: Callable[[str], None]
+    seconds_left: Callable[[], float]
     askers: Mapping[str, Asker]
     courses: Mapping[str, Course]
     store: TrialStore
@@ -41,10 +42,10 @@ class FamilyAsker:
 
     def next_trial(self) -> FrozenTrial | None:
         """A new trial of the family whose turn it is, stored as running; None if the search is to end."""
-        while self.reporter.n_open() > 0 and self.ctx.deadline.left() > 0:
+        while self.reporter.n_open() > 0 and self.seconds_left() > 0:
             families = [name for name, asker in self.askers.items() if not asker.exhausted]
             if not families:
-                self.ctx.echo(f"the search ends before {self.reporter.n_trials} trials: no family has another network")
+                self.echo(f"the search ends before {self.reporter.n_trials} trials: no family has another network")
                 return None
             trials = self.store.trials()
             pulls = [self._pull(t) for t in trials if t.user_attrs.get("status") in (TRAINED, FAILED, UNTOLD)]

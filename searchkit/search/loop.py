@@ -123,7 +123,7 @@ class Loop:
         if flight.job.rung == 0:
             self.first_rungs.append(outcome.seconds)
         # The time before `advance_`, after which the flight's job is the next rung: what ends here ended at this one.
-        if decision is Next.GO_ON and self.lifecycle.ctx.deadline.left() > 0:
+        if decision is Next.GO_ON and self.lifecycle.seconds_left() > 0:
             self.lifecycle.advance_(flight, outcome, state)  # on disk before the next rung begins
             self._dispatch(flight)
             return
@@ -145,7 +145,7 @@ class Loop:
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _has_time_for_a_rung(self) -> bool:
-        return policy.has_time_for_a_rung(self.lifecycle.ctx.deadline.left(), self.first_rungs)
+        return policy.has_time_for_a_rung(self.lifecycle.seconds_left(), self.first_rungs)
 
     def _ends_at_most(self, flight: Flight) -> float:
         """When a flight is cancelled, on the monotonic clock: hung, or still running some time after the deadline."""
@@ -157,7 +157,7 @@ class Loop:
             done=sum(work[:rung]),
             until=sum(work[: rung + 1]),
         )
-        return min(flight.since + most, self.lifecycle.ctx.deadline.at + policy.grace_seconds(self.first_rungs))
+        return min(flight.since + most, flight.ends + policy.grace_seconds(self.first_rungs))
 
     def _patience(self) -> float:
         """Seconds until something may have to be cancelled."""

@@ -23,6 +23,7 @@ def recover(lifecycle: Lifecycle, halving: Halving) -> list[Flight]:
         if facts.get("status") == TRAINED:
             halving.recall(trial.number, facts["losses"], first=lifecycle.course(trial).rungs_below)
             if facts.get("owner") == store.owner:
+                lifecycle.has_trained = True
                 run.drop_state(lifecycle.state_key(trial))  # a kill between the value and this left it
     flights = []
     for trial in store.unfinished():

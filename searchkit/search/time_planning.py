@@ -137,6 +137,8 @@ def _told(plan: TimePlan, left: float, settings: SearchSettings) -> list[str]:
             f"the time budget holds about {plan.trials} trials of up to {plan.epochs} epochs, and no training of more "
             f"than {show_seconds(plan.most_seconds)}"
         )
+        if settings.final_seconds:
+            lines[-1] += f"; the best is then trained on for {show_seconds(settings.final_seconds)}"
     if plan.data_parts is not None:
         lines.append(
             f"to fit more trials, the first rung trains on {plan.data_parts[0]:.0%} of the data, the last on all"

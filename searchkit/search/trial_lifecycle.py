@@ -40,6 +40,7 @@ class Flight:
         seconds: What its rungs took so far.
         n_lost: Workers that died on the present rung.
         since: When the present rung was handed out, on the monotonic clock.
+        ends: When it stops itself, on the same clock.
     """
 
     trial: FrozenTrial
@@ -48,6 +49,7 @@ class Flight:
     seconds: float = 0.0
     n_lost: int = 0
     since: float = 0.0
+    ends: float = math.inf
 
     @property
     def number(self) -> int:
@@ -90,12 +92,21 @@ class Lifecycle:
         ctx: Gives the run and the task.
         store: The study.
         minimized: The name of the cost that is minimized; None if none is.
+        reserve: Seconds after the deadline that are used as long as no trial is trained.
+        has_trained: Whether this search has trained a trial.
     """
 
     def __init__(
-        self, courses: Mapping[str, Course], ctx: Context, store: TrialStore, *, minimized: str | None
+        self,
+        courses: Mapping[str, Course],
+        ctx: Context,
+        store: TrialStore,
+        *,
+        minimized: str | None,
+        reserve: float = 0.0,
     ) -> None:
         self.courses, self.ctx, self.store, self.minimized = courses, ctx, store, minimized
+        self.reserve, self.has_trained = reserve, False
 
     def course(self, trial: FrozenTrial) -> Course:
         """How a trial is trained: as its family is."""
@@ -117,17 +128,23 @@ class Lifecycle:
             family=course.space.name,
         )
 
+    def seconds_left(self) -> float:
+        """Of the search; as long as no trial is trained, of the reserve too, for the final training would have none."""
+        return max(0.0, self.ctx.deadline.at + (0.0 if self.has_trained else self.reserve) - time.monotonic())
+
     def depart_(self, flight: Flight) -> None:
         """Set the flight's job to how jobs are trained now, with the time that is left, and note its start."""
         ctx = self.course(flight.trial).ctx
+        left = self.seconds_left()
         flight.job = replace(
             flight.job,
             device=ctx.device,
             precision=ctx.precision,
             channels_last=ctx.channels_last,
-            ends_at=time.time() + self.ctx.deadline.left(),
+            ends_at=time.time() + left,
         )
         flight.since = time.monotonic()
+        flight.ends = flight.since + left
         self.log("dispatch", flight)
 
     def losses(self, value: float, trial: FrozenTrial) -> Losses:
@@ -177,6 +194,7 @@ class Lifecycle:
         """Tell the study the values of a trial whose artifact is whole."""
         names = [self.ctx.task.goal.metric, *([self.minimized] if self.minimized else [])]
         told = {name: self.ctx.run.notes(artifact, name) for name in ("rung", "epochs", "seconds", "losses")}
+        self.has_trained = True
         self.store.finish(trial, [artifact.metrics[name] for name in names], {**told, "artifact": artifact.id})
         self.ctx.run.drop_state(self.state_key(trial))
 

@@ -15,6 +15,7 @@ from searchkit import train
 from searchkit.context import Context
 from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
+from searchkit.core.errors import BadInput
 from searchkit.core.interrupt import Interrupted
 from searchkit.core.space import Space
 from searchkit.core.task import Task
@@ -220,3 +221,14 @@ def test_a_learning_curve_is_drawn_from_a_glimpse_of_val(monkeypatch: pytest.Mon
         net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
         train.fit(net, digits, FitPlan(training, 0, 1, validate=True), TrainState())
     assert seen == [small.n_examples("val"), 216], "early stopping sees all of val"
+
+
+def test_a_search_that_has_trained_nothing_takes_the_time_of_the_final(
+    context: Context, tiny: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = replace(settings().budget, trials=3)
+    late = replace(context, deadline=Deadline.after(0.0))
+    with pytest.raises(BadInput, match="shorter than one trial"):
+        search(tiny, late, settings(budget=budget))
+    search(tiny, late, settings(budget=budget, final_seconds=600.0))
+    assert len(context.run.trials()) == 1, "the first trial, and then the time is over"

@@ -167,7 +167,7 @@ def test_ctrl_c_is_heard_before_another_candidate_is_asked_for(context: Context)
     proposer: Any = SimpleNamespace(propose=lambda trials, known: asked.append(trials))
     reporter: Any = SimpleNamespace(n_open=lambda: 1, n_trials=1)
     store: Any = SimpleNamespace(trials=list)
-    asker = Asker(context, proposer, None, store, TimePlan("fp32", False, 1), reporter)  # type: ignore[arg-type]
+    asker = Asker(context, proposer, None, store, TimePlan("fp32", False, 1), reporter, lambda: 1.0)  # type: ignore[arg-type]
     with pytest.raises(Interrupted), interruptible("stopped"):
         try:
             signal.raise_signal(signal.SIGINT)
