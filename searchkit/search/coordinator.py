@@ -61,11 +61,16 @@ def search(
         if reason is not None:
             raise BadInput(f"The family '{one.name}' is not for the task '{ctx.task.name}': {reason}")
     with interruptible(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung."):
-        # before anything is put together: the plan changes limits, precision and epochs, on which all else depends
-        with timing.part("time plan"):
-            entrants = enter(spaces, ctx, settings)
-        made = _put_together(entrants, ctx, settings, progress or _silent)
-        made.run()
+        # a new run has something to train for sure: its workers start while the plan is made
+        early = _open_executor(spaces, ctx, settings) if not ctx.run.lines(LOG) else None
+        try:
+            # before anything is put together: the plan changes limits, precision and epochs, on which all else depends
+            with timing.part("time plan"):
+                entrants = enter(spaces, ctx, settings)
+            _put_together(entrants, ctx, settings, progress or _silent).run(early)
+        finally:
+            if early is not None:
+                early.close()
 
 
 def _silent(status: Status) -> None:
@@ -82,14 +87,15 @@ class _Search:
     reporter: Reporter
     record: SearchRecord
 
-    def run(self) -> None:
+    def run(self, executor: Executor | None) -> None:
+        """Search. executor: where jobs run; None opens one if there is something to train."""
         # First, even if the budget is used up: a trial whose artifact is whole may still have to be told its value.
         waiting = recover(self.lifecycle, self.halving)
         if not _has_ended(self.lifecycle, self.reporter.settings) and (self.reporter.n_open() > 0 or waiting):
             with timing.part("look at the space"):  # before workers start: a limit that nothing meets is told at once
                 fitting = self.record.profile({name: asker.costs for name, asker in self.askers.items()})
             spaces = [course.space for course in self.lifecycle.courses.values()]
-            executor = _open_executor(spaces, self.lifecycle.ctx, self.reporter.settings)
+            executor = executor or _open_executor(spaces, self.lifecycle.ctx, self.reporter.settings)
             try:
                 seconds = _first_rungs(self.lifecycle.ctx, self.lifecycle.courses)
                 loop = Loop(self.lifecycle, self.halving, self._asker(fitting), executor, self.reporter, seconds)

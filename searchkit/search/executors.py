@@ -82,10 +82,12 @@ class InProcess:
 class Processes:
     """Worker processes, each of which gets the packed task once, before its first job.
 
+    They start at once: each takes seconds to import torch, in which this process can plan the search.
+
     Attributes:
         capacity: Workers.
         pack: What `Task.pack` gives.
-        workers: Those that were started and not ended; one is started when a job finds none idle.
+        workers: Those that were started and not ended; one more is started when a job finds none idle.
         cancelled: The keys of jobs whose workers are being killed.
         unreported: Outcomes of workers that died.
         n_silent: Workers in a row that died before any of them finished a job.
@@ -94,7 +96,7 @@ class Processes:
     def __init__(self, pack: TaskPack, *, workers: int) -> None:
         self.capacity = workers
         self.pack = pack
-        self.workers: list[_Worker] = []
+        self.workers = [_Worker(pack) for _ in range(workers)]
         self.cancelled: set[str] = set()
         self.unreported: list[Outcome] = []
         self.n_silent = 0
