@@ -189,6 +189,7 @@ class TrialNotes(TypedDict, total=False):
     losses: list[list[float]]
     seconds: NotNegative
     setting: tuple[Literal["fp32", "bf16"], bool]
+    sides: Share
 
 
 class ArtifactFile(TypedDict):

@@ -65,7 +65,7 @@ def _enter(space: Space, ctx: Context, settings: SearchSettings, *, alone: bool)
     ctx, settings = _as_planned(plan, ctx, settings)
     # By the default batch size: a trial may draw another, but all have to be compared at the same epochs.
     steps = math.ceil(ctx.task.n_examples("train") / space.training.default.batch_size)
-    course = Course.of(space, ctx, settings.budget.rung_epochs(steps), plan.data_parts)
+    course = Course.of(space, ctx, settings.budget.rung_epochs(steps), plan.seen)
     return Entrant(space, ctx, settings, plan, course)
 
 

@@ -65,5 +65,5 @@ class FamilyAsker:
     def _whole_seconds(self, trial: FrozenTrial) -> float:
         """What a trained trial would have taken if it had gone to the last rung: stopped ones only look cheap."""
         facts, course = trial.user_attrs, self.courses[trial.user_attrs[FAMILY]]
-        work = data_epochs(course.rung_epochs, course.data_parts)
+        work = data_epochs(course.rung_epochs, course.seen)
         return float(facts["seconds"] * sum(work) / sum(work[: facts["rung"] + 1]))

@@ -9,15 +9,20 @@ Not to be confused with the recovery inside a stage, which heals what the stage 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from searchkit.context import Context
 from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
+from searchkit.core.goal import Evaluation
 from searchkit.core.quantities import show_seconds
 from searchkit.core.serialization import JSON, derive_seed, digest, freeze
 from searchkit.core.threads import torch_threads
 from searchkit.core.training import FitPlan, TrainState
 from searchkit.run import FORMAT, Run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 STAGE = "Final"
 """The name of the stage in the artifact."""
@@ -78,11 +83,12 @@ def _draft(winner: Artifact, ctx: Context, seconds: float) -> Artifact:
 
 
 def _train(winner: Artifact, draft: Artifact, ctx: Context, *, epochs: int, ends: Deadline) -> Artifact:
-    from searchkit.onnx.predictor import TorchPredictor
     from searchkit.train import Diverged
 
     run, goal, key = ctx.run, ctx.task.goal, f"final-{draft.id}"
-    before, (precision, channels_last) = winner.metrics[goal.metric], run.notes(winner, "setting")
+    before, (precision, channels_last) = winner.metrics, run.notes(winner, "setting")
+    if winner.notes.get("sides", 1.0) < 1.0:  # it stopped at a rung of smaller pictures, and was scored on those
+        before = {**before, **_scored(ctx, ctx.network(winner)).metrics}
     # early stopping and pre-training belong to a training from its beginning
     training = replace(ctx.training(winner), epochs=epochs, patience=0, pretrain_epochs=0)
     plan = FitPlan(
@@ -108,12 +114,12 @@ def _train(winner: Artifact, draft: Artifact, ctx: Context, *, epochs: int, ends
         ctx.echo(f"final training: {error}; the winner stays as it was")
         return winner
     net = net.cpu()
-    evaluation = ctx.task.evaluate(TorchPredictor(ctx.deployed(net), ctx.task.inputs, ctx.task.answers), "val")
-    after = float(evaluation.metrics[goal.metric])
-    is_better = not goal.better(before, after)
+    evaluation = _scored(ctx, net)
+    value, after = float(before[goal.metric]), float(evaluation.metrics[goal.metric])
+    is_better = not goal.better(value, after)
     notes: dict[str, JSON] = {
         "epochs": state.epoch,
-        "before": before,
+        "before": value,
         "after": after,
         "kept": "after" if is_better else "before",
         "setting": [precision, channels_last],
@@ -122,21 +128,28 @@ def _train(winner: Artifact, draft: Artifact, ctx: Context, *, epochs: int, ends
     whole = replace(
         draft,
         training=freeze(replace(training, epochs=max(1, state.epoch))),
-        metrics=metrics if is_better else dict(winner.metrics),
+        metrics=metrics if is_better else dict(before),
         notes=notes,
     )
     artifact = run.save(
         whole,
         weights=net.state_dict() if is_better else run.weights(winner),
-        scores=evaluation.scores if is_better else run.scores(winner),
+        scores=evaluation.scores if is_better else _scored(ctx, ctx.network(winner)).scores,
         log=state.numbers["curve"],
     )
     run.drop_state(key)
     ctx.echo(
-        f"final training: {state.epoch} epochs, val {goal.metric} {before:.4g} before and {after:.4g} after"
+        f"final training: {state.epoch} epochs, val {goal.metric} {value:.4g} before and {after:.4g} after"
         + ("" if is_better else "; the network before is kept")
     )
     return artifact
+
+
+def _scored(ctx: Context, net: nn.Module) -> Evaluation:
+    """On all of val."""
+    from searchkit.onnx.predictor import TorchPredictor
+
+    return ctx.task.evaluate(TorchPredictor(ctx.deployed(net), ctx.task.inputs, ctx.task.answers), "val")
 
 
 def _epochs_until_saved(state: TrainState, curve: list[dict[str, JSON]]) -> int:

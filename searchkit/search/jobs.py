@@ -21,7 +21,7 @@ from searchkit.core.data_spec import Arrays
 from searchkit.core.errors import Infeasible
 from searchkit.core.serialization import JSON, thaw
 from searchkit.core.state import decode_state, encode_state, snapshot
-from searchkit.core.task import HasParts, Task
+from searchkit.core.task import HasParts, HasSides, Task
 from searchkit.core.training import FitPlan, Training
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Job:
         ends_at: Training stops at the first step after this moment, in seconds of the wall clock: a worker may take a
             while to start.
         data_part: Of the training data, that the rung trains on.
+        sides: Of the length of a picture's sides, at which the rung trains and is scored if the network takes such.
         family: The name of the family.
     """
 
@@ -65,6 +66,7 @@ class Job:
     channels_last: bool = False
     ends_at: float = float("inf")
     data_part: float = 1.0
+    sides: float = 1.0
     family: str = ""
 
     @property
@@ -155,10 +157,11 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
         validate=True,
     )
     with timing.part("training"):
-        state = _part(task, job.data_part).fit(net, plan, decode_state(job.state))
-    deployed = Deployed(task.preprocessor(), net, task.postprocessor()).to(job.device).eval()
+        seen = _seen(task, job, net)
+        state = seen.fit(net, plan, decode_state(job.state))
+    deployed = Deployed(seen.preprocessor(), net, seen.postprocessor()).to(job.device).eval()
     with timing.part("validation"):
-        evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=job.device), "val")
+        evaluation = seen.evaluate(TorchPredictor(deployed, seen.inputs, seen.answers, device=job.device), "val")
     return Outcome(
         job.key,
         state=encode_state(state),
@@ -168,11 +171,28 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
     )
 
 
-def _part(task: Task, share: float) -> Task:
-    """The task with a part of its training data."""
-    found = task.part(share) if share < 1 and isinstance(task, HasParts) else task
-    assert found is not None, "the plan asks for parts of tasks that have them"
-    return found
+def _seen(task: Task, job: Job, net: nn.Module) -> Task:
+    """The task as the rung sees it: a part of its training data, in smaller pictures if the network takes them."""
+    found = task.part(job.data_part) if job.data_part < 1 and isinstance(task, HasParts) else task
+    small = found.shrunk(job.sides) if job.sides < 1 and isinstance(found, HasSides) else found
+    assert found is not None and small is not None, "the plan asks of tasks what they have"
+    return small if small is found or takes(net, small) else found
+
+
+def takes(net: nn.Module, task: Task) -> bool:
+    """Whether a network answers inputs of this task's size as it does its own; a flattening one cannot."""
+    import torch
+
+    batch = next(iter(task.batches("val", Training(batch_size=2), seed=0, device="cpu")))
+    was_training = net.training
+    try:
+        with torch.no_grad():
+            net.eval()(*batch.inputs)
+    except RuntimeError:  # torch's, of shapes that do not fit
+        return False
+    finally:
+        net.train(was_training)
+    return True
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -150,7 +150,7 @@ class Loop:
     def _ends_at_most(self, flight: Flight) -> float:
         """When a flight is cancelled, on the monotonic clock: hung, or still running some time after the deadline."""
         rung, course = flight.job.rung, self.lifecycle.course(flight.trial)
-        work = data_epochs(course.rung_epochs, course.data_parts)
+        work = data_epochs(course.rung_epochs, course.seen)
         most = policy.most_seconds(
             self.reporter.settings.hang_seconds,
             spent=flight.seconds,

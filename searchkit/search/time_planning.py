@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from searchkit.context import Context
 from searchkit.core.errors import Infeasible
-from searchkit.core.quantities import show_seconds
 from searchkit.core.serialization import freeze, thaw
 from searchkit.core.space import Space
-from searchkit.core.task import HasParts
+from searchkit.core.task import HasParts, HasSides
 from searchkit.core.threads import torch_threads
 from searchkit.core.training import Batch, FitPlan, TrainState
 from searchkit.core.typed import OneOf, Range
 from searchkit.search.candidates import Candidate, draw
 from searchkit.search.choices import at
 from searchkit.search.feasibility import require_the_right_answer, some_candidates
-from searchkit.search.fidelity import Pace, share_of_a_trial, with_parts
+from searchkit.search.fidelity import SMALLER_SIDES, Pace, Reduced, share_of_a_trial, with_reduced
+from searchkit.search.plan_words import FEWEST, lines_of
 from searchkit.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -66,9 +66,6 @@ SIEVE = 4.0
 """Times the MACs that a network like the middle candidate could have, above which one is refused without timing it."""
 
 
-FEWEST = 5
-"""Trials. Fewer compare too little to be a search: candidates are then chosen that are cheaper than the middle one."""
-
 WANTED = 12
 """Trials of the middle candidate that the time should hold; for fewer, the lower rungs train on a part of the data."""
 
@@ -90,6 +87,7 @@ class TimePlan:
             fewer than the budget asks for; else None.
         enough_seconds: What the search would need for `FEWEST` of them; None beside a `middle_trials` of None.
         data_parts: The part of the training data that each rung trains on; None is all of it at each.
+        sides: Of the length of a picture's sides, at each rung; None is all of it at each.
     """
 
     precision: Annotated[str, OneOf(("fp32", "bf16"))]
@@ -102,6 +100,14 @@ class TimePlan:
     middle_trials: Annotated[int | None, Range(0)] = None
     enough_seconds: Annotated[float | None, Range(0, open=True)] = None
     data_parts: tuple[Annotated[float, Range(0, 1)], ...] | None = None
+    sides: tuple[Annotated[float, Range(0, 1)], ...] | None = None
+
+    @property
+    def seen(self) -> Reduced | None:
+        """What each rung sees of the data; None is all."""
+        if self.data_parts is None or self.sides is None:
+            return None
+        return Reduced(self.data_parts, self.sides)
 
 
 def make_time_plan(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
@@ -119,47 +125,16 @@ def make_time_plan(space: Space, ctx: Context, settings: SearchSettings) -> Time
     if space.name in known:
         # a run of an earlier version trains on all data at each rung
         return thaw(
-            TimePlan, {"data_parts": None, **known[space.name]}, file=ctx.run.named(FILE, space.name), whole=True
+            TimePlan,
+            {"data_parts": None, "sides": None, **known[space.name]},
+            file=ctx.run.named(FILE, space.name),
+            whole=True,
         )
     plan = _measure(space, ctx, settings)
     ctx.run.write_json(FILE, {**known, space.name: freeze(plan)})
-    for line in _told(plan, ctx.deadline.left(), settings):
+    for line in lines_of(plan, ctx.deadline.left(), settings):
         ctx.echo(line)
     return plan
-
-
-def _told(plan: TimePlan, left: float, settings: SearchSettings) -> list[str]:
-    """What the user is told of a plan before the first trial."""
-    budget = settings.budget
-    lines = [describe_setting(plan.precision, plan.channels_last, timed=settings.precision == "auto")]
-    if plan.most_seconds is not None:
-        lines.append(
-            f"the time budget holds about {plan.trials} trials of up to {plan.epochs} epochs, and no training of more "
-            f"than {show_seconds(plan.most_seconds)}"
-        )
-        if settings.final_seconds:
-            lines[-1] += f"; the best is then trained on for {show_seconds(settings.final_seconds)}"
-    if plan.data_parts is not None:
-        lines.append(
-            f"to fit more trials, the first rung trains on {plan.data_parts[0]:.0%} of the data, the last on all"
-        )
-    if plan.enough_seconds is not None:
-        # the search has a share of the time budget: both grow alike
-        whole = plan.enough_seconds * (budget.seconds / left if math.isfinite(budget.seconds) and left > 0 else 1.0)
-        lines.append(
-            f"that is short: of middle-sized candidates it holds {plan.middle_trials}, so cheaper ones are chosen; a "
-            f"--time-budget of about {show_seconds(whole)}, more --workers or fewer rows would hold {FEWEST}"
-        )
-    return lines
-
-
-def describe_setting(precision: str, channels_last: bool, *, timed: bool) -> str:
-    """One line for the user: in which numbers the networks are trained, and why."""
-    what = {
-        "fp32": "training in fp32: 32-bit numbers throughout",
-        "bf16": "training in bf16: products in 16-bit bfloat16, weights and updates in 32 bits",
-    }[precision]
-    return what + ", channels last in memory" * channels_last + "; the quickest setting on this device" * timed
 
 
 def _measure(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
@@ -180,22 +155,23 @@ def _measure(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:
         return TimePlan(*setting, epochs)
     more = own_work(space, ctx, middle, setting, seconds)
     epoch_seconds = OVERHEAD * (seconds + more) * ctx.task.n_examples("train")
-    budget, parts = replace(settings.budget, epochs=epochs), None
+    budget, seen = replace(settings.budget, epochs=epochs), None
     if settings.plans_epochs:
         held = left / max(epoch_seconds, 1e-9)
         budget = replace(budget, epochs=max(LEAST_EPOCHS, min(LONGER * epochs, int(held / TRAININGS))))
     if isinstance(ctx.task, HasParts) and ctx.task.part(0.5) is not None:
         longest = max(budget.epochs, min(LONGER * epochs, int(held / LONGEST))) if settings.plans_epochs else epochs
         work = settings.workers * left / (max(epoch_seconds, 1e-9) * min(WANTED, budget.trials))
-        budget, parts = with_parts(budget, longest, work, steps=steps)
+        sided = isinstance(ctx.task, HasSides) and ctx.task.shrunk(min(SMALLER_SIDES)) is not None
+        budget, seen = with_reduced(budget, longest, work, steps=steps, sided=sided)
     whole, rungs = max(budget.epochs * epoch_seconds, 1e-9), budget.rung_epochs(steps)
     pace = Pace(
         whole=whole,
         of_loss=whole * seconds / (seconds + more),
         macs=ctx.macs(space.build(middle.arch, ctx.task.spec).eval()),
-        share=share_of_a_trial(rungs, budget.eta, parts),
+        share=share_of_a_trial(rungs, budget.eta, seen),
     )
-    plan = TimePlan(*setting, budget.epochs, own_work=more, data_parts=parts)
+    plan = TimePlan(*setting, budget.epochs, own_work=more, data_parts=seen and seen.parts, sides=seen and seen.sides)
     if pace.trials(left, settings.workers) >= min(FEWEST, budget.trials):
         return _within(plan, pace, left, settings)
     return _cheaper(plan, pace, left, settings, _cheapest_seconds(space, ctx, plan))

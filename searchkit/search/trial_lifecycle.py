@@ -24,6 +24,7 @@ from searchkit.core.state import encode_state
 from searchkit.core.training import TrainState
 from searchkit.search import policy
 from searchkit.search.cost_model import LOG
+from searchkit.search.fidelity import Reduced
 from searchkit.search.jobs import Job, Outcome
 from searchkit.search.study import FAMILY, TrialStore
 from searchkit.search.successive_halving import Losses
@@ -65,7 +66,7 @@ class Course:
         space: The family.
         ctx: Gives the device and the numeric setting.
         rung_epochs: The epochs at which its rungs end.
-        data_parts: The part of the training data that each of its rungs trains on.
+        seen: What each of its rungs sees of the data.
         rungs_below: How many rungs another family of the search has below this one's first. Families are compared at
             the same share of their whole trainings, so rungs are counted from the last.
         source: What workers get of the family: they have no file system in common with this process.
@@ -74,14 +75,15 @@ class Course:
     space: Space
     ctx: Context
     rung_epochs: tuple[int, ...]
-    data_parts: tuple[float, ...]
+    seen: Reduced
     rungs_below: int = 0
     source: dict[str, JSON] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, space: Space, ctx: Context, rung_epochs: tuple[int, ...], parts: tuple[float, ...] | None) -> Course:
-        """The course of a family that is searched alone. parts: None is all data at each rung."""
-        return cls(space, ctx, rung_epochs, parts or (1.0,) * len(rung_epochs), source=source_of(space))
+    def of(cls, space: Space, ctx: Context, rung_epochs: tuple[int, ...], seen: Reduced | None) -> Course:
+        """The course of a family that is searched alone. seen: None is all data at each rung."""
+        whole = (1.0,) * len(rung_epochs)
+        return cls(space, ctx, rung_epochs, seen or Reduced(whole, whole), source=source_of(space))
 
 
 class Lifecycle:
@@ -124,7 +126,8 @@ class Lifecycle:
             training=facts["training"],
             seed=facts["seed"],
             state=encode_state(state) if state else b"",
-            data_part=course.data_parts[rung],
+            data_part=course.seen.parts[rung],
+            sides=course.seen.sides[rung],
             family=course.space.name,
         )
 
@@ -182,6 +185,7 @@ class Lifecycle:
                 "losses": [list(row) for row in flight.losses],
                 "seconds": flight.seconds,
                 "setting": [course.ctx.precision, course.ctx.channels_last],
+                "sides": flight.job.sides,
             },
         )
         curve = state.numbers.get("curve", [])

@@ -14,8 +14,8 @@ import pytest
 from searchkit.cli import crashes
 from searchkit.cli.console import wrapped
 from searchkit.core.quantities import show_cost
+from searchkit.search.plan_words import describe_setting
 from searchkit.search.settings import Status
-from searchkit.search.time_planning import describe_setting
 
 
 def test_a_crash_has_a_log_of_its_own(

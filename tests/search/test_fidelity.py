@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,26 +22,33 @@ from searchkit.core.training import FitPlan, Training, TrainState
 from searchkit.onnx import measure
 from searchkit.search import jobs, time_planning
 from searchkit.search.coordinator import search
-from searchkit.search.fidelity import data_epochs, parts_within, share_of_a_trial, with_parts
+from searchkit.search.fidelity import Reduced, data_epochs, reduced_within, share_of_a_trial, with_reduced
 from searchkit.search.time_planning import TimePlan
 from searchkit.tasks import registry
+
+WHOLE = (1.0, 1.0, 1.0)
 
 
 def test_the_work_of_rungs_by_hand() -> None:
     assert data_epochs((1, 4, 12)) == [1, 3, 8]
-    assert data_epochs((1, 4, 12), (0.25, 0.5, 1.0)) == [0.25, 1.5, 8]
+    assert data_epochs((1, 4, 12), Reduced((0.25, 0.5, 1.0), WHOLE)) == [0.25, 1.5, 8]
+    assert data_epochs((1, 4, 12), Reduced((0.5, 1.0, 1.0), (0.5, 0.5, 1.0))) == [0.125, 0.75, 8]
     assert share_of_a_trial((1, 4, 12), 3) == pytest.approx((1 + 3 / 3 + 8 / 9) / 12)
-    assert share_of_a_trial((1, 4, 12), 3, (0.25, 0.5, 1.0)) == pytest.approx((0.25 + 1.5 / 3 + 8 / 9) / 12)
+    assert share_of_a_trial((1, 4, 12), 3, Reduced((0.25, 0.5, 1.0), WHOLE)) == pytest.approx(
+        (0.25 + 1.5 / 3 + 8 / 9) / 12
+    )
 
 
 def parts(affordable: float, rungs: tuple[int, ...] = (1, 4, 12), **more: int) -> tuple[float, ...] | None:
-    return parts_within(affordable, rungs, 3, **{"steps": 10_000, "least_steps": 100, **more})
+    found = reduced_within(affordable, rungs, 3, **{"steps": 10_000, "least_steps": 100, **more})
+    assert found is None or set(found.sides) == {1.0}
+    return found and found.parts
 
 
 def test_the_largest_parts_that_are_affordable_are_taken() -> None:
     whole = share_of_a_trial((1, 4, 12), 3)
     assert parts(whole) is None and parts(1.0) is None
-    half = share_of_a_trial((1, 4, 12), 3, (0.5, math.sqrt(0.5), 1.0))
+    half = share_of_a_trial((1, 4, 12), 3, Reduced((0.5, math.sqrt(0.5), 1.0), WHOLE))
     assert parts(whole - 1e-9) == parts(half) == pytest.approx((0.5, math.sqrt(0.5), 1.0))
     assert parts(half - 1e-9) == pytest.approx((0.25, 0.5, 1.0))
     assert parts(0.0) == pytest.approx((1 / 16, 1 / 4, 1.0)), "the least that there is"
@@ -99,7 +107,9 @@ def test_rungs_train_on_their_parts_and_the_last_on_all(
         return fit(self, model, plan, state)
 
     monkeypatch.setattr(type(task), "fit", watched)
-    context.run.write_json("pace.json", {"tiny": freeze(TimePlan("fp32", False, 4, data_parts=(0.25, 1.0)))})
+    context.run.write_json(
+        "pace.json", {"tiny": freeze(TimePlan("fp32", False, 4, data_parts=(0.25, 1.0), sides=(1.0, 1.0)))}
+    )
     budget = Budget(trials=4, epochs=4, rungs=2, eta=2, least_rung_steps=1)
     search(tiny, context, settings(budget=budget, sampler="random"))
     n = task.n_examples("train")
@@ -111,10 +121,10 @@ def test_a_plan_of_an_earlier_version_trains_on_all_data(
     context: Context, tiny: Space, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan: dict[str, Any] = freeze(TimePlan("fp32", False, 2))
-    del plan["data_parts"]
+    del plan["data_parts"], plan["sides"]
     context.run.write_json("pace.json", {"tiny": plan})
     seen: list[float] = []
-    monkeypatch.setattr(jobs, "_part", lambda task, share: seen.append(share) or task)
+    monkeypatch.setattr(jobs, "_seen", lambda task, job, net: seen.extend((job.data_part, job.sides)) or task)
     search(tiny, context, settings(budget=replace(settings().budget, trials=2)))
     assert set(seen) == {1.0}
 
@@ -163,11 +173,21 @@ def test_a_time_for_fewer_than_twelve_trials_is_stretched_by_parts_of_the_data(
 )
 def test_what_parts_save_is_for_a_longer_training(work: float, epochs: int, part: float | None) -> None:
     budget = Budget(trials=12, epochs=3, rungs=3, eta=3, least_rung_steps=1)
-    longer, found = with_parts(budget, 12, work, steps=10_000)
-    assert longer.epochs == epochs and (found[0] if found else None) == part
+    longer, found = with_reduced(budget, 12, work, steps=10_000)
+    assert longer.epochs == epochs and (found.parts[0] if found else None) == part
     if work > 0.1:
         rungs = longer.rung_epochs(10_000)
         assert sum(w / 3**k for k, w in enumerate(data_epochs(rungs, found))) <= work
+
+
+def test_pictures_are_made_smaller_before_rows_are_left_out() -> None:
+    def seen(affordable: float) -> tuple[float, float]:
+        found = reduced_within(affordable, (1, 4, 12), 3, steps=10_000, least_steps=100, sided=True)
+        return (found.sides[0], found.parts[0]) if found else (1.0, 1.0)
+
+    costs = [share_of_a_trial((1, 4, 12), 3, Reduced(WHOLE, (s, math.sqrt(s), 1.0))) for s in (1.0, 0.75, 0.5)]
+    assert [seen(cost) for cost in costs] == [(1.0, 1.0), (0.75, 1.0), (0.5, 1.0)]
+    assert seen(costs[-1] - 1e-9) == (0.5, 0.5) and seen(0.0) == (0.5, 1 / 16)
 
 
 # ── smaller pictures ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -187,3 +207,14 @@ def test_a_shrunk_task_trains_and_scores_on_smaller_pictures(digits: Any, tmp_pa
     assert task.shrunk(0.75) is small and task.shrunk(0.5) is None, "six pixels are too few"
     assert digits.shrunk(0.75) is None
     assert registry.load({"task": "breast-cancer", "split_seed": 0}).shrunk(0.5) is None  # type: ignore[attr-defined]
+
+
+def test_a_network_that_flattens_trains_on_whole_pictures(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 255, (120, 16, 16)).astype(np.uint8)
+    np.savez(tmp_path / "t.npz", x=x, y=np.arange(120) % 3)
+    task: Any = registry.load({"data": str(tmp_path / "t.npz")})
+    job: Any = SimpleNamespace(data_part=1.0, sides=0.5)
+    pooled = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 3))
+    assert jobs._seen(task, job, pooled) is task.shrunk(0.5) and jobs._seen(task, job, flat) is task
+    assert pooled.training, "as it was"
