@@ -92,6 +92,23 @@ class PriorFacts(TypedDict):
     families: dict[str, list[dict[str, Any]]]
 
 
+class FirstNetwork(TypedDict):
+    """The network of a family that takes most of some weights. taken: of so many that it has."""
+
+    params: dict[str, Any]
+    taken: Count
+    of: Count
+
+
+class InitialFacts(TypedDict):
+    """What a run keeps of the weights that its networks start from. families: by name, what takes most of them."""
+
+    source: str
+    file: str
+    sha256: str
+    families: dict[str, FirstNetwork]
+
+
 class Head(TypedDict):
     """What every run.json has, whoever made the run."""
 
@@ -111,6 +128,7 @@ class RunFile(Head):
     hardware: Hardware
     changes: NotRequired[list[Change]]
     prior: NotRequired[PriorFacts]
+    initial: NotRequired[InitialFacts]
 
 
 # ── the small files beside it ────────────────────────────────────────────────────────────────────────────────────────
@@ -180,6 +198,15 @@ class TrialMadeBy(TypedDict):
     number: Count
 
 
+class TransferNotes(TypedDict):
+    """How a trial started. start: "scratch" of the control, else empty; taken: of so many weights that it has."""
+
+    source: str
+    start: str
+    taken: Count
+    of: Count
+
+
 class TrialNotes(TypedDict, total=False):
     """What the search notes about a trial."""
 
@@ -189,6 +216,7 @@ class TrialNotes(TypedDict, total=False):
     losses: list[list[float]]
     seconds: NotNegative
     setting: tuple[Literal["fp32", "bf16"], bool]
+    transfer: TransferNotes
 
 
 class ArtifactFile(TypedDict):

@@ -35,6 +35,7 @@ from searchkit.report.records import (
     TrialRow,
     redacted,
 )
+from searchkit.report.transfer import transfer_of
 from searchkit.run import Run
 from searchkit.search.results import HistoryRow, history, importances, random_so_far, searches
 from searchkit.stages import recipes
@@ -76,6 +77,7 @@ def gather(run: Run, evidence: Evidence | None) -> Report:
         families=family_rows(searches(run), trials, goal, front),
         importances=importances(run),
         curves=training_curves(run, trials, line, artifacts, goal),
+        transfer=transfer_of(run, run.trials(), goal),
         distillation=_notes(run, stages, "Distill"),
         pruning=_notes(run, stages, "Prune"),
         quantization=_notes(run, stages, "Quantize"),

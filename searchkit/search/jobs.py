@@ -22,7 +22,7 @@ from searchkit.core.errors import Infeasible
 from searchkit.core.serialization import JSON, thaw
 from searchkit.core.state import decode_state, encode_state, snapshot
 from searchkit.core.task import HasParts, Task
-from searchkit.core.training import FitPlan, Training
+from searchkit.core.training import FitPlan, Training, TrainState
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,6 +50,8 @@ class Job:
             while to start.
         data_part: Of the training data, that the rung trains on.
         family: The name of the family.
+        initial: Weights that the network takes over where they fit, as a safetensors buffer; b"" for none.
+        frozen_epochs: In which what was taken over is held fixed.
     """
 
     number: int
@@ -66,6 +68,8 @@ class Job:
     ends_at: float = float("inf")
     data_part: float = 1.0
     family: str = ""
+    initial: bytes = b""
+    frozen_epochs: int = 0
 
     @property
     def key(self) -> str:
@@ -155,7 +159,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
         validate=True,
     )
     with timing.part("training"):
-        state = _part(task, job.data_part).fit(net, plan, decode_state(job.state))
+        state = _fit(job, _part(task, job.data_part), net, plan)
     deployed = Deployed(task.preprocessor(), net, task.postprocessor()).to(job.device).eval()
     with timing.part("validation"):
         evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=job.device), "val")
@@ -166,6 +170,16 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
         metrics={name: float(value) for name, value in evaluation.metrics.items()},
         scores=np.asarray(evaluation.scores, dtype=np.float64),
     )
+
+
+def _fit(job: Job, task: Task, net: nn.Module, plan: FitPlan) -> TrainState:
+    """Train the network from the state that the rung before left, or from the weights that it starts from."""
+    state = decode_state(job.state)
+    if not job.initial:
+        return task.fit(net, plan, state)
+    from searchkit.search.transfer import fit_from
+
+    return fit_from(task, net, plan, state, data=job.initial, epochs=job.frozen_epochs)
 
 
 def _part(task: Task, share: float) -> Task:

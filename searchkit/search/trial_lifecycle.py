@@ -22,11 +22,12 @@ from searchkit.core.space import Space
 from searchkit.core.space_file import source_of
 from searchkit.core.state import encode_state
 from searchkit.core.training import TrainState
-from searchkit.search import policy
+from searchkit.search import policy, transfer
 from searchkit.search.cost_model import LOG
 from searchkit.search.jobs import Job, Outcome
 from searchkit.search.study import FAMILY, TrialStore
 from searchkit.search.successive_halving import Losses
+from searchkit.search.transfer import Initial
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Course:
         rungs_below: How many rungs another family of the search has below this one's first. Families are compared at
             the same share of their whole trainings, so rungs are counted from the last.
         source: What workers get of the family: they have no file system in common with this process.
+        initial: The weights that its networks start from; None for random ones.
     """
 
     space: Space
@@ -75,6 +77,7 @@ class Course:
     data_parts: tuple[float, ...]
     rungs_below: int = 0
     source: dict[str, JSON] = field(default_factory=dict)
+    initial: Initial | None = None
 
     @classmethod
     def of(cls, space: Space, ctx: Context, rung_epochs: tuple[int, ...], parts: tuple[float, ...] | None) -> Course:
@@ -104,6 +107,9 @@ class Lifecycle:
     def job(self, trial: FrozenTrial, state: TrainState | None = None, rung: int = 0) -> Job:
         """The job of a trial's `rung`, from the state that the rung before left."""
         facts, course = trial.user_attrs, self.course(trial)
+        frozen, begins = transfer.frozen_epochs(course.rung_epochs[-1]), course.rung_epochs[rung - 1] if rung else 0
+        # Only while they are needed: afterwards the state has all weights.
+        starts = course.initial if begins <= frozen and facts.get("start") != transfer.SCRATCH else None
         return Job(
             number=trial.number,
             rung=rung,
@@ -115,6 +121,8 @@ class Lifecycle:
             state=encode_state(state) if state else b"",
             data_part=course.data_parts[rung],
             family=course.space.name,
+            initial=starts.data if starts else b"",
+            frozen_epochs=frozen,
         )
 
     def depart_(self, flight: Flight) -> None:
@@ -165,6 +173,7 @@ class Lifecycle:
                 "losses": [list(row) for row in flight.losses],
                 "seconds": flight.seconds,
                 "setting": [course.ctx.precision, course.ctx.channels_last],
+                **transfer.notes(course.initial, course.space, self.ctx.task, facts),
             },
         )
         curve = state.numbers.get("curve", [])
