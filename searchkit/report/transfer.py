@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Goal
-from searchkit.core.run_files import TransferNotes
 from searchkit.core.serialization import thaw
+from searchkit.core.start_files import TransferNotes
 from searchkit.report.records import Curve, Transfer, TransferRow
 from searchkit.run import Run
 

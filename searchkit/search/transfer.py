@@ -21,9 +21,9 @@ from optuna.trial import FrozenTrial
 
 from searchkit.core.errors import BadInput, Infeasible
 from searchkit.core.files import write_atomically
-from searchkit.core.run_files import FirstNetwork, InitialFacts
 from searchkit.core.serialization import JSON, derive_seed, thaw
 from searchkit.core.space import Space
+from searchkit.core.start_files import FirstNetwork, InitialFacts
 from searchkit.core.state import OPTIMIZER
 from searchkit.core.task import Task
 from searchkit.core.training import FitPlan, TrainState
