@@ -60,19 +60,24 @@ def starting_point(config: SearchConfig, task: Task, searched: Sequence[Space], 
     """What a new run keeps in run.json of what it starts from, so that it is resumed without that.
 
     Args:
-        config: Names an earlier run, if one is given.
+        config: Names an earlier run and trained weights, if they are given.
         task: The data.
         searched: The families.
         runs: The folder of runs, in which an earlier one is looked for by its name.
 
     Raises:
-        BadInput: The earlier run is not there, or is of another task or other families.
+        BadInput: The earlier run is not there, or is of another task or other families; or the weights are not there,
+            or fit no network.
     """
-    from searchkit.search import prior
+    from searchkit.search import prior, transfer
+    from searchkit.search.weights_source import find_weights
 
-    if config.prior is None:
-        return {}
-    return {prior.KEY: prior.learn(find_run(config.prior, runs), task, searched)}
+    kept: dict[str, JSON] = {}
+    if config.prior is not None:
+        kept[prior.KEY] = prior.learn(find_run(config.prior, runs), task, searched)
+    if config.init_from is not None:
+        kept[transfer.KEY] = transfer.begin(find_weights(config.init_from, runs), task, searched)
+    return kept
 
 
 def find_run(name: str, runs: Path) -> Run:

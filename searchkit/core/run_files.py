@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from searchkit.core.start_files import InitialFacts, PriorFacts, TransferNotes
 from searchkit.core.typed import Count, Name, NotNegative, OneOf, Range, Share
 
 Direction = Literal["maximize", "minimize"]
@@ -85,13 +86,6 @@ class Change(TypedDict):
     budget_before: dict[str, Any]
 
 
-class PriorFacts(TypedDict):
-    """What a run keeps of an earlier one: its name, and by family the parameters of its best trials."""
-
-    run: Name
-    families: dict[str, list[dict[str, Any]]]
-
-
 class Head(TypedDict):
     """What every run.json has, whoever made the run."""
 
@@ -111,6 +105,7 @@ class RunFile(Head):
     hardware: Hardware
     changes: NotRequired[list[Change]]
     prior: NotRequired[PriorFacts]
+    initial: NotRequired[InitialFacts]
 
 
 # ── the small files beside it ────────────────────────────────────────────────────────────────────────────────────────
@@ -190,6 +185,7 @@ class TrialNotes(TypedDict, total=False):
     seconds: NotNegative
     setting: tuple[Literal["fp32", "bf16"], bool]
     sides: Share
+    transfer: TransferNotes
 
 
 class ArtifactFile(TypedDict):

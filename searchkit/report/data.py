@@ -35,6 +35,7 @@ from searchkit.report.records import (
     TrialRow,
     redacted,
 )
+from searchkit.report.transfer import transfer_of
 from searchkit.run import Run
 from searchkit.search.results import HistoryRow, history, importances, random_so_far, searches
 from searchkit.stages import recipes
@@ -77,6 +78,7 @@ def gather(run: Run, evidence: Evidence | None) -> Report:
         importances=importances(run),
         curves=training_curves(run, trials, line, artifacts, goal),
         final=_notes(run, stages, "Final"),
+        transfer=transfer_of(run, run.trials(), goal),
         distillation=_notes(run, stages, "Distill"),
         pruning=_notes(run, stages, "Prune"),
         quantization=_notes(run, stages, "Quantize"),

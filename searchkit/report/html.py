@@ -87,6 +87,9 @@ def figures(found: Mapping[str, JSON]) -> dict[str, str]:
             found["curves"]["stages"], "stage-loss", key="loss", unit="training loss", log=True
         ),
         "stage_val": charts.curves(found["curves"]["stages"], "stage-val", key="val", unit=f"validation {shown}"),
+        "transfer": charts.curves(
+            (found["transfer"] or {}).get("curves", []), "transfer", key="val", unit=f"validation {shown}"
+        ),
         "importances": charts.bars(
             list(found["importances"].items())[:12], "importances", "Hyperparameter importances", "share of variance"
         ),

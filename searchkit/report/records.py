@@ -194,6 +194,52 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class TransferRow:
+    """One of two trainings of the same network: from trained weights, or from scratch as the control. All on val.
+
+    Attributes:
+        space: The family.
+        number: The trial's.
+        start: In words.
+        taken: The share of the parameters that it took over, 0 to 1.
+        first: The metric after the first epoch.
+        epoch: The last that both were trained for.
+        value: The metric after it.
+        epochs: That this one was trained for.
+        last: The metric of what came of it.
+    """
+
+    space: str
+    number: int
+    start: str
+    taken: float
+    first: float | None
+    epoch: int
+    value: float | None
+    epochs: int
+    last: float
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What starting from trained weights was worth.
+
+    Attributes:
+        source: The weights, as the user calls them.
+        n_taking: Trials that took over a layer at least.
+        n: Trials of the families that the weights fit.
+        rows: Pairs, the one from the weights first; empty if no control was trained.
+        curves: The same, as learning curves.
+    """
+
+    source: str
+    n_taking: int
+    n: int
+    rows: tuple[TransferRow, ...]
+    curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True)
 class FailureRow:
     """A trial that was refused or failed, and why. status: "rejected" or "failed"; kind: in a word or two."""
 
@@ -222,6 +268,7 @@ class Report:
     importances: dict[str, float]
     curves: Curves
     final: dict[str, JSON] | None
+    transfer: Transfer | None
     distillation: dict[str, JSON] | None
     pruning: dict[str, JSON] | None
     quantization: dict[str, JSON] | None

@@ -29,6 +29,7 @@ class Candidate:
         way: How it was chosen, in a word or two.
         system_attrs: What one of Optuna's samplers keeps with its trial.
         reason: Why there is no arch.
+        start: How its training starts, if not as that of all others.
     """
 
     params: dict[str, Any]
@@ -38,6 +39,7 @@ class Candidate:
     way: str
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    start: str = ""
 
     @property
     def plain(self) -> dict[str, JSON]:
@@ -47,7 +49,9 @@ class Candidate:
     @property
     def key(self) -> str:
         """The same for two candidates that would train the same."""
-        return digest(self.plain) if self.arch is not None else digest(self.params)
+        if self.arch is None:
+            return digest(self.params)
+        return digest(self.plain, self.start) if self.start else digest(self.plain)
 
 
 class Draft:

@@ -33,6 +33,7 @@ from searchkit.search.sampler import Proposer, SearchView, sampler_of
 from searchkit.search.search_state import SearchRecord
 from searchkit.search.settings import Progress, SearchSettings, SearchStopped, Status, StopSearch
 from searchkit.search.study import FAILED, REJECTED, TRAINED, TrialStore
+from searchkit.search.transfer import Transferring
 from searchkit.search.trial_lifecycle import Lifecycle
 
 
@@ -184,7 +185,8 @@ def _make_asker(
         limited=costs.limited,
     )
     family = space.name if n_families > 1 else ""
-    proposer = Proposer(primed(sampler_of(settings.sampler), ctx.run, space.name), view)
+    sampler, initial = primed(sampler_of(settings.sampler), ctx.run, space.name), entrant.course.initial
+    proposer = Proposer(sampler if initial is None else Transferring(sampler, initial), view)
     store = lifecycle.store.of(family)
     return Asker(ctx, proposer, costs, store, plan, reporter, lifecycle.seconds_left, family=family)
 

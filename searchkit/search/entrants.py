@@ -15,6 +15,7 @@ from searchkit.context import Context
 from searchkit.core.space import Space
 from searchkit.search.settings import SearchSettings
 from searchkit.search.time_planning import TimePlan, make_time_plan
+from searchkit.search.transfer import Initial, initial_of
 from searchkit.search.trial_lifecycle import Course
 
 
@@ -48,7 +49,10 @@ def enter(spaces: Sequence[Space], ctx: Context, settings: SearchSettings) -> li
     Raises:
         BadInput: A family's networks do not fit the data.
     """
-    entrants = [_enter(space, ctx, settings, alone=len(spaces) == 1) for space in spaces]
+    initial = initial_of(ctx.run)
+    entrants = [
+        _enter(space, ctx, settings, alone=len(spaces) == 1, initial=initial.get(space.name)) for space in spaces
+    ]
     most = max(len(entrant.course.rung_epochs) for entrant in entrants)
     return [
         replace(entrant, course=replace(entrant.course, rungs_below=most - len(entrant.course.rung_epochs)))
@@ -56,7 +60,7 @@ def enter(spaces: Sequence[Space], ctx: Context, settings: SearchSettings) -> li
     ]
 
 
-def _enter(space: Space, ctx: Context, settings: SearchSettings, *, alone: bool) -> Entrant:
+def _enter(space: Space, ctx: Context, settings: SearchSettings, *, alone: bool, initial: Initial | None) -> Entrant:
     if not alone:
         ctx = replace(ctx, echo=naming(space.name, ctx.echo))
         if settings.plans_epochs:  # nobody chose them, and what one family needs is too short for another
@@ -66,7 +70,7 @@ def _enter(space: Space, ctx: Context, settings: SearchSettings, *, alone: bool)
     # By the default batch size: a trial may draw another, but all have to be compared at the same epochs.
     steps = math.ceil(ctx.task.n_examples("train") / space.training.default.batch_size)
     course = Course.of(space, ctx, settings.budget.rung_epochs(steps), plan.seen)
-    return Entrant(space, ctx, settings, plan, course)
+    return Entrant(space, ctx, settings, plan, replace(course, initial=initial))
 
 
 def _as_planned(plan: TimePlan, ctx: Context, settings: SearchSettings) -> tuple[Context, SearchSettings]:

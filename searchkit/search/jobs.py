@@ -22,7 +22,7 @@ from searchkit.core.errors import Infeasible
 from searchkit.core.serialization import JSON, thaw
 from searchkit.core.state import decode_state, encode_state, snapshot
 from searchkit.core.task import HasParts, HasSides, Task
-from searchkit.core.training import FitPlan, Training
+from searchkit.core.training import FitPlan, Training, TrainState
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,6 +51,8 @@ class Job:
         data_part: Of the training data, that the rung trains on.
         sides: Of the length of a picture's sides, at which the rung trains and is scored if the network takes such.
         family: The name of the family.
+        initial: Weights that the network takes over where they fit, as a safetensors buffer; b"" for none.
+        frozen_epochs: In which what was taken over is held fixed.
     """
 
     number: int
@@ -68,6 +70,8 @@ class Job:
     data_part: float = 1.0
     sides: float = 1.0
     family: str = ""
+    initial: bytes = b""
+    frozen_epochs: int = 0
 
     @property
     def key(self) -> str:
@@ -158,7 +162,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
     )
     with timing.part("training"):
         seen = _seen(task, job, net)
-        state = seen.fit(net, plan, decode_state(job.state))
+        state = _fit(job, seen, net, plan)
     deployed = Deployed(seen.preprocessor(), net, seen.postprocessor()).to(job.device).eval()
     with timing.part("validation"):
         evaluation = seen.evaluate(TorchPredictor(deployed, seen.inputs, seen.answers, device=job.device), "val")
@@ -169,6 +173,16 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
         metrics={name: float(value) for name, value in evaluation.metrics.items()},
         scores=np.asarray(evaluation.scores, dtype=np.float64),
     )
+
+
+def _fit(job: Job, task: Task, net: nn.Module, plan: FitPlan) -> TrainState:
+    """Train the network from the state that the rung before left, or from the weights that it starts from."""
+    state = decode_state(job.state)
+    if not job.initial:
+        return task.fit(net, plan, state)
+    from searchkit.search.transfer import fit_from
+
+    return fit_from(task, net, plan, state, data=job.initial, epochs=job.frozen_epochs)
 
 
 def _seen(task: Task, job: Job, net: nn.Module) -> Task:

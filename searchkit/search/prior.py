@@ -16,9 +16,10 @@ from optuna.trial import FrozenTrial
 
 from searchkit.config import naming
 from searchkit.core.errors import BadInput
-from searchkit.core.run_files import PriorFacts, RunFile
+from searchkit.core.run_files import RunFile
 from searchkit.core.serialization import thaw
 from searchkit.core.space import Space
+from searchkit.core.start_files import PriorFacts
 from searchkit.core.task import Task
 from searchkit.run import Run
 from searchkit.search import successive_halving

@@ -22,12 +22,13 @@ from searchkit.core.space import Space
 from searchkit.core.space_file import source_of
 from searchkit.core.state import encode_state
 from searchkit.core.training import TrainState
-from searchkit.search import policy
+from searchkit.search import policy, transfer
 from searchkit.search.cost_model import LOG
 from searchkit.search.fidelity import Reduced
 from searchkit.search.jobs import Job, Outcome
 from searchkit.search.study import FAMILY, TrialStore
 from searchkit.search.successive_halving import Losses
+from searchkit.search.transfer import Initial
 
 
 @dataclass
@@ -70,6 +71,7 @@ class Course:
         rungs_below: How many rungs another family of the search has below this one's first. Families are compared at
             the same share of their whole trainings, so rungs are counted from the last.
         source: What workers get of the family: they have no file system in common with this process.
+        initial: The weights that its networks start from; None for random ones.
     """
 
     space: Space
@@ -78,6 +80,7 @@ class Course:
     seen: Reduced
     rungs_below: int = 0
     source: dict[str, JSON] = field(default_factory=dict)
+    initial: Initial | None = None
 
     @classmethod
     def of(cls, space: Space, ctx: Context, rung_epochs: tuple[int, ...], seen: Reduced | None) -> Course:
@@ -117,6 +120,9 @@ class Lifecycle:
     def job(self, trial: FrozenTrial, state: TrainState | None = None, rung: int = 0) -> Job:
         """The job of a trial's `rung`, from the state that the rung before left."""
         facts, course = trial.user_attrs, self.course(trial)
+        frozen, begins = transfer.frozen_epochs(course.rung_epochs[-1]), course.rung_epochs[rung - 1] if rung else 0
+        # Only while they are needed: afterwards the state has all weights.
+        starts = course.initial if begins <= frozen and facts.get("start") != transfer.SCRATCH else None
         return Job(
             number=trial.number,
             rung=rung,
@@ -129,6 +135,8 @@ class Lifecycle:
             data_part=course.seen.parts[rung],
             sides=course.seen.sides[rung],
             family=course.space.name,
+            initial=starts.data if starts else b"",
+            frozen_epochs=frozen,
         )
 
     def seconds_left(self) -> float:
@@ -186,6 +194,7 @@ class Lifecycle:
                 "seconds": flight.seconds,
                 "setting": [course.ctx.precision, course.ctx.channels_last],
                 "sides": flight.job.sides,
+                **transfer.notes(course.initial, course.space, self.ctx.task, facts),
             },
         )
         curve = state.numbers.get("curve", [])

@@ -1,4 +1,4 @@
-"""`--prior`: a search that starts from what another run learned, as a user asks for it."""
+"""`--prior` and `--init-from`: a search that starts from what another run has, as a user asks for it."""
 
 from __future__ import annotations
 
@@ -52,3 +52,54 @@ def test_a_wrong_prior_is_one_sentence(first: Any, tmp_path: Path, arguments: tu
     done = first("search", *arguments, status=2)
     assert says in done.err and done.err.count("\n") == 1
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["first"]
+
+
+def test_a_search_from_the_weights_of_a_run_reports_its_control(first: Any, tmp_path: Path) -> None:
+    first(*("search", "--space", TINY, "--trials", "3", "--init-from", "first", "--name", "second"), *SHORT)
+    run = Run.open(tmp_path / "runs" / "second")
+    shutil.rmtree(tmp_path / "runs" / "first")
+    assert [row["way"] for row in history(run)][:2] == ["as in first", "from scratch, as a control"]
+    first("search", "--resume", "second", "--trials", "4")
+    assert len(history(run)) == 4
+    first("report", "second")
+    text = (run.path / "report" / "report.md").read_text()
+    assert "## Transfer" in text and "| from the weights | 0 | 100 % |" in text
+    assert "| from scratch, the control | 1 | 0 % |" in text and "- weights to start from: first" in text
+    page = (run.path / "report" / "report.html").read_text()
+    assert "<h2>Transfer from first</h2>" in page and 'aria-labeledby="transfer-title transfer-desc"' in page
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ("nothing", "--init-from 'nothing' is neither a file nor a run in runs"),
+        ("model.pt", "--init-from 'model.pt' may run code when it is read; save the weights by safetensors"),
+        ("other.safetensors", "No layer of --init-from 'other.safetensors' fits a network of tiny for the task "
+                              "'breast-cancer': it holds 'conv.weight' of shape (3, 3)"),
+    ],
+)  # fmt: skip
+def test_weights_that_cannot_be_taken_are_one_sentence(here: Any, tmp_path: Path, weights: str, says: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "model.pt").write_bytes(b"")
+    save_file({"conv.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    done = here("search", "--space", TINY, "--init-from", weights, status=2)
+    assert says in done.err and done.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_bundle_in_its_run_stands_for_the_weights_before_any_cut(here: Any, tmp_path: Path) -> None:
+    from searchkit.search.weights_source import find_weights
+
+    exported = ("--epochs", "1", "--executor", "inline", "--sampler", "random", "--recipe", "export")
+    here("search", "--space", TINY, "--trials", "2", "--name", "first", *exported)
+    run = Run.open(tmp_path / "runs" / "first")
+    found = find_weights(str(run.bundle), tmp_path / "runs")
+    best = max(history(run), key=lambda row: row["value"] or 0.0)
+    assert found.params in [row["params"] for row in history(run)] and found.family == "tiny"
+    assert found.name == "first" and found.params == best["params"]
+    other = next(row for row in history(run) if row["number"] != best["number"])
+    here("export", "first", "--trial", other["number"])
+    found = find_weights(str(run.path / f"bundle-trial-{other['number']}"), tmp_path / "runs")
+    assert found.params == other["params"], "the trial that was exported, and not the one that was shipped"

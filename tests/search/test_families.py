@@ -17,10 +17,14 @@ from searchkit.core.space import Limits, Space
 from searchkit.core.space_file import load_space
 from searchkit.core.task import Task
 from searchkit.run import Run
+from searchkit.search.candidates import draw
+from searchkit.search.choices import at
 from searchkit.search.coordinator import search
 from searchkit.search.entrants import enter
+from searchkit.search.recovery import recover
 from searchkit.search.results import history, importances, winners
 from searchkit.search.study import TrialStore
+from searchkit.search.trial_lifecycle import Flight, Lifecycle
 from searchkit.tasks import registry
 
 
@@ -78,6 +82,44 @@ def test_a_sampler_sees_the_trials_of_its_family_alone(both: Context, tmp_path: 
             assert set(stored.distributions) == {f"{name}.{key}" for key in trial.distributions}
             assert trial.values == stored.values
     assert store.of("tiny").trials()[0] == views["tiny"][0]
+
+
+def test_a_view_of_a_trial_is_made_anew_until_the_trial_has_ended(tmp_path: Path, task: Task, tiny: Space) -> None:
+    store = TrialStore(f"sqlite:///{tmp_path / 'a.db'}", "study", ("maximize",), facts="f").of("tiny")
+    candidate = draw(tiny, task.spec, at(0.5), epochs=1, way="middle")
+    trial = store.start(candidate, {**candidate.plain, "key": candidate.key})
+    assert trial.params == candidate.params
+    (seen,) = store.trials()
+    assert not seen.state.is_finished() and [t.number for t in store.unfinished()] == [0]
+    store.finish(trial, [0.5], {"losses": [[-0.5]]})
+    (seen,) = store.trials()
+    assert seen.state.is_finished() and seen.values == [0.5] and store.unfinished() == []
+    store.reject(candidate, {"reason": "too large"}, {"params": 0.5})
+    assert [t.params for t in store.trials()] == [candidate.params] * 2
+    assert store.of("narrow").trials() == []
+
+
+def test_what_is_recovered_is_compared_at_the_rungs_of_its_family(
+    both: Context, tiny: Space, narrow: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A family with two rungs where another has three: its trials stand at the last two, also after a resume."""
+    from searchkit.search import coordinator
+    from searchkit.search.policy import Halving
+
+    kept: list[Halving] = []
+
+    def remembered(lifecycle: Lifecycle, halving: Halving) -> list[Flight]:
+        kept.append(halving)
+        return recover(lifecycle, halving)
+
+    monkeypatch.setattr(coordinator, "recover", remembered)
+    training = replace(narrow.training, default=replace(narrow.training.default, batch_size=512))
+    budget = replace(BUDGET, trials=8, epochs=4, rungs=3, least_rung_steps=2)
+    for _ in range(2):
+        search([tiny, replace(narrow, training=training)], both, settings(budget=budget))
+    assert kept[0].seen == kept[1].seen and kept[0] is not kept[1]
+    short = {row["number"] for row in history(both.run) if row["space"] == "narrow"}
+    assert short & set(kept[1].seen[1]) and not short & set(kept[1].seen[0])
 
 
 def _facts(url: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import search_driver
-from small_search import BUDGET, settings
+from small_search import BUDGET, begun, settings
 
 from searchkit.context import Context
 from searchkit.core.errors import BadInput
@@ -20,16 +20,6 @@ from searchkit.run import Run
 from searchkit.search import prior
 from searchkit.search.coordinator import search
 from searchkit.search.results import history
-
-CONFIG: dict[str, Any] = {
-    "task": {"name": "breast-cancer", "fingerprint": "", "summary": {}}, "command": [], "started": "", "versions": {},
-    "hardware": {"cpu": "", "cores": 1, "system": ""},
-}  # fmt: skip
-
-
-def begun(root: Path, task: Task, name: str, **kept: Any) -> Run:
-    about = {**CONFIG, "task": {"name": task.name, "fingerprint": task.fingerprint, "summary": task.summary()}}
-    return Run.create(root, name, {**about, **kept})
 
 
 @pytest.fixture(scope="module")
