@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from searchkit.core import timing
 from searchkit.core.interrupt import raise_if_interrupted
 from searchkit.core.network import HasAuxLoss, HasMaskedHead
+from searchkit.core.replicas import Replicas, replicas
 from searchkit.core.serialization import derive_seed
 from searchkit.core.state import capture, restore_, snapshot, with_prefix
 from searchkit.core.task import SelfSupervised, Task
@@ -38,7 +39,8 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
         model: Is left in eval mode, with the averaged weights if `training.ema` > 0, and with the best ones on val if
             `training.patience` > 0.
         task: Gives the batches, the loss and the metric.
-        plan: Until which epoch, on which schedule, for how long.
+        plan: Until which epoch, on which schedule, for how long. Of several replicas (`core.replicas`), each is called
+            alike; the first validates.
         state: Where the training stands; `TrainState()` at the start.
 
     Returns:
@@ -50,7 +52,7 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
         Diverged: The loss is not a finite number.
         Interrupted: After Ctrl-C, at the start of an epoch.
     """
-    training, deadline = plan.training, time.monotonic() + plan.seconds
+    training, deadline, team = plan.training, time.monotonic() + plan.seconds, replicas()
     model.to(plan.device)
     if plan.channels_last:
         channels_last_(model)
@@ -70,11 +72,12 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     while epoch < plan.until and stopped_by is None:
         row = _epoch_(model, task, plan, optimizer, epoch, average=average, deadline=deadline)
         # An epoch that the deadline cut short counts as one.
-        stopped_by = "time" if time.monotonic() > deadline else None
+        stopped_by = "time" if _is_over(deadline, team) else None
         epoch += 1
         if plan.validate or training.patience:
             with _averaged(model, average):
-                row["val"] = value = validation(model, task, plan.device)
+                value = validation(model, task, plan.device) if team.rank == 0 else math.nan
+                row["val"] = value = team.agreed(value)
                 # Without the check, NaN as the first value would be kept: nothing is better than NaN.
                 better = math.isfinite(value) and (best_value is None or task.goal.better(value, best_value))
                 if training.patience and better:
@@ -122,9 +125,14 @@ def pretrain_(model: nn.Module, task: Task, plan: FitPlan, deadline: float) -> l
     optimizer, rows = make_optimizer(restorer, training), []
     for epoch in range(training.epochs):
         rows.append(_epoch_(restorer, task, own, optimizer, epoch, average=None, deadline=deadline))
-        if time.monotonic() > deadline:
+        if _is_over(deadline, replicas()):
             break
     return rows
+
+
+def _is_over(deadline: float, team: Replicas) -> bool:
+    """Whether the time is over, by the clock of the first replica."""
+    return math.isfinite(deadline) and bool(team.agreed(float(time.monotonic() > deadline)))
 
 
 def _epoch_(
@@ -141,8 +149,11 @@ def _epoch_(
     raise_if_interrupted()
     training, started, of_thread = plan.training, time.monotonic(), time.thread_time()
     steps_an_epoch = max(1, math.ceil(task.n_examples("train") / training.batch_size))
-    torch.manual_seed(derive_seed(plan.seed, epoch))
+    team = replicas()
+    # replicas see other rows, and draw their dropout apart
+    torch.manual_seed(derive_seed(plan.seed, epoch, *([team.rank] if team.rank else [])))
     model.train()
+    objective = team.together(_Objective(model, task, plan))
     total, n_steps = torch.zeros((), device=plan.device), 0
     for batch in task.batches("train", training, seed=derive_seed(plan.seed, "order", epoch), device=plan.device):
         step = epoch * steps_an_epoch + n_steps
@@ -150,14 +161,15 @@ def _epoch_(
         for group in optimizer.param_groups:
             group["lr"] = rate
         # summed on the device: reading each loss would wait for a GPU at every step
-        total += _step_(model, task, plan, optimizer, batch)
+        rows, weight = team.shard(batch)
+        total += _step_(model, objective, plan, optimizer, rows, weight=weight)
         n_steps += 1
         if average is not None:
             average.update_(model)
-        if time.monotonic() > deadline:
+        if _is_over(deadline, team):
             break
     # Checked once an epoch, since one loss that is not finite makes the sum not finite.
-    mean = float(total) / max(1, n_steps)
+    mean = float(team.mean(total)) / max(1, n_steps)
     if not math.isfinite(mean):
         raise Diverged(f"the training loss became {mean} in epoch {epoch + 1} (learning rate {training.lr:g})")
     seconds, of_thread = time.monotonic() - started, time.thread_time() - of_thread
@@ -284,13 +296,36 @@ def channels_last_(model: nn.Module) -> None:
         tensor.data = _channels_last(tensor.data)
 
 
-def _step_(model: nn.Module, task: Task, plan: FitPlan, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
-    """One optimizer step; the loss, detached."""
+class _Objective(nn.Module):
+    """The loss of a batch as a module, so that replicas can average the gradients of whatever a task's loss runs."""
+
+    def __init__(self, network: nn.Module, task: Task, plan: FitPlan) -> None:
+        super().__init__()
+        self.network = network
+        self.loss: Callable[[nn.Module, Batch], Tensor] = task.loss if plan.loss is None else plan.loss
+
+    def forward(self, target: Tensor, *inputs: Tensor) -> Tensor:
+        loss: Tensor = self.loss(self.network, Batch(inputs, target))
+        return loss
+
+
+def _step_(
+    model: nn.Module,
+    objective: nn.Module,
+    plan: FitPlan,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    weight: float,
+) -> Tensor:
+    """One optimizer step; the loss, detached. weight: of this replica's rows, see `Replicas.shard`."""
     if plan.channels_last:
         batch = Batch(tuple(_channels_last(x) for x in batch.inputs), batch.target)
     # Forward pass and loss alone: backward runs each operation in the type that autocast chose for its forward.
     with torch.autocast(plan.device, torch.bfloat16, enabled=plan.precision == "bf16"):
-        loss = task.loss(model, batch) if plan.loss is None else plan.loss(model, batch)
+        loss: Tensor = objective(batch.target, *batch.inputs)
+    if weight != 1.0:
+        loss = loss * weight
     if plan.training.l1 > 0:
         weights = [p.abs().sum() for p in model.parameters() if p.ndim > 1]
         loss = loss + plan.training.l1 * torch.stack(weights).sum()

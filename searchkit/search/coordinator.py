@@ -22,6 +22,7 @@ from searchkit.search.executors import Executor, InProcess, Processes
 from searchkit.search.loop import Loop
 from searchkit.search.policy import Halving
 from searchkit.search.progress import Reporter
+from searchkit.search.ray_replicas import require_replicas
 from searchkit.search.recovery import recover
 from searchkit.search.results import default_url
 from searchkit.search.sampler import Proposer, SearchView, sampler_of
@@ -52,6 +53,7 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
     reason = space.accepts(ctx.task.spec)
     if reason is not None:
         raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
+    require_replicas(ctx.task, settings.workers_per_trial)
     with interruptible(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung."):
         # before anything is put together: the plan changes limits, precision and epochs, on which all else depends
         with timing.part("time plan"):
@@ -167,7 +169,14 @@ def _open_executor(space: Space, ctx: Context, settings: SearchSettings) -> Exec
         return Processes(pack, workers=settings.workers)
     from searchkit.search.executors_ray import Ray
 
-    return Ray(pack, workers=settings.workers, address=settings.address, device=ctx.device)
+    return Ray(
+        pack,
+        workers=settings.workers,
+        address=settings.address,
+        device=ctx.device,
+        gpus_per_trial=settings.gpus_per_trial,
+        workers_per_trial=settings.workers_per_trial,
+    )
 
 
 def _first_rungs(lifecycle: Lifecycle) -> list[float]:

@@ -138,6 +138,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
     import torch
     from safetensors.torch import save
 
+    from searchkit.core.replicas import replicas
     from searchkit.onnx.predictor import Deployed, TorchPredictor
 
     torch.manual_seed(job.seed)  # the first weights; what training draws is seeded by each epoch
@@ -154,6 +155,8 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
     )
     with timing.part("training"):
         state = _part(task, job.data_part).fit(net, plan, decode_state(job.state))
+    if replicas().rank:  # the first of several replicas validates, and its weights are those of all
+        return Outcome(job.key)
     deployed = Deployed(task.preprocessor(), net, task.postprocessor()).to(job.device).eval()
     with timing.part("validation"):
         evaluation = task.evaluate(TorchPredictor(deployed, task.inputs, task.answers, device=job.device), "val")
