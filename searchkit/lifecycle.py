@@ -76,7 +76,9 @@ def start(
     from searchkit.search.storage import without_password
 
     # Stored as a number: a run that goes on elsewhere has as many workers, however many cores there are.
-    workers = config.search.workers or default_workers(pick_device(config.search.device))
+    each = config.search.workers_per_trial
+    usual = max(each, default_workers(pick_device(config.search.device)) // each * each)
+    workers = config.search.workers or usual
     config = replace(config, search=replace(config.search, workers=workers))
     about = {
         stored.KEY: stored.plain(config),
@@ -134,9 +136,10 @@ def require_startable(config: RunConfig) -> None:
 
     pick_device(config.search.device)
     if config.search.executor == "ray":
-        from searchkit.search.executors_ray import require_ray
+        from searchkit.search.ray_address import require_answer, require_ray
 
         require_ray(config.search.address)
+        require_answer(config.search.address)
     if config.search.storage is not None:
         open_storage(config.search.storage)
     if config.compression.recipe != "none" and config.output.reports is not None:

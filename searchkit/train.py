@@ -20,6 +20,9 @@ from torch import Tensor, nn
 from searchkit.core import timing
 from searchkit.core.interrupt import raise_if_interrupted
 from searchkit.core.network import HasAuxLoss, HasMaskedHead
+from searchkit.core.replicas import Replicas, replicas
+from searchkit.core.schedule import Pace
+from searchkit.core.schedule import lr_factor as lr_factor
 from searchkit.core.serialization import derive_seed
 from searchkit.core.state import capture, restore_, snapshot, with_prefix
 from searchkit.core.task import HasParts, SelfSupervised, Task
@@ -42,7 +45,8 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
         model: Is left in eval mode, with the averaged weights if `training.ema` > 0, and with the best ones on val if
             `training.patience` > 0.
         task: Gives the batches, the loss and the metric.
-        plan: Until which epoch, on which schedule, for how long.
+        plan: Until which epoch, on which schedule, for how long. Of several replicas (`core.replicas`), each is called
+            alike; the first validates.
         state: Where the training stands; `TrainState()` at the start.
 
     Returns:
@@ -54,7 +58,7 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
         Diverged: The loss is not a finite number.
         Interrupted: After Ctrl-C, at the start of an epoch.
     """
-    training, deadline = plan.training, time.monotonic() + plan.seconds
+    training, deadline, team = plan.training, time.monotonic() + plan.seconds, replicas()
     model.to(plan.device)
     if plan.channels_last:
         channels_last_(model)
@@ -72,15 +76,16 @@ def fit(model: nn.Module, task: Task, plan: FitPlan, state: TrainState) -> Train
     best_epoch, stopped_by = int(state.numbers.get("best_epoch", 0)), state.numbers.get("stopped_by")
     # early stopping keeps the best epoch, so it sees all of val
     watched = task.glimpse(WATCHED) if isinstance(task, HasParts) and not training.patience else task
-    epoch, pace = state.epoch, _Pace(plan, task, state)
+    epoch, pace = state.epoch, Pace(plan, task.n_examples("train"), state)
     while epoch < plan.until and stopped_by is None:
         row = _epoch_(model, task, plan, optimizer, epoch, average=average, pace=pace, deadline=deadline)
         # An epoch that the deadline cut short counts as one.
-        stopped_by = "time" if time.monotonic() > deadline else None
+        stopped_by = "time" if _is_over(deadline, team) else None
         epoch += 1
         if plan.validate or training.patience:
             with _averaged(model, average):
-                row["val"] = value = validation(model, watched, plan.device)
+                value = validation(model, watched, plan.device) if team.rank == 0 else math.nan
+                row["val"] = value = team.agreed(value)
                 # Without the check, NaN as the first value would be kept: nothing is better than NaN.
                 better = math.isfinite(value) and (best_value is None or task.goal.better(value, best_value))
                 if training.patience and better:
@@ -126,12 +131,17 @@ def pretrain_(model: nn.Module, task: Task, plan: FitPlan, deadline: float) -> l
     torch.manual_seed(derive_seed(plan.seed, "restorer"))
     restorer = model.restorer().to(plan.device)
     own = replace(plan, training=training, seed=derive_seed(plan.seed, "pretraining"), loss=task.pretext, fills=False)
-    optimizer, rows, pace = make_optimizer(restorer, training), [], _Pace(own, task, TrainState())
+    optimizer, rows, pace = make_optimizer(restorer, training), [], Pace(own, task.n_examples("train"), TrainState())
     for epoch in range(training.epochs):
         rows.append(_epoch_(restorer, task, own, optimizer, epoch, average=None, pace=pace, deadline=deadline))
-        if time.monotonic() > deadline:
+        if _is_over(deadline, replicas()):
             break
     return rows
+
+
+def _is_over(deadline: float, team: Replicas) -> bool:
+    """Whether the time is over, by the clock of the first replica."""
+    return math.isfinite(deadline) and bool(team.agreed(float(time.monotonic() > deadline)))
 
 
 def _epoch_(
@@ -142,54 +152,36 @@ def _epoch_(
     epoch: int,
     *,
     average: _Average | None,
-    pace: _Pace,
+    pace: Pace,
     deadline: float,
 ) -> dict[str, Any]:
     """One epoch in place, or its steps up to the deadline: its row of the learning curve. Raises Diverged."""
     raise_if_interrupted()
     training, started, of_thread = plan.training, time.monotonic(), time.thread_time()
-    torch.manual_seed(derive_seed(plan.seed, epoch))
+    team = replicas()
+    # replicas see other rows, and draw their dropout apart
+    torch.manual_seed(derive_seed(plan.seed, epoch, *([team.rank] if team.rank else [])))
     model.train()
+    objective = team.together(_Objective(model, task, plan))
     total, n_steps = torch.zeros((), device=plan.device), 0
     for batch in task.batches("train", training, seed=derive_seed(plan.seed, "order", epoch), device=plan.device):
         rate = training.lr * pace.lr_factor(epoch, n_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         # summed on the device: reading each loss would wait for a GPU at every step
-        total += _step_(model, task, plan, optimizer, batch)
+        rows, weight = team.shard(batch)
+        total += _step_(model, objective, plan, optimizer, rows, weight=weight)
         n_steps += 1
         if average is not None:
             average.update_(model)
-        if time.monotonic() > deadline:
+        if _is_over(deadline, team):
             break
     # Checked once an epoch, since one loss that is not finite makes the sum not finite.
-    mean = float(total) / max(1, n_steps)
+    mean = float(team.mean(total)) / max(1, n_steps)
     if not math.isfinite(mean):
         raise Diverged(f"the training loss became {mean} in epoch {epoch + 1} (learning rate {training.lr:g})")
     seconds, of_thread = time.monotonic() - started, time.thread_time() - of_thread
     return {"epoch": epoch + 1, "loss": mean, "seconds": seconds, "thread_seconds": of_thread, "steps": n_steps}
-
-
-class _Pace:
-    """How far a training is on its schedule: by its steps, or by the clock if that is further and it has to fill it."""
-
-    def __init__(self, plan: FitPlan, task: Task, state: TrainState) -> None:
-        self.plan = plan
-        self.steps_an_epoch = max(1, math.ceil(task.n_examples("train") / plan.training.batch_size))
-        self.before, self.since = float(state.numbers.get("progress", 0.0)), time.monotonic()
-
-    def progress(self) -> float:
-        """By the clock, 0 to 1: what calls before this one came to, and of the rest the share of the time gone."""
-        gone = (time.monotonic() - self.since) / max(self.plan.seconds, 1e-9)
-        return self.before + (1.0 - self.before) * min(1.0, gone)
-
-    def lr_factor(self, epoch: int, step: int) -> float:
-        """The share of the peak learning rate at a step of an epoch, both counted from 0."""
-        training = self.plan.training
-        done, n_steps = epoch * self.steps_an_epoch + step, self.steps_an_epoch * training.epochs
-        if self.plan.fills:
-            done = max(done, int(self.progress() * n_steps))
-        return lr_factor(training, done, n_steps)
 
 
 def validation(model: nn.Module, task: Task, device: str) -> float:
@@ -227,34 +219,6 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
         case "sgd":
             return torch.optim.SGD(groups, lr=training.lr)
     raise ValueError(f"no optimizer named '{training.optimizer}'; they are sgd, momentum, rmsprop, adamw")
-
-
-def lr_factor(training: Training, step: int, n_steps: int) -> float:
-    """The share of the peak learning rate at `step`: linear warm-up, then the schedule over what is left.
-
-    Args:
-        training: Names the schedule and the share of the steps that warms up; "constant" has no warm-up.
-        step: From 0.
-        n_steps: Of the whole training.
-
-    Raises:
-        ValueError: There is no schedule of this name.
-    """
-    # At least one step, and (step + 1): the rate of the first step is not 0.
-    n_warmup = max(1, round(training.warmup * n_steps))
-    if step < n_warmup and training.schedule != "constant":
-        return (step + 1) / n_warmup
-    progress = min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))
-    match training.schedule:
-        case "constant":
-            return 1.0
-        case "cosine":
-            return max(0.5 * (1.0 + math.cos(math.pi * progress)), 1e-3)
-        case "linear":
-            return max(1.0 - progress, 1e-3)
-        case "step":  # a tenth at half and at three quarters of the way (He et al. 2016, arXiv:1512.03385)
-            return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
-    raise ValueError(f"no schedule named '{training.schedule}'; they are constant, cosine, linear, step")
 
 
 def distillation(task: Task, teacher: Teacher, device: str) -> Callable[[nn.Module, Batch], Tensor]:
@@ -312,13 +276,36 @@ def channels_last_(model: nn.Module) -> None:
         tensor.data = _channels_last(tensor.data)
 
 
-def _step_(model: nn.Module, task: Task, plan: FitPlan, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
-    """One optimizer step; the loss, detached."""
+class _Objective(nn.Module):
+    """The loss of a batch as a module, so that replicas can average the gradients of whatever a task's loss runs."""
+
+    def __init__(self, network: nn.Module, task: Task, plan: FitPlan) -> None:
+        super().__init__()
+        self.network = network
+        self.loss: Callable[[nn.Module, Batch], Tensor] = task.loss if plan.loss is None else plan.loss
+
+    def forward(self, target: Tensor, *inputs: Tensor) -> Tensor:
+        loss: Tensor = self.loss(self.network, Batch(inputs, target))
+        return loss
+
+
+def _step_(
+    model: nn.Module,
+    objective: nn.Module,
+    plan: FitPlan,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    weight: float,
+) -> Tensor:
+    """One optimizer step; the loss, detached. weight: of this replica's rows, see `Replicas.shard`."""
     if plan.channels_last:
         batch = Batch(tuple(_channels_last(x) for x in batch.inputs), batch.target)
     # Forward pass and loss alone: backward runs each operation in the type that autocast chose for its forward.
     with torch.autocast(plan.device, torch.bfloat16, enabled=plan.precision == "bf16"):
-        loss = task.loss(model, batch) if plan.loss is None else plan.loss(model, batch)
+        loss: Tensor = objective(batch.target, *batch.inputs)
+    if weight != 1.0:
+        loss = loss * weight
     if plan.training.l1 > 0:
         weights = [p.abs().sum() for p in model.parameters() if p.ndim > 1]
         loss = loss + plan.training.l1 * torch.stack(weights).sum()

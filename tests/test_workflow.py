@@ -17,7 +17,11 @@ from searchkit.stages import recipes
 from searchkit.tasks import registry
 
 FAMILY = Budget(trials=4, epochs=9, rungs=2, eta=2, least_rung_steps=7)
-WITH = {"address": {"executor": "ray"}, "student": {"recipe": "distill"}, "temperature": {"recipe": "distill"}}
+WITH = {
+    **{name: {"executor": "ray"} for name in ("address", "gpus_per_trial", "workers_per_trial")},
+    "student": {"recipe": "distill"},
+    "temperature": {"recipe": "distill"},
+}
 ELSEWHERE = ("name", "runs", "reports", "space", "device", "prior", "init_from")
 """Folders, the run's name, the family, the device and what a run starts from: tests/cli, tests/search and the tests
 below look at what they do."""

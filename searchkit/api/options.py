@@ -21,8 +21,8 @@ class Options(TypedDict, total=False):
     """Options of `search`, each with the default and the meaning of the command line's flag of the same name.
 
     Data: problem, modality, test_files, anomaly, noise, features, steps, split_seed, encoding, tokens, vocabulary,
-    window, horizon, split, time_column. Search: seed, minimize, workers, executor, address, storage, device, prior,
-    init_from.
+    window, horizon, split, time_column. Search: seed, minimize, workers, executor, address, gpus_per_trial,
+    workers_per_trial, storage, device, prior, init_from.
     Compression: prune_to, prune_by, importance, max_drop, max_rise. Output: reports.
     """
 
@@ -46,6 +46,8 @@ class Options(TypedDict, total=False):
     workers: int
     executor: str
     address: str
+    gpus_per_trial: float
+    workers_per_trial: int
     storage: str
     device: str
     prior: str

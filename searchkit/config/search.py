@@ -58,6 +58,22 @@ class SearchConfig:
     address: str | None = option(
         None, "Address of a running Ray cluster.", usual="a cluster on this machine", example="10.0.0.1:6379"
     )
+    gpus_per_trial: float | None = option(
+        None,
+        "GPUs of a Ray cluster for each training, such as 0.5 for two trainings on one GPU.",
+        kind="number",
+        low=0,
+        above=True,
+        usual="with a GPU here, one GPU shared by all workers; else none",
+        example="0.5",
+    )
+    workers_per_trial: int = option(
+        1,
+        "Number of Ray workers that train one network together, each on its share of every batch.",
+        kind="whole",
+        low=1,
+        example="2",
+    )
     storage: str | None = option(
         None,
         "URL of a database that several searches share, for one study on many machines.",
@@ -88,6 +104,9 @@ class SearchConfig:
                 f"{naming.given('address', self.address)} is for a Ray cluster; add "
                 f"{naming.advice('executor', 'ray')}, or leave it out."
             )
+        self._require_ray_for("gpus_per_trial", self.gpus_per_trial is not None)
+        self._require_ray_for("workers_per_trial", self.workers_per_trial > 1)
+        self._require_shares()
         if self.executor == "inline" and (self.workers or 1) > 1:
             raise BadInput(
                 f"{naming.given('workers', self.workers)} needs processes of its own, and "
@@ -95,3 +114,25 @@ class SearchConfig:
             )
         if self.executor == "inline":
             object.__setattr__(self, "workers", 1)
+
+    def _require_ray_for(self, name: str, given: bool) -> None:
+        if given and self.executor != "ray":
+            raise BadInput(
+                f"{naming.given(name, getattr(self, name))} is for Ray; add {naming.advice('executor', 'ray')}, "
+                "or leave it out."
+            )
+
+    def _require_shares(self) -> None:
+        """Raise BadInput if workers or GPUs cannot be shared out among trainings."""
+        each = self.workers_per_trial
+        if self.workers is not None and self.workers % each:
+            raise BadInput(
+                f"{naming.given('workers', self.workers)} cannot be shared out by "
+                f"{naming.given('workers_per_trial', each)}; give a multiple of {each}."
+            )
+        gpus = (self.gpus_per_trial or 0.0) / each
+        if gpus > 1 and not gpus.is_integer():
+            raise BadInput(
+                f"{naming.given('gpus_per_trial', self.gpus_per_trial)} gives each worker {gpus:g} GPUs; Ray shares "
+                "out parts of one GPU or whole GPUs, so give a worker at most 1 or a whole number."
+            )

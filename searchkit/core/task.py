@@ -168,6 +168,14 @@ class HasSides(Protocol):
 
 
 @runtime_checkable
+class HasRowBatches(Protocol):
+    """A task whose batches can be split by rows, so that several processes train one network (`core.replicas`)."""
+
+    def unsplittable(self) -> str | None:
+        """Return why its batches cannot be split, as the end of a sentence; None if they can."""
+
+
+@runtime_checkable
 class HasColumns(Protocol):
     """A task whose input has named columns; the bundle's README lists them in order."""
 

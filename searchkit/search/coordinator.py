@@ -27,6 +27,7 @@ from searchkit.search.loop import Loop
 from searchkit.search.policy import Halving
 from searchkit.search.prior import primed
 from searchkit.search.progress import Reporter
+from searchkit.search.ray_replicas import require_replicas
 from searchkit.search.recovery import recover
 from searchkit.search.results import default_url
 from searchkit.search.sampler import Proposer, SearchView, sampler_of
@@ -61,6 +62,7 @@ def search(
         reason = one.accepts(ctx.task.spec)
         if reason is not None:
             raise BadInput(f"The family '{one.name}' is not for the task '{ctx.task.name}': {reason}")
+    require_replicas(ctx.task, settings.workers_per_trial)
     with interruptible(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung."):
         # a new run has something to train for sure: its workers start while the plan is made
         early = _open_executor(spaces, ctx, settings) if not ctx.run.lines(LOG) else None
@@ -199,7 +201,14 @@ def _open_executor(spaces: Sequence[Space], ctx: Context, settings: SearchSettin
         return Processes(pack, workers=settings.workers)
     from searchkit.search.executors_ray import Ray
 
-    return Ray(pack, workers=settings.workers, address=settings.address, device=ctx.device)
+    return Ray(
+        pack,
+        workers=settings.workers,
+        address=settings.address,
+        device=ctx.device,
+        gpus_per_trial=settings.gpus_per_trial,
+        workers_per_trial=settings.workers_per_trial,
+    )
 
 
 def _first_rungs(ctx: Context, families: Collection[str]) -> list[float]:

@@ -7,12 +7,11 @@ store once. Ray itself retries nothing: a lost job goes back to the coordinator,
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import ipaddress
 import logging
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +22,10 @@ from searchkit.core.errors import BadInput
 from searchkit.core.serialization import digest
 from searchkit.core.task import Task
 from searchkit.search.jobs import WORKER_ENV, Job, Outcome, TaskPack, run_job, settle_threads, worker_environment
+from searchkit.search.ray_address import require_answer, require_ray, require_token
+from searchkit.search.ray_replicas import run_on_replicas
+
+__all__ = ["Ray", "require_ray", "require_token", "run_on_ray"]
 
 
 class Ray:
@@ -33,33 +36,59 @@ class Ray:
         pack: The packed task in Ray's object store.
         jobs: What runs, by Ray's reference.
         cancelled: The keys of jobs that are being killed.
+        on_gpus: Whether Ray gives each job a GPU or a part of one.
 
     Raises:
         BadInput: Ray is not installed, or the address may not be used.
     """
 
-    def __init__(self, pack: TaskPack, *, workers: int, address: str | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        pack: TaskPack,
+        *,
+        workers: int,
+        address: str | None = None,
+        device: str = "cpu",
+        gpus_per_trial: float | None = None,
+        workers_per_trial: int = 1,
+    ) -> None:
         require_ray(address)
         import ray
 
-        self.capacity = workers
+        self.capacity = max(1, workers // workers_per_trial)
         self.ray: Any = ray
+        self.jobs: dict[Any, Job] = {}
+        self.cancelled: set[str] = set()
         self.started_here = not ray.is_initialized()
         if self.started_here:
             self._start(address, workers)
+        if gpus_per_trial is None:
+            gpus = 1 / workers if device == "cuda" else 0.0
+        else:
+            gpus = gpus_per_trial / workers_per_trial
+        try:
+            require_room(self.ray.nodes(), workers_per_trial, gpus)
+        except BadInput:
+            self.close()
+            raise
+        self.on_gpus = gpus > 0
         self.pack = ray.put(pack)
-        n_gpus = 1 / workers if device == "cuda" else 0
-        self.task: Any = ray.remote(max_retries=0, num_cpus=1, num_gpus=n_gpus)(run_on_ray)
-        self.jobs: dict[Any, Job] = {}
-        self.cancelled: set[str] = set()
+        if workers_per_trial == 1:
+            self.task: Any = ray.remote(max_retries=0, num_cpus=1, num_gpus=gpus)(run_on_ray)
+        else:
+            team = ray.remote(max_retries=0, num_cpus=0)(run_on_replicas)
+            self.task = _Team(team, workers_per_trial, gpus)
 
     def _start(self, address: str | None, workers: int) -> None:
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
         if address is not None:
+            require_answer(address)
             try:
                 self.ray.init(address=address, **quiet)
-            except (ConnectionError, RuntimeError) as error:
-                raise BadInput(f"No Ray cluster answers at {address}: {str(error).splitlines()[0]}") from error
+            # Ray ends the process where it gives up: a SystemExit
+            except (ConnectionError, RuntimeError, SystemExit) as error:
+                said = (str(error).splitlines() or [""])[0]
+                raise BadInput(f"The Ray cluster at {address} cannot be used: {said}") from error
             return
         # Ray's processes take the environment as it is when the cluster starts. It is put back afterwards, since this
         # process is not a worker.
@@ -86,6 +115,8 @@ class Ray:
 
     def submit(self, job: Job) -> None:
         """Hand the job to Ray."""
+        if self.on_gpus and job.device == "cpu":
+            job = replace(job, device=OPEN)
         self.jobs[self.task.remote(self.pack, job)] = job
 
     def wait(self, seconds: float) -> list[Outcome]:
@@ -132,6 +163,52 @@ class Ray:
             time.sleep(0.1)
 
 
+class _Team:
+    """Stands where a Ray task does: starts the workers that train one job together."""
+
+    def __init__(self, task: Any, n: int, gpus: float) -> None:
+        self.task, self.n, self.gpus = task, n, gpus
+
+    def remote(self, pack: Any, job: Job) -> Any:
+        return self.task.remote([pack], job, self.n, self.gpus, run_on_ray)
+
+
+def require_room(nodes: Sequence[Mapping[str, Any]], workers_per_trial: int, gpus: float) -> None:
+    """Check that the nodes of a cluster can hold a training at all.
+
+    Args:
+        nodes: As `ray.nodes` tells them.
+        workers_per_trial: That train one network; each fits on one node.
+        gpus: Of each worker.
+
+    Raises:
+        BadInput: They cannot, if nothing else ran: Ray would wait for ever.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    have = [(int(r.get("CPU", 0)), float(r.get("GPU", 0))) for r in alive]
+    # Ray shares out a part of one GPU, or whole ones
+    room = [min(cpus, _places(whole, gpus)) for cpus, whole in have]
+    if sum(room) >= workers_per_trial:
+        return
+    most_cpus, most_gpus = (max((row[i] for row in have), default=0) for i in (0, 1))
+    wanted = f"{workers_per_trial} workers with a CPU" if workers_per_trial > 1 else "a worker with a CPU"
+    wanted += f" and {gpus:g} GPUs" + (" each" if workers_per_trial > 1 else "") if gpus else ""
+    raise BadInput(
+        f"No node of the Ray cluster can hold a training ({wanted}): its {len(have)} nodes have at most {most_cpus} "
+        f"CPUs and {most_gpus:g} GPUs each; ask for less by --gpus-per-trial or --workers-per-trial, or add a node."
+    )
+
+
+def _places(n_gpus: float, each: float) -> int:
+    """How many workers the GPUs of a node hold."""
+    if each == 0:
+        return sys.maxsize
+    return int(n_gpus) * int(1 / each + 1e-9) if each <= 1 else int(n_gpus // each)
+
+
+OPEN = "auto"
+"""The device of a job that a worker trains on its GPU if it has one."""
+
 _QUIET_RAY = {"RAY_DEDUP_LOGS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 _unpacked: dict[str, Task] = {}
@@ -146,6 +223,7 @@ def run_on_ray(pack: TaskPack, job: Job) -> Outcome:
     from searchkit.tasks import registry
 
     settle_threads(1)
+    job = _on_device(job)
     config, arrays = pack
     key = _digest(pack)
     if key not in _unpacked:
@@ -156,6 +234,13 @@ def run_on_ray(pack: TaskPack, job: Job) -> Outcome:
     return replace(outcome, parts=timing.take())
 
 
+def _on_device(job: Job) -> Job:
+    """The job on a device that is here, if it was left open: the coordinator's machine may have no GPU."""
+    import torch
+
+    return job if job.device != OPEN else replace(job, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _digest(pack: TaskPack) -> str:
     """Of all that is in it. It takes .2 s for 200 MB, which is little beside a rung on so many data (measured)."""
     config, arrays = pack
@@ -164,42 +249,3 @@ def _digest(pack: TaskPack) -> str:
         hasher.update(f"{name} {values.dtype.str} {values.shape}".encode())
         hasher.update(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
     return hasher.hexdigest()
-
-
-def require_ray(address: str | None) -> None:
-    """Check that Ray is installed and that `address` may be used. Raises BadInput."""
-    if importlib.util.find_spec("ray") is None:
-        raise BadInput("The executor ray needs Ray: pip install 'searchkit[ray]'.")
-    require_token(address)
-
-
-def require_token(address: str | None) -> None:
-    """Check that a cluster on another machine has Ray's token authentication on: an open port runs anybody's code.
-
-    Args:
-        address: Of the cluster; None for one that is started here.
-
-    Raises:
-        BadInput: It has it off.
-    """
-    if address is None or _is_loopback(address) or os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
-        return
-    raise BadInput(
-        f"The Ray address {address} is not on this machine and token authentication is off; set RAY_AUTH_MODE=token "
-        "and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) here and on the cluster, or leave --address out."
-    )
-
-
-def _is_loopback(address: str) -> bool:
-    """Whether the address is this machine's.
-
-    "auto" may name a cluster anywhere (RAY_ADDRESS, a file in /tmp), so it is not; "local" starts one here.
-    """
-    host = address.partition("://")[2] or address
-    host = host.rsplit(":", 1)[0].strip("[]") if ":" in host else host
-    if host in ("localhost", "local"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

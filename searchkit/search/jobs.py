@@ -146,6 +146,7 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
     import torch
     from safetensors.torch import save
 
+    from searchkit.core.replicas import replicas
     from searchkit.onnx.predictor import Deployed, TorchPredictor
 
     torch.manual_seed(job.seed)  # the first weights; what training draws is seeded by each epoch
@@ -163,6 +164,8 @@ def _train(job: Job, task: Task, space: Space) -> Outcome:
     with timing.part("training"):
         seen = _seen(task, job, net)
         state = _fit(job, seen, net, plan)
+    if replicas().rank:  # the first of several replicas validates, and its weights are those of all
+        return Outcome(job.key)
     deployed = Deployed(seen.preprocessor(), net, seen.postprocessor()).to(job.device).eval()
     with timing.part("validation"):
         evaluation = seen.evaluate(TorchPredictor(deployed, seen.inputs, seen.answers, device=job.device), "val")

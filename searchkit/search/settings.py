@@ -37,6 +37,8 @@ class SearchSettings:
         workers: Trainings side by side.
         executor: "inline" (this process), "processes" or "ray".
         address: Of a Ray cluster; None starts one here.
+        gpus_per_trial: GPUs of a Ray cluster for each training; None shares this machine's GPU among all workers.
+        workers_per_trial: Ray workers that train one network together.
         storage: The URL of a study that several coordinators share; None keeps it in the run.
         ship_int8: Whether limits on size and latency are meant for a file whose weights are int8.
         precision: "fp32", "bf16", or "auto", which times what trains quickest here.
@@ -54,6 +56,8 @@ class SearchSettings:
     workers: int = 1
     executor: str = "inline"
     address: str | None = None
+    gpus_per_trial: float | None = None
+    workers_per_trial: int = 1
     storage: str | None = None
     ship_int8: bool = False
     precision: str = "auto"
@@ -69,6 +73,8 @@ class SearchSettings:
             workers=self.workers,
             executor=self.executor,
             address=self.address,
+            gpus_per_trial=self.gpus_per_trial,
+            workers_per_trial=self.workers_per_trial,
         )
         budget = self.budget
         BudgetConfig(trials=budget.trials, epochs=budget.epochs, rungs=budget.rungs, eta=budget.eta)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from types import MappingProxyType
 
 import optuna
 from optuna.study import StudyDirection
@@ -20,6 +21,7 @@ from searchkit.core.serialization import JSON
 from searchkit.search.candidates import Candidate
 from searchkit.search.sampler import Directions
 from searchkit.search.storage import open_storage, without_password
+from searchkit.search.trial_rows import TrialRows, suits
 
 REJECTED, FAILED, TRAINED, UNTOLD, CUT_OFF = "rejected", "failed", "trained", "running", "cut off"
 
@@ -34,6 +36,7 @@ class TrialStore:
         owner: Who this coordinator is among several; empty if it is alone.
         study: Optuna's.
         family: Of a view (see `of`), the family whose trials it has; empty for all trials.
+        rows: Writes trials at once; None for a database on a server, which Optuna's storage writes.
 
     Raises:
         BadInput: The database cannot be opened or read, or its study is of another task, objective or budget.
@@ -61,6 +64,7 @@ class TrialStore:
         # after the check: another coordinator's study is not given this one's facts
         if "facts" not in self.study.user_attrs:
             self.study.set_user_attr("facts", facts)
+        self.rows = TrialRows(self.storage, self.study._study_id) if suits(self.storage) else None
 
     def of(self, family: str) -> TrialStore:
         """A view of a study that several families share: one family's trials, its parameters by their own names.
@@ -111,11 +115,8 @@ class TrialStore:
         told = create_trial(
             state=TrialState.COMPLETE, values=[0.0] * len(self.study.directions), constraints={kind: 1.0}
         )
-        # `_trial_id` is the key in the database; `number` counts within one study.
-        for key, value in told.system_attrs.items():
-            self.storage.set_trial_system_attr(trial._trial_id, key, value)
         facts = {"failure": kind, "reason": reason, "status": FAILED}
-        self._close(trial, facts, TrialState.COMPLETE, self._worst(trial.user_attrs))
+        self._close(trial, facts, TrialState.COMPLETE, self._worst(trial.user_attrs), told.system_attrs)
 
     def abandon(self, trial: FrozenTrial, reason: str) -> None:
         """Close a trial that does not count, as the time ended: its candidate is not to blame and breaks no limit."""
@@ -142,6 +143,8 @@ class TrialStore:
         )
         # the storage, not `study.ask`: asking stores a trial parameter by parameter, and a kill would leave it in parts
         try:
+            if self.rows:
+                return self._own(self.rows.add(trial))
             trial_id = self.storage.create_new_trial(self.study._study_id, trial)
         except ValueError as error:  # e.g. one name with two sets of choices
             raise BadInput(f"The space's parameters do not fit together: {error}") from error
@@ -159,8 +162,19 @@ class TrialStore:
         return self._known[trial.number]
 
     def _close(
-        self, trial: FrozenTrial, facts: Mapping[str, JSON], state: TrialState, values: Sequence[float] | None
+        self,
+        trial: FrozenTrial,
+        facts: Mapping[str, JSON],
+        state: TrialState,
+        values: Sequence[float] | None,
+        system: Mapping[str, JSON] = MappingProxyType({}),
     ) -> None:
+        if self.rows:
+            self.rows.close(trial, state, values, facts=facts, system=system)
+            return
+        # `_trial_id` is the key in the database; `number` counts within one study.
+        for key, value in system.items():
+            self.storage.set_trial_system_attr(trial._trial_id, key, value)
         # the state last: Optuna refuses changes to a finished trial, and what a kill leaves before it is written again
         for key, value in facts.items():
             self.storage.set_trial_user_attr(trial._trial_id, key, value)

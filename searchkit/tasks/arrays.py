@@ -133,6 +133,12 @@ class ArrayTask:
             found._on_device, found._parts = {}, {}
         return self._parts[split, share]
 
+    def unsplittable(self) -> str | None:
+        """See `HasRowBatches`."""
+        if not all(port.batched and port.counted_by is None and port.axis == 0 for port in self.spec.inputs):
+            return "its examples are not rows of equal shape"
+        return None
+
     def raw(self, split: Split) -> Arrays:
         """Raw inputs of a split by port name, laid out as the ports say."""
         return batching.take(self.inputs, self.data.inputs, self.data.rows[split])

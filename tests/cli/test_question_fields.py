@@ -46,6 +46,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], Callable[[SearchSettings], Any], Any]]
     "workers": ({"workers": 3}, lambda s: s.workers, 3),
     "executor": ({"executor": "ray"}, lambda s: s.executor, "ray"),
     "address": ({"executor": "ray", "address": "ray://x:1"}, lambda s: s.address, "ray://x:1"),
+    "gpus_per_trial": ({"executor": "ray", "gpus_per_trial": 0.5}, lambda s: s.gpus_per_trial, 0.5),
+    "workers_per_trial": ({"executor": "ray", "workers_per_trial": 2}, lambda s: s.workers_per_trial, 2),
     "storage": ({"storage": "sqlite:///x.db"}, lambda s: s.storage, "sqlite:///x.db"),
     "recipe": ({"recipe": "prune"}, lambda s: s.ship_int8, False),
 }

@@ -157,7 +157,7 @@ def test_an_executor_is_made_as_the_settings_say(ctx: Context, recorded: type[Re
 @pytest.mark.parametrize("address", ["auto", "ray://host:1"])
 def test_ray_is_told_its_address_and_workers(ctx: Context, recorded: type[Recorded], address: str) -> None:
     found = made_executor(ctx, recorded, executor="ray", address=address, workers=3)
-    assert found == {"workers": 3, "address": address, "device": "cpu"}
+    assert found == {"workers": 3, "address": address, "device": "cpu", "gpus_per_trial": None, "workers_per_trial": 1}
 
 
 def test_processes_are_told_how_many(ctx: Context, recorded: type[Recorded]) -> None:
@@ -213,5 +213,6 @@ def test_few_rows_lengthen_the_training_only_where_the_user_chose_no_epochs(ctx:
 
 
 def test_each_field_of_the_search_settings_has_a_test() -> None:
-    named = "budget sampler minimize workers executor address storage ship_int8 precision plans_epochs hang_seconds"
+    named = "budget sampler minimize workers executor address gpus_per_trial workers_per_trial storage ship_int8"
+    named += " precision plans_epochs hang_seconds"
     require_a_row_for_each_field(SearchSettings, dict.fromkeys(named.split()))

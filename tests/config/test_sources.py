@@ -17,7 +17,7 @@ from searchkit.core.errors import BadInput
 
 EVERY = every_option()
 IDS = [field.name for _, field, _ in EVERY]
-COMPANIONS = {"address": {"executor": "ray"}}
+COMPANIONS = {name: {"executor": "ray"} for name in ("address", "gpus_per_trial", "workers_per_trial")}
 """What an option cannot be without."""
 
 

@@ -13,6 +13,7 @@ from small_search import settings
 
 from searchkit import train
 from searchkit.context import Context
+from searchkit.core import schedule
 from searchkit.core.artifact import Artifact
 from searchkit.core.deadline import Deadline
 from searchkit.core.errors import BadInput
@@ -135,15 +136,17 @@ def rates(
     """The learning rates of a training that ends with its time, in `states` calls."""
     seen: list[float] = []
 
-    def watched(model: Any, task: Any, plan: Any, optimizer: Any, batch: Any) -> Any:
+    def watched(model: Any, objective: Any, plan: Any, optimizer: Any, batch: Any, *, weight: float) -> Any:
         seen.append(optimizer.param_groups[0]["lr"])
-        return STEP(model, task, plan, optimizer, batch)
+        return STEP(model, objective, plan, optimizer, batch, weight=weight)
 
     monkeypatch.setattr(train, "_step_", watched)
     torch.manual_seed(0)
     net, state = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), TrainState()
     for number in range(states):
-        monkeypatch.setattr(train, "time", clock := Clock())
+        clock = Clock()
+        for module in (train, schedule):
+            monkeypatch.setattr(module, "time", clock)
         left = plan.seconds * (1 - number / states)
         until = plan.until if number == states - 1 else 10 * (number + 1)
         state = train.fit(net, task, replace(plan, seconds=left, until=until), state)

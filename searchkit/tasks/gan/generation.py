@@ -197,6 +197,10 @@ class GenerationTask(ArrayTask):
         fresh = torch.randn(noise.shape, generator=generator, device=noise.device)
         return (fresh,), fresh
 
+    def unsplittable(self) -> str:
+        """See `HasRowBatches`: the critic's steps are not shared out."""
+        return "its network is trained against a critic, in a loop of its own"
+
     def fit(self, model: nn.Module, plan: FitPlan, state: TrainState) -> TrainState:
         """Train against a critic, unless the plan brings its own loss (a teacher). The state holds the critic too."""
         from searchkit import train as training
