@@ -246,6 +246,7 @@ def _source(data: Any, target: object, task: str | None, test: Any, family: Spac
 
 def _start(config: RunConfig, family: Space, root: Path, name: str | None, staged: Path, own: Own) -> tuple[Task, Run]:
     """A new run on disk; what can be refused is refused before. The data in `staged` become the run's own."""
+    lifecycle.require_cluster(config)
     task = own.measured(_load(config.data.plain(), staged))
     if (refusal := family.accepts(task.spec)) is not None:
         raise BadInput(f"The space '{family.name}' is not for the task '{task.name}': {refusal}.")

@@ -80,7 +80,9 @@ def search(
     values = layers(given, config)
     log_origins(values)
     with timing.part("start"):
-        loaded, asked = _load(RunConfig.of(values))
+        asked = RunConfig.of(values)
+        lifecycle.require_cluster(asked)
+        loaded, asked = _load(asked)
     lifecycle.require_startable(asked)
     console.summary(loaded.name, loaded.summary())
     runs = Path(asked.output.runs)
