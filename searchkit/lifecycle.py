@@ -126,6 +126,19 @@ def reopen(run: Run, task: Task) -> RunConfig:
     return config
 
 
+def require_cluster(config: RunConfig) -> None:
+    """Check that Ray, if it is asked for, is installed and answers: before data and torch are loaded, which takes long.
+
+    Raises:
+        BadInput: it does not.
+    """
+    if config.search.executor == "ray":
+        from searchkit.search.ray_address import require_answer, require_ray
+
+        require_ray(config.search.address)
+        require_answer(config.search.address)
+
+
 def require_startable(config: RunConfig) -> None:
     """Refuse before there is a run what can be refused.
 
@@ -135,11 +148,6 @@ def require_startable(config: RunConfig) -> None:
     from searchkit.search.storage import open_storage
 
     pick_device(config.search.device)
-    if config.search.executor == "ray":
-        from searchkit.search.ray_address import require_answer, require_ray
-
-        require_ray(config.search.address)
-        require_answer(config.search.address)
     if config.search.storage is not None:
         open_storage(config.search.storage)
     if config.compression.recipe != "none" and config.output.reports is not None:

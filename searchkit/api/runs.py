@@ -254,6 +254,7 @@ def _start(
     config: RunConfig, load: Callable[[str], Space], root: Path, name: str | None, staged: Path, own: Own
 ) -> tuple[Task, Run]:
     """A new run on disk; what can be refused is refused before. The data in `staged` become the run's own."""
+    lifecycle.require_cluster(config)
     asked, task = str(config.search.space), own.measured(_load(config.data.plain(), staged))
     accepting = families.accepting(asked, task, load)
     config = replace(config, search=replace(config.search, space=",".join(accepting)))

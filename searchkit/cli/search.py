@@ -83,6 +83,7 @@ def search(
     with timing.part("start"):
         asked = RunConfig.of(values)
         wanted = str(asked.search.space)
+        lifecycle.require_cluster(asked)
         loaded, asked, kept = _load(asked)
     lifecycle.require_startable(asked)
     console.summary(loaded.name, loaded.summary())
