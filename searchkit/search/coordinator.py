@@ -20,14 +20,16 @@ from searchkit.search.asking import Asker
 from searchkit.search.cost_model import LOG, CostModel
 from searchkit.search.executors import Executor, InProcess, Processes
 from searchkit.search.loop import Loop
+from searchkit.search.named_samplers import Proposer, sampler_of
 from searchkit.search.policy import Halving
 from searchkit.search.progress import Reporter
 from searchkit.search.recovery import recover
 from searchkit.search.results import default_url
-from searchkit.search.sampler import Proposer, SearchView, sampler_of
+from searchkit.search.sampler import SearchView
 from searchkit.search.search_state import SearchRecord
 from searchkit.search.settings import Progress, SearchSettings, SearchStopped, Status, StopSearch
-from searchkit.search.study import FAILED, REJECTED, TRAINED, TrialStore
+from searchkit.search.study import TrialStore
+from searchkit.search.tally import FAILED, REJECTED, TRAINED
 from searchkit.search.time_planning import TimePlan, make_time_plan
 from searchkit.search.trial_lifecycle import Lifecycle
 

@@ -19,8 +19,7 @@ from searchkit.core.serialization import JSON
 from searchkit.search.candidates import Candidate
 from searchkit.search.sampler import Directions
 from searchkit.search.storage import open_storage, without_password
-
-REJECTED, FAILED, TRAINED, UNTOLD, CUT_OFF = "rejected", "failed", "trained", "running", "cut off"
+from searchkit.search.tally import CUT_OFF, FAILED, REJECTED, TRAINED, UNTOLD, Tally
 
 
 class TrialStore:
@@ -37,6 +36,7 @@ class TrialStore:
     def __init__(self, url: str, name: str, directions: Directions, *, owner: str = "", facts: str = "") -> None:
         self.storage = open_storage(url)
         self.owner = owner
+        self._tally = Tally()
         try:
             self.study = optuna.create_study(
                 storage=self.storage, study_name=name, directions=list(directions), load_if_exists=True
@@ -59,6 +59,11 @@ class TrialStore:
     def trials(self) -> list[FrozenTrial]:
         """All trials in order of their numbers, other coordinators' too. Not to be changed."""
         return self.study.get_trials(deepcopy=False)
+
+    def tally(self) -> Tally:
+        """Counts of all trials, as they are now. The same object at each call; not to be changed."""
+        self._tally.update_(self.trials())
+        return self._tally
 
     def unfinished(self) -> list[FrozenTrial]:
         """This coordinator's trials that a kill left RUNNING."""
