@@ -134,7 +134,7 @@ class _Model:
             scores[:n_front],
             encoder,
             np.concatenate([rows, waiting]),
-            tuple(_fitted(encoder, rows, waiting, column) for column in scores.T),
+            _fitted(encoder, rows, waiting, scores),
             judged,
             Process.fitted(encoder.distances(judged, judged), verdicts) if refused else None,
         )
@@ -168,17 +168,27 @@ class _Model:
         return gains
 
 
-def _fitted(encoder: Encoder, rows: Array, waiting: Array, values: Array) -> Process:
-    """The process of these rows; the trials that are running count as seen, with what is expected of them.
+def _fitted(encoder: Encoder, rows: Array, waiting: Array, scores: Array) -> tuple[Process, ...]:
+    """The process of each column of scores; trials that are running count as seen, with what is expected of them.
 
     So that the next candidate is not the neighbour of one that is being trained (Ginsbourger et al. 2010).
+
+    Args:
+        encoder: Has the distances.
+        rows: Of the trials that have scores: (n, columns).
+        waiting: Of those that are running.
+        scores: (n, objectives).
     """
-    process = Process.fitted(encoder.distances(rows, rows), values)
+    distances = encoder.distances(rows, rows)
+    processes = tuple(Process.fitted(distances, column) for column in scores.T)
     if not len(waiting):
-        return process
-    expected, _ = process.predict(encoder.distances(waiting, rows))
-    both = np.concatenate([rows, waiting])
-    return Process.of(process.weights, process.noise, encoder.distances(both, both), np.append(values, expected))
+        return processes
+    apart, both = encoder.distances(waiting, rows), np.concatenate([rows, waiting])
+    distances = encoder.distances(both, both)
+    return tuple(
+        Process.of(p.weights, p.noise, distances, np.append(column, p.predict(apart)[0]))
+        for p, column in zip(processes, scores.T, strict=True)
+    )
 
 
 def _neighbours(

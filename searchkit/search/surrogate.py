@@ -85,11 +85,12 @@ class Encoder:
     def distances(self, a: Array, b: Array) -> Array:
         """How far each row of `a` is from each of `b` in each column, from 0 to 1: (columns, rows of a, rows of b)."""
         one, other = a.T[:, :, None], b.T[:, None, :]
-        found = np.abs(one - other)
+        found: Array = np.abs(one - other)
         found[self.is_choice] = found[self.is_choice] > 0
-        # one of the two has no such parameter: wholly different; neither has: the same
-        lacking = np.isnan(one) != np.isnan(other)
-        return np.where(lacking, 1.0, np.nan_to_num(np.where(np.isnan(one) | np.isnan(other), 0.0, found)))
+        if np.isnan(a).any() or np.isnan(b).any():
+            # one of the two has no such parameter: wholly different; neither has: the same
+            found = np.where(np.isnan(one) != np.isnan(other), 1.0, np.nan_to_num(found))
+        return found
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _improbability(logs: Array, distances: Array, values: Array) -> tuple[float,
     inverse = _inverse(covariance)
     pull = inverse @ values
     scale = max(float(values @ pull) / n, 1e-9)
-    loss = 0.5 * n * math.log(scale) + 0.5 * float(np.linalg.slogdet(covariance)[1])
+    loss = 0.5 * n * math.log(scale) + float(np.log(np.diag(np.linalg.cholesky(covariance))).sum())
     by_covariance = 0.5 * (inverse - np.outer(pull, pull) / scale)
     by_weights = -np.tensordot(distances, by_covariance * kernel, ([1, 2], [0, 1])) * weights
     slope = np.append(by_weights, noise * np.trace(by_covariance))
