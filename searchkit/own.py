@@ -150,7 +150,7 @@ def _sampler(given: object) -> Any:
             f"sampler={given!r:.80} is no sampler; give a name, or a value with a name and a method "
             "propose(trials, ask, view), see searchkit.Sampler."
         )
-    from searchkit.search.sampler import NAMED
+    from searchkit.search.named_samplers import NAMED
 
     # Ours are frozen dataclasses: an equal one is the one that the name stands for.
     return name if NAMED.get(name) == given else given

@@ -15,13 +15,8 @@ from searchkit.core.serialization import derive_seed
 from searchkit.core.space import Budget, Space, Trial
 from searchkit.core.training import LogUniform, Training, TrainingSpace
 from searchkit.search.candidates import Candidate
-from searchkit.search.sampler import (
-    Ask,
-    Directions,
-    Proposer,
-    SearchView,
-    sampler_of,
-)
+from searchkit.search.named_samplers import Proposer, sampler_of
+from searchkit.search.sampler import Ask, Directions, SearchView
 
 SPEC = DataSpec("tabular", (TensorSpec("features", (4,)),), (TensorSpec("logits", (3,)),))
 

@@ -78,7 +78,7 @@ def search(
             takes the family's own.
         name: of the run. None finds a free one.
         runs: the folder of runs.
-        sampler: what proposes the networks: "tpe", "nsga2", "random", "grid", or a `Sampler` of your own.
+        sampler: what proposes the networks: "gp", "tpe", "nsga2", "random", "grid", or a `Sampler` of your own.
         recipe: what compresses the winner: a name such as "compact", or stages such as (Promote(), Prune(to=0.5),
             Export()), your own among them.
         metric: the goal in place of the task's own: a `Metric`, or a function of the decisions and the targets of n

@@ -8,7 +8,7 @@ from searchkit.config import naming
 from searchkit.config.options import option, settle
 from searchkit.core.errors import BadInput
 
-SAMPLERS = ("tpe", "nsga2", "random", "grid")
+SAMPLERS = ("gp", "tpe", "nsga2", "random", "grid")
 EXECUTORS = ("inline", "processes", "ray")
 DEVICES = ("auto", "cpu", "cuda")
 COSTS = {"latency": "latency_ms", "size": "size_bytes", "macs": "macs", "params": "params"}
@@ -30,7 +30,7 @@ class SearchConfig:
         usual="required",
         example="cnn",
     )
-    sampler: str = option("tpe", "Algorithm that proposes the next network.", choices=SAMPLERS, example="nsga2")
+    sampler: str = option("gp", "Algorithm that proposes the next network.", choices=SAMPLERS, example="nsga2")
     minimize: str | None = option(
         None,
         "Cost to minimize beside the metric.",

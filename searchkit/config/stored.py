@@ -92,7 +92,7 @@ def _as_now(old: Mapping[str, JSON], where: str) -> dict[str, Any]:
     if "kind" in source:
         kind = source.pop("kind")
         source["problem"] = problems.shown(kind) if isinstance(kind, str) else kind
-    search = {name: old[name] for name in OLD_SEARCH if name in old}
+    search = {"sampler": "tpe", **{name: old[name] for name in OLD_SEARCH if name in old}}  # the default of its time
     if "minimize" in search:
         search["minimize"] = search["minimize"] or "none"  # None meant the metric alone
     recipe = old.get("recipe", "compact")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from optuna.trial import FrozenTrial
 
@@ -15,9 +15,10 @@ from searchkit.core.serialization import JSON, derive_seed
 from searchkit.search import policy
 from searchkit.search.candidates import Candidate
 from searchkit.search.cost_model import CostModel
+from searchkit.search.named_samplers import Proposer
 from searchkit.search.progress import Reporter
-from searchkit.search.sampler import Proposer
-from searchkit.search.study import REJECTED, TrialStore
+from searchkit.search.study import TrialStore
+from searchkit.search.tally import REJECTED
 from searchkit.search.time_planning import TimePlan, training_seconds
 
 
@@ -33,7 +34,6 @@ class Asker:
         plan: How long one training may take.
         seconds_left: Of the search.
         reporter: Is told of what is refused, and knows how many trials the budget has left.
-        known: The keys of all candidates seen.
         exhausted: Whether there is nothing left to propose.
         family: Of several that share the search, the one whose candidates are proposed; `store` is its view.
     """
@@ -45,7 +45,6 @@ class Asker:
     plan: TimePlan
     reporter: Reporter
     seconds_left: Callable[[], float]
-    known: set[str] = field(default_factory=set)
     exhausted: bool = False
     family: str = ""
 
@@ -53,18 +52,17 @@ class Asker:
         """A new trial, stored as running; None if the search is to end."""
         while not self.exhausted and self.reporter.n_open() > 0:
             raise_if_interrupted()
-            trials = self.store.trials()
-            n_rejected = sum(1 for t in trials if t.user_attrs.get("status") == REJECTED)
+            tally = self.store.tally()
+            n_rejected = tally.count(REJECTED)
             if policy.is_hopeless(n_rejected, self._n_trials) or self.seconds_left() <= 0:
                 self._give_up(f"{n_rejected} candidates were refused before training")
                 break
-            self.known |= {t.user_attrs["key"] for t in trials if "key" in t.user_attrs}  # others' too
             with timing.part("proposals"):
-                candidate = self.proposer.propose(trials, self.known)
+                # what was seen is in the study, whatever came of it, and what other coordinators have seen too
+                candidate = self.proposer.propose(self.store.trials(), tally.first.keys())
             if candidate is None:
                 self._give_up("every candidate that the sampler finds has been seen")
                 break
-            self.known.add(candidate.key)  # whatever comes of it: what cannot be built is not proposed again
             trial = self._start(candidate)
             if trial is not None:
                 return trial
@@ -109,10 +107,7 @@ class Asker:
 
     def _is_anothers(self, trial: FrozenTrial) -> bool:
         """Whether two coordinators proposed the same at once: the lower number, which was first, trains it."""
-        key = trial.user_attrs["key"]
-        return bool(self.store.owner) and any(
-            t.number < trial.number and t.user_attrs.get("key") == key for t in self.store.trials()
-        )
+        return bool(self.store.owner) and self.store.tally().first[trial.user_attrs["key"]] < trial.number
 
     @property
     def _n_trials(self) -> int:

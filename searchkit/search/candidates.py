@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +110,21 @@ def draw(space: Space, spec: DataSpec, choose: Choose, *, epochs: int, way: str)
     return Candidate(draft.params, draft.distributions, arch, training, way, reason=reason)
 
 
+def sketch(space: Space, spec: DataSpec, choose: Choose) -> Draft:
+    """The parameters of the candidate that `draw` would make, and nothing made of them: a third of the time.
+
+    Args:
+        space: The family.
+        spec: The data's.
+        choose: Gives each parameter its value.
+    """
+    draft = Draft(choose)
+    with suppress(Infeasible):
+        space.sample(draft, spec)
+    _suggest_training(draft, space, spec)
+    return draft
+
+
 def sample_training(draft: Draft, space: Space, spec: DataSpec, *, epochs: int) -> Training:
     """Draw the fields of the training that the space leaves open, as parameters named "train.<field>".
 
@@ -124,6 +140,14 @@ def sample_training(draft: Draft, space: Space, spec: DataSpec, *, epochs: int) 
     values: dict[str, Any] = {**freeze(space.training.default), "epochs": epochs}
     if not spec.self_taught:
         values["pretrain_epochs"] = 0
+    values |= _suggest_training(draft, space, spec)
+    values["augment"] = [name for name in values["augment"] if name in spec.augmentations]
+    return thaw(Training, values)
+
+
+def _suggest_training(draft: Draft, space: Space, spec: DataSpec) -> dict[str, Any]:
+    """The fields of the training that the space leaves open, by name."""
+    values: dict[str, Any] = {}
     # In order of name: the order in which a family lists its ranges must not change what a seed draws.
     for name, allowed in sorted(space.training.ranges.items()):
         if name == "pretrain_epochs" and not spec.self_taught:
@@ -136,5 +160,4 @@ def sample_training(draft: Draft, space: Space, spec: DataSpec, *, epochs: int) 
             values[name] = draft.suggest_float(
                 f"train.{name}", allowed.low, allowed.high, log=isinstance(allowed, LogUniform)
             )
-    values["augment"] = [name for name in values["augment"] if name in spec.augmentations]
-    return thaw(Training, values)
+    return values

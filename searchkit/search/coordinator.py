@@ -24,16 +24,18 @@ from searchkit.search.entrants import Entrant, enter
 from searchkit.search.executors import Executor, InProcess, Processes
 from searchkit.search.families import FamilyAsker
 from searchkit.search.loop import Loop
+from searchkit.search.named_samplers import Proposer, sampler_of
 from searchkit.search.policy import Halving
 from searchkit.search.prior import primed
 from searchkit.search.progress import Reporter
 from searchkit.search.ray_replicas import require_replicas
 from searchkit.search.recovery import recover
 from searchkit.search.results import default_url
-from searchkit.search.sampler import Proposer, SearchView, sampler_of
+from searchkit.search.sampler import SearchView
 from searchkit.search.search_state import SearchRecord
 from searchkit.search.settings import Progress, SearchSettings, SearchStopped, Status, StopSearch
-from searchkit.search.study import FAILED, REJECTED, TRAINED, TrialStore
+from searchkit.search.study import TrialStore
+from searchkit.search.tally import FAILED, REJECTED, TRAINED
 from searchkit.search.transfer import Transferring
 from searchkit.search.trial_lifecycle import Lifecycle
 

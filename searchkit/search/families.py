@@ -10,9 +10,11 @@ from optuna.trial import FrozenTrial
 from searchkit.search.asking import Asker
 from searchkit.search.bandit import Pull, Rule, choose
 from searchkit.search.fidelity import data_epochs
+from searchkit.search.fronts import losses_of
 from searchkit.search.progress import Reporter
-from searchkit.search.sampler import Directions, losses_of
-from searchkit.search.study import FAILED, FAMILY, TRAINED, UNTOLD, TrialStore
+from searchkit.search.sampler import Directions
+from searchkit.search.study import FAMILY, TrialStore
+from searchkit.search.tally import FAILED, TRAINED, UNTOLD
 from searchkit.search.trial_lifecycle import Course
 
 

@@ -27,7 +27,7 @@ from searchkit.search.candidates import Candidate, draw
 from searchkit.search.choices import at, like
 from searchkit.search.results import HistoryRow, history, searches
 from searchkit.search.sampler import Ask, Sampler, SearchView
-from searchkit.search.study import TRAINED
+from searchkit.search.tally import TRAINED
 
 KEY = "prior"
 """The key of run.json that holds what was learned."""

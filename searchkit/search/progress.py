@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from searchkit.context import Context
 from searchkit.search.settings import Progress, SearchSettings, Status
-from searchkit.search.study import FAILED, REJECTED, TRAINED, UNTOLD, TrialStore
+from searchkit.search.study import TrialStore
+from searchkit.search.tally import FAILED, REJECTED, TRAINED, UNTOLD
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Reporter:
 
     def n_open(self) -> int:
         """Trials of the budget that have not been started."""
-        return self.n_trials - sum(1 for status in self.statuses() if status in (TRAINED, FAILED, UNTOLD))
+        return self.n_trials - self.store.tally().count(TRAINED, FAILED, UNTOLD)
 
     def statuses(self) -> list[str | None]:
         """Of all trials, in order of their numbers."""
@@ -52,21 +53,19 @@ class Reporter:
         Args:
             note: One line worth a look, or empty.
         """
-        trials, goal = self.store.trials(), self.ctx.task.goal
-        statuses = [t.user_attrs.get("status") for t in trials]
-        trained = [t for t in trials if t.user_attrs.get("status") == TRAINED]
-        values = [t.values[0] for t in trained if t.values]
-        best = (max if goal.direction == "maximize" else min)(values) if values else None
-        spent = [t.user_attrs["seconds"] for t in trained]
-        done = len(trained) + statuses.count(FAILED)
+        tally, goal = self.store.tally(), self.ctx.task.goal
+        best = None if tally.values is None else tally.values[goal.direction == "maximize"]
+        n_failed = tally.count(FAILED)
+        done = tally.count(TRAINED) + n_failed
         to_go = max(0, self.n_trials - done)
+        spent = tally.seconds
         self.progress(
             Status(
                 done=done,
                 trials=self.n_trials,
                 running=self.n_running,
-                rejected=statuses.count(REJECTED),
-                failed=statuses.count(FAILED),
+                rejected=tally.count(REJECTED),
+                failed=n_failed,
                 best=best,
                 seconds_left=self.ctx.deadline.left(),
                 seconds_to_go=statistics.median(spent) * to_go / self.settings.workers if spent else None,

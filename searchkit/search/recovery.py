@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from searchkit.core.serialization import JSON
 from searchkit.search.policy import Halving
-from searchkit.search.study import TRAINED
+from searchkit.search.tally import TRAINED
 from searchkit.search.trial_lifecycle import Flight, Lifecycle
 
 

@@ -18,9 +18,10 @@ from searchkit.core.run_files import SearchFile
 from searchkit.core.serialization import JSON
 from searchkit.run import Run
 from searchkit.search import successive_halving
-from searchkit.search.sampler import feasible
+from searchkit.search.fronts import feasible
 from searchkit.search.storage import open_storage
-from searchkit.search.study import FAILED, FAMILY, REJECTED, TRAINED, own_names
+from searchkit.search.study import FAMILY, own_names
+from searchkit.search.tally import FAILED, REJECTED, TRAINED
 
 FILE = "search.json"
 """What was searched for: by family, its goal, cost, study, profile and numeric setting."""

@@ -51,7 +51,7 @@ class SearchSettings:
     """
 
     budget: Budget = field(default_factory=Budget)
-    sampler: str | Sampler = "tpe"
+    sampler: str | Sampler = "gp"
     minimize: str | None = None
     workers: int = 1
     executor: str = "inline"
@@ -68,7 +68,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         # the configuration's own checks, so that a search made in code is refused by the same sentences
         SearchConfig(
-            sampler=self.sampler if isinstance(self.sampler, str) else "tpe",  # one of your own has no name to check
+            sampler=self.sampler if isinstance(self.sampler, str) else "gp",  # one of your own has no name to check
             minimize=self.minimize or "none",
             workers=self.workers,
             executor=self.executor,

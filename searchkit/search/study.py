@@ -21,9 +21,8 @@ from searchkit.core.serialization import JSON
 from searchkit.search.candidates import Candidate
 from searchkit.search.sampler import Directions
 from searchkit.search.storage import open_storage, without_password
+from searchkit.search.tally import CUT_OFF, FAILED, REJECTED, TRAINED, UNTOLD, Tally
 from searchkit.search.trial_rows import TrialRows, suits
-
-REJECTED, FAILED, TRAINED, UNTOLD, CUT_OFF = "rejected", "failed", "trained", "running", "cut off"
 
 FAMILY = "family"
 """A trial's attribute with the name of its family, in a study that several families share."""
@@ -46,6 +45,7 @@ class TrialStore:
         self.storage = open_storage(url)
         self.owner, self.family = owner, ""
         self._known: dict[int, FrozenTrial] = {}
+        self._tally = Tally()
         try:
             self.study = optuna.create_study(
                 storage=self.storage, study_name=name, directions=list(directions), load_if_exists=True
@@ -73,13 +73,18 @@ class TrialStore:
         Optuna's storage refuses those in one study. A trial's number is the study's.
         """
         view = copy(self)
-        view.family, view._known = family, {}
+        view.family, view._known, view._tally = family, {}, Tally()
         return view
 
     def trials(self) -> list[FrozenTrial]:
         """All trials in order of their numbers, other coordinators' too. Not to be changed."""
         trials = self.study.get_trials(deepcopy=False)
         return [self._own(t) for t in trials if t.user_attrs.get(FAMILY) == self.family] if self.family else trials
+
+    def tally(self) -> Tally:
+        """Counts of all trials, as they are now. The same object at each call; not to be changed."""
+        self._tally.update_(self.trials())
+        return self._tally
 
     def unfinished(self) -> list[FrozenTrial]:
         """This coordinator's trials that a kill left RUNNING."""

@@ -8,22 +8,55 @@ rank by the metric, or the cheapest nets, which nobody can dominate, would all b
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 Losses = tuple[float, ...]
 """One value an objective; smaller is better. The goal comes first."""
 
 
 def ranks(losses: Sequence[Losses]) -> list[int]:
-    """The non-dominated rank of each: 0 is the front, 1 the front of the rest, and so on (Deb et al. 2002)."""
+    """The non-dominated rank of each: 0 is the front, 1 the front of the rest, and so on (Deb et al. 2002).
+
+    Equal rows do not dominate each other. One objective or two take n log n steps, more of them n².
+    """
     values = np.asarray(losses, dtype=np.float64).reshape(len(losses), -1)
-    # (n, 1, k) against (1, n, k) gives (n, n): no_worse[i, j] if i is nowhere worse than j. Equal rows do not dominate
-    # each other.
-    no_worse = np.all(values[:, None, :] <= values[None, :, :], axis=2)
-    dominates = np.asarray(no_worse & np.any(values[:, None, :] < values[None, :, :], axis=2))
-    n_above, found, rank = dominates.sum(axis=0), np.full(len(values), -1), 0
+    rows, place = np.unique(
+        values, axis=0, return_inverse=True
+    )  # the rows in order of their first value, then the next
+    match values.shape[1]:
+        case 1:
+            found = list(range(len(rows)))
+        case 2:
+            found = _ranks_of_pairs(rows[:, 1].tolist())
+        case _:
+            found = _ranks_by_peeling(rows)
+    return [found[i] for i in place.reshape(-1)]
+
+
+def _ranks_of_pairs(seconds: Sequence[float]) -> list[int]:
+    """The ranks of distinct pairs that are in order, of which these are the second values (Jensen 2003).
+
+    All before a pair are no worse in the first value. So the fronts whose least second value so far is no worse than
+    the pair's dominate it, and these are the first ones: a front's least value is below that of the next.
+    """
+    least: list[float] = []
+    found = []
+    for value in seconds:
+        front = bisect_right(least, value)
+        least[front : front + 1] = [value]
+        found.append(front)
+    return found
+
+
+def _ranks_by_peeling(rows: NDArray[np.float64]) -> list[int]:
+    # (n, 1, k) against (1, n, k) gives (n, n): no_worse[i, j] if i is nowhere worse than j.
+    no_worse = np.all(rows[:, None, :] <= rows[None, :, :], axis=2)
+    dominates = np.asarray(no_worse & np.any(rows[:, None, :] < rows[None, :, :], axis=2))
+    n_above, found, rank = dominates.sum(axis=0), np.full(len(rows), -1), 0
     while (found < 0).any():
         front = (found < 0) & (n_above == 0)
         found[front] = rank

@@ -32,7 +32,7 @@ from searchkit.run import Run
 from searchkit.search.candidates import Candidate, draw
 from searchkit.search.choices import Choose, at, at_random, grid_values, like
 from searchkit.search.sampler import Ask, Sampler, SearchView
-from searchkit.search.study import REJECTED
+from searchkit.search.tally import REJECTED
 from searchkit.search.weights_source import WeightsSource
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from searchkit.core.artifact import Artifact
 from searchkit.core.stage import StageContext
 from searchkit.search.candidates import Candidate
 from searchkit.search.choices import at, at_random
+from searchkit.search.named_samplers import Random
 from searchkit.search.results import history
-from searchkit.search.sampler import Ask, Random, SearchView
+from searchkit.search.sampler import Ask, SearchView
 from searchkit.stages import recipes
 
 HERE = __name__

@@ -142,7 +142,9 @@ CASES = {
         flags("--space", "autoencoder", "--anomaly", "0,1,2,3,4,5,6,7,8,9"), r"holds out every class .* name fewer"
     ),
     "a noise of no kind": Case(flags("--space", "autoencoder", "--noise", "hum"), r"--noise 'hum' is no noise"),
-    "unknown sampler": Case(flags(*QUICK, "--sampler", "magic"), r"--sampler 'magic' .* tpe, nsga2, random or grid"),
+    "unknown sampler": Case(
+        flags(*QUICK, "--sampler", "magic"), r"--sampler 'magic' .* gp, tpe, nsga2, random or grid"
+    ),
     "unknown cost": Case(
         flags(*QUICK, "--minimize", "beauty"), r"--minimize 'beauty' is unknown; choose latency, size, macs"
     ),

@@ -17,12 +17,9 @@ from searchkit.core.errors import Infeasible
 from searchkit.core.space import Trial
 from searchkit.search.candidates import draw
 from searchkit.search.choices import at, neighbor
-from searchkit.search.sampler import (
-    Directions,
-    _step_from,
-    best_so_far,
-    feasible,
-)
+from searchkit.search.fronts import best_so_far, feasible
+from searchkit.search.named_samplers import _step_from
+from searchkit.search.sampler import Directions
 
 
 def test_a_local_step_changes_one_parameter_and_sometimes_two() -> None:

@@ -70,7 +70,7 @@ def test_a_parameter_that_is_new_or_out_of_range_is_in_the_middle(tmp_path: Path
 
 
 def test_a_run_without_a_prior_is_sampled_as_ever(tmp_path: Path, task: Task, tiny: Space) -> None:
-    from searchkit.search.sampler import NAMED
+    from searchkit.search.named_samplers import NAMED
 
     assert prior.primed(NAMED["tpe"], begun(tmp_path, task, "none"), "tiny") is NAMED["tpe"]
     other = begun(tmp_path, task, "other", prior={"run": "r", "families": {"mlp": [{"a": 1}]}})

@@ -19,14 +19,9 @@ from searchkit.core.serialization import derive_seed
 from searchkit.core.training import Training, TrainingSpace
 from searchkit.search.candidates import Candidate, draw
 from searchkit.search.choices import at, at_random, holds, like
-from searchkit.search.sampler import (
-    Ask,
-    Directions,
-    Proposer,
-    Sampler,
-    SearchView,
-    best_so_far,
-)
+from searchkit.search.fronts import best_so_far
+from searchkit.search.named_samplers import NAMED, Proposer
+from searchkit.search.sampler import Ask, Directions, Sampler, SearchView
 
 RANDOM_12 = {"depth": 4, "width": 44, "rate": 0.8422092286107151, "kind": "b", "train.lr": 0.002838921508840178}
 GRID_12 = {"depth": 1, "width": 4, "rate": 0.0, "kind": "c", "train.lr": 0.03162277660168381}
@@ -192,7 +187,7 @@ def test_a_known_candidate_is_not_proposed_and_a_used_up_space_ends() -> None:
         SPACE, sample=lambda trial, spec: Arch(trial.suggest_int("depth", 1, 2), 4, 0.0, "a"),
         training=TrainingSpace(Training(lr=0.01)),
     )  # fmt: skip
-    for name in ("tpe", "random", "grid", "nsga2"):
+    for name in NAMED:
         given = proposer(name, space=single)
         first = given.propose([], set())
         assert first is not None

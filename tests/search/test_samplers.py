@@ -23,8 +23,9 @@ from searchkit.run import Run
 from searchkit.search.candidates import Candidate
 from searchkit.search.choices import at, at_random, like
 from searchkit.search.coordinator import search
+from searchkit.search.named_samplers import NAMED
 from searchkit.search.results import history
-from searchkit.search.sampler import NAMED, Ask, Exhausted, SearchView, ask_optuna
+from searchkit.search.sampler import Ask, Exhausted, SearchView, ask_optuna
 from searchkit.search.settings import SearchSettings
 from searchkit.tasks import registry
 
@@ -135,5 +136,5 @@ def test_a_refused_candidate_is_among_the_trials_with_its_constraint(tmp_path: P
 
 def test_the_names_of_the_command_line_are_the_samplers_that_there_are() -> None:
     assert tuple(NAMED) == SAMPLERS
-    with pytest.raises(BadInput, match="--sampler 'tpee' is unknown; choose tpe, nsga2, random or grid"):
+    with pytest.raises(BadInput, match="--sampler 'tpee' is unknown; choose gp, tpe, nsga2, random or grid"):
         SearchSettings(sampler="tpee")

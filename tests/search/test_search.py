@@ -31,7 +31,16 @@ from searchkit.tasks import registry
 
 
 @pytest.mark.parametrize(
-    ("sampler", "minimize"), [("tpe", None), ("tpe", "params"), ("nsga2", "params"), ("random", None), ("grid", None)]
+    ("sampler", "minimize"),
+    [
+        ("gp", None),
+        ("gp", "params"),
+        ("tpe", None),
+        ("tpe", "params"),
+        ("nsga2", "params"),
+        ("random", None),
+        ("grid", None),
+    ],
 )
 def test_every_sampler_uses_its_budget_without_repeats(
     context: Context, tiny: Space, sampler: str, minimize: str | None

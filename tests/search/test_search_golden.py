@@ -52,7 +52,7 @@ def settings(**changes: Any) -> SearchSettings:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sampler": "anneal"}, "--sampler 'anneal' is unknown; choose tpe, nsga2, random or grid."),
+        ({"sampler": "anneal"}, "--sampler 'anneal' is unknown; choose gp, tpe, nsga2, random or grid."),
         ({"executor": "slurm"}, "--executor 'slurm' is unknown; choose inline, processes or ray."),
         ({"minimize": "energy"}, "--minimize 'energy' is unknown; choose latency, size, macs, params or none."),
         ({"precision": "fp16"}, "No precision named 'fp16'; choose auto, fp32, bf16."),
