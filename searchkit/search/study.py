@@ -65,6 +65,9 @@ class TrialStore:
         if "facts" not in self.study.user_attrs:
             self.study.set_user_attr("facts", facts)
         self.rows = TrialRows(self.storage, self.study._study_id) if suits(self.storage) else None
+        # A coordinator that is alone knows all trials: Optuna would read every running one from the database again at
+        # each call, which was most of what 16 workers with trials of 1 s cost (61 ms a trial, and 16 without).
+        self._all = None if owner else self.study.get_trials(deepcopy=False)
 
     def of(self, family: str) -> TrialStore:
         """A view of a study that several families share: one family's trials, its parameters by their own names.
@@ -78,7 +81,7 @@ class TrialStore:
 
     def trials(self) -> list[FrozenTrial]:
         """All trials in order of their numbers, other coordinators' too. Not to be changed."""
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self.study.get_trials(deepcopy=False) if self._all is None else self._all
         return [self._own(t) for t in trials if t.user_attrs.get(FAMILY) == self.family] if self.family else trials
 
     def tally(self) -> Tally:
@@ -149,11 +152,14 @@ class TrialStore:
         # the storage, not `study.ask`: asking stores a trial parameter by parameter, and a kill would leave it in parts
         try:
             if self.rows:
-                return self._own(self.rows.add(trial))
-            trial_id = self.storage.create_new_trial(self.study._study_id, trial)
+                stored = self.rows.add(trial)
+            else:
+                stored = self.storage.get_trial(self.storage.create_new_trial(self.study._study_id, trial))
         except ValueError as error:  # e.g. one name with two sets of choices
             raise BadInput(f"The space's parameters do not fit together: {error}") from error
-        return self._own(self.storage.get_trial(trial_id))
+        if self._all is not None:
+            self._all.append(stored)
+        return self._own(stored)
 
     def _own(self, trial: FrozenTrial) -> FrozenTrial:
         """A trial as the view has it; a finished one is made once."""
@@ -176,14 +182,17 @@ class TrialStore:
     ) -> None:
         if self.rows:
             self.rows.close(trial, state, values, facts=facts, system=system)
-            return
-        # `_trial_id` is the key in the database; `number` counts within one study.
-        for key, value in system.items():
-            self.storage.set_trial_system_attr(trial._trial_id, key, value)
-        # the state last: Optuna refuses changes to a finished trial, and what a kill leaves before it is written again
-        for key, value in facts.items():
-            self.storage.set_trial_user_attr(trial._trial_id, key, value)
-        self.storage.set_trial_state_values(trial._trial_id, state, values)
+        else:
+            # `_trial_id` is the key in the database; `number` counts within one study.
+            for key, value in system.items():
+                self.storage.set_trial_system_attr(trial._trial_id, key, value)
+            # the state last: Optuna refuses changes to a finished trial, and what a kill leaves before it is written
+            # again
+            for key, value in facts.items():
+                self.storage.set_trial_user_attr(trial._trial_id, key, value)
+            self.storage.set_trial_state_values(trial._trial_id, state, values)
+        if self._all is not None:
+            self._all[trial.number] = self.storage.get_trial(trial._trial_id)
 
     def _worst(self, facts: Mapping[str, JSON]) -> list[float]:
         """The goal at its worst and the cost as it is, for a trial whose constraints are broken.
