@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from searchkit.context import Context
+from searchkit.core.quantities import show_seconds
 from searchkit.core.serialization import freeze, thaw
 from searchkit.core.space import Space
 from searchkit.search.settings import SearchSettings
@@ -95,6 +96,7 @@ def _shared(plan: TimePlan, space: Space, ctx: Context, n_families: int) -> Time
     macs = None if plan.most_macs is None else math.ceil(plan.most_macs * most_seconds / plan.most_seconds)
     plan = replace(plan, most_seconds=most_seconds, most_macs=macs)
     ctx.run.write_json(FILE, {**known, key: freeze(plan)})
+    ctx.echo(f"as one of {n_families} families, no training of more than {show_seconds(most_seconds)}")
     return plan
 
 
