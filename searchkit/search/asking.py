@@ -70,8 +70,8 @@ class Asker:
 
     def _start(self, candidate: Candidate) -> FrozenTrial | None:
         """The candidate as a running trial; None if it was refused, or is another coordinator's."""
-        start = {"start": candidate.start} if candidate.start else {}
-        facts = {**candidate.plain, "key": candidate.key, "minimized": self.reporter.minimized, **start}
+        twin = {"from_scratch": True} if candidate.is_control else {}
+        facts = {**candidate.plain, "key": candidate.key, "minimized": self.reporter.minimized, **twin}
         try:
             cost = self.costs.cost(candidate)
         except Infeasible as error:
@@ -83,7 +83,7 @@ class Asker:
             self._refuse(candidate, {**facts, "cost": cost}, breaches)
             return None
         # From what is trained and not from the trial's number: a candidate trains the same whenever it is proposed.
-        seed = derive_seed(self.ctx.seed, self.proposer.view.space.name, replace(candidate, start="").key)
+        seed = derive_seed(self.ctx.seed, self.proposer.view.space.name, replace(candidate, is_control=False).key)
         trial = self.store.start(candidate, {**facts, "cost": cost, "seed": seed})
         # Added first and compared afterwards: if both coordinators looked before they added, neither would see the
         # other.

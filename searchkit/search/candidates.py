@@ -30,7 +30,7 @@ class Candidate:
         way: How it was chosen, in a word or two.
         system_attrs: What one of Optuna's samplers keeps with its trial.
         reason: Why there is no arch.
-        start: How its training starts, if not as that of all others.
+        is_control: Whether it is trained from scratch where the others start from trained weights, to compare with.
     """
 
     params: dict[str, Any]
@@ -40,7 +40,7 @@ class Candidate:
     way: str
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
-    start: str = ""
+    is_control: bool = False
 
     @property
     def plain(self) -> dict[str, JSON]:
@@ -52,7 +52,7 @@ class Candidate:
         """The same for two candidates that would train the same."""
         if self.arch is None:
             return digest(self.params)
-        return digest(self.plain, self.start) if self.start else digest(self.plain)
+        return digest(self.plain, "from scratch") if self.is_control else digest(self.plain)
 
 
 class Draft:

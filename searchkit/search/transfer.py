@@ -44,8 +44,8 @@ KEY = "initial"
 FILE = "initial.safetensors"
 """The weights, kept with the run."""
 
-SCRATCH = "scratch"
-"""How the control starts."""
+FACT = "from_scratch"
+"""The fact of a trial that is the control; no other has it."""
 
 FROZEN = 0.1
 """Of a training, in which what was taken over is held fixed; fastai's fine_tune takes one epoch by default."""
@@ -220,9 +220,9 @@ class Transferring:
         if ask.number == 0 and ask.attempt == 0:
             return view.draw(like(self.initial.params, at(0.5)), f"as in {self.initial.source}")
         accepted = [t for t in trials if t.user_attrs.get("status") != REJECTED]
-        if ask.attempt == 0 and accepted and not any("start" in t.user_attrs for t in trials):
+        if ask.attempt == 0 and accepted and not any(FACT in t.user_attrs for t in trials):
             twin = view.draw(like(accepted[0].params, at(0.5)), CONTROL)
-            return replace(twin, start=SCRATCH)
+            return replace(twin, is_control=True)
         rng = random.Random(derive_seed(ask.seed, "transfer"))
         if rng.random() < 0.5:
             network = {name: value for name, value in self.initial.params.items() if not name.startswith("train.")}
@@ -264,12 +264,12 @@ def notes(initial: Initial | None, space: Space, task: Task, facts: Mapping[str,
         initial: The weights; None without any.
         space: The family.
         task: The data.
-        facts: Of the trial: its "arch", and "start" if that is from scratch.
+        facts: Of the trial: its "arch", and whether it is the control.
     """
     if initial is None:
         return {}
     net = space.build(thaw(space.arch, facts["arch"]), task.spec)
     taken, of = layers.n_taken(net, initial.weights)
-    if facts.get("start") == SCRATCH:
-        taken = 0
-    return {"transfer": {"source": initial.source, "start": facts.get("start", ""), "taken": taken, "of": of}}
+    if FACT in facts:
+        return {"transfer": {"source": initial.source, "start": "scratch", "taken": 0, "of": of}}
+    return {"transfer": {"source": initial.source, "start": "", "taken": taken, "of": of}}

@@ -122,7 +122,7 @@ class Lifecycle:
         facts, course = trial.user_attrs, self.course(trial)
         frozen, begins = transfer.frozen_epochs(course.rung_epochs[-1]), course.rung_epochs[rung - 1] if rung else 0
         # Only while they are needed: afterwards the state has all weights.
-        starts = course.initial if begins <= frozen and facts.get("start") != transfer.SCRATCH else None
+        starts = course.initial if begins <= frozen and transfer.FACT not in facts else None
         return Job(
             number=trial.number,
             rung=rung,

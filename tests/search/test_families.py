@@ -13,10 +13,12 @@ from small_search import BUDGET, settings
 
 from searchkit.context import Context
 from searchkit.core.errors import BadInput, NothingFeasible
+from searchkit.core.serialization import freeze
 from searchkit.core.space import Limits, Space
 from searchkit.core.space_file import load_space
 from searchkit.core.task import Task
 from searchkit.run import Run
+from searchkit.search import entrants
 from searchkit.search.candidates import draw
 from searchkit.search.choices import at
 from searchkit.search.coordinator import search
@@ -24,6 +26,7 @@ from searchkit.search.entrants import enter
 from searchkit.search.recovery import recover
 from searchkit.search.results import history, importances, winners
 from searchkit.search.study import TrialStore
+from searchkit.search.time_planning import TimePlan
 from searchkit.search.trial_lifecycle import Flight, Lifecycle
 from searchkit.tasks import registry
 
@@ -82,6 +85,24 @@ def test_a_sampler_sees_the_trials_of_its_family_alone(both: Context, tmp_path: 
             assert set(stored.distributions) == {f"{name}.{key}" for key in trial.distributions}
             assert trial.values == stored.values
     assert store.of("tiny").trials()[0] == views["tiny"][0]
+
+
+def test_of_several_families_none_trains_so_long_as_one_alone_may(
+    both: Context, tiny: Space, narrow: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    middle = {"tiny": 10.0, "narrow": 40.0}
+    monkeypatch.setattr(entrants, "training_seconds", lambda space, *rest: middle[space.name])
+    for name in middle:
+        plan = TimePlan("fp32", False, 2, most_macs=1000, most_seconds=60.0, trials=9)
+        known = both.run.read_json("pace.json") or {}
+        both.run.write_json("pace.json", {**known, name: freeze(plan)})
+    found = {e.space.name: e for e in enter([tiny, narrow], both, settings())}
+    assert (found["tiny"].plan.most_seconds, found["tiny"].ctx.limits.macs) == (30.0, 500)
+    assert found["narrow"].plan.most_seconds == 40.0, "a network of middling size may be trained"
+    middle |= {"tiny": 50.0, "narrow": 1.0}
+    assert [e.plan for e in enter([tiny, narrow], both, settings())] == [e.plan for e in found.values()], "kept"
+    (alone,) = enter([tiny], both, settings())
+    assert (alone.plan.most_seconds, alone.ctx.limits.macs) == (60.0, 1000)
 
 
 def test_a_view_of_a_trial_is_made_anew_until_the_trial_has_ended(tmp_path: Path, task: Task, tiny: Space) -> None:
