@@ -2,9 +2,8 @@
 
 The lowest rungs only have to tell good candidates from bad ones. If time is short they train on smaller pictures and on
 a part of the data, so that more candidates are compared; the last rung, whose networks are kept, always trains on all
-of them whole. Smaller pictures come first: for the same seconds, trainings on pictures of half the side ranked
-candidates more as full ones did than trainings on a quarter of the data or of the epochs
-(reports/reference/fidelity-axes.md).
+of them whole. Smaller pictures come first: a training on pictures of half the side costs what one on a quarter of the
+data does, makes four times its updates, and came nearer to what the full training reached (reports/LOG.md).
 """
 
 from __future__ import annotations
