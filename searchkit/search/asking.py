@@ -59,7 +59,7 @@ class Asker:
                 break
             with timing.part("proposals"):
                 # what was seen is in the study, whatever came of it, and what other coordinators have seen too
-                candidate = self.proposer.propose(self.store.trials(), tally.first.keys())
+                candidate = self.proposer.propose(tally.trials, tally.first.keys())
             if candidate is None:
                 self._give_up("every candidate that the sampler finds has been seen")
                 break

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from searchkit.search import seeds, successive_halving
 from searchkit.search.candidates import Candidate, Draft
 from searchkit.search.choices import at_random, like, neighbor
-from searchkit.search.fronts import feasible, losses_of
+from searchkit.search.fronts import Sorted, losses_of, sort_out
 from searchkit.search.sampler import Ask, SearchView
 from searchkit.search.surrogate import Array, Encoder, Process, expected_improvement, normal_scores
 
@@ -63,23 +63,22 @@ class GaussianProcess:
     def propose(self, trials: Sequence[FrozenTrial], ask: Ask, view: SearchView) -> Candidate | None:
         """See `Sampler.propose`."""
         rng = random.Random(ask.seed)
-        n_accepted = sum(1 for t in trials if not t.constraints)
+        found = sort_out(trials)
+        n_accepted = len(trials) - len(found.refused)
         if seeds.is_due(n_accepted, ask, view):
             return seeds.seed_candidate(rng, ask.number + ask.attempt, view)
-        done = feasible(trials)
-        if n_accepted < min(STARTS, max(2, view.trials // 3)) or len(done) < 2:
+        if n_accepted < min(STARTS, max(2, view.trials // 3)) or len(found.done) < 2:
             return _first_that_fits((view.draw(at_random(rng), "random") for _ in range(WEIGHED)), ask, view)
-        model = _Model.of(trials, done, view.directions)
+        model = _Model.of(found, view.directions)
         pool = _neighbours(model.parents(rng, elsewhere=ask.number % 2 == 1), NEIGHBOURS, rng, view)
         pool += [view.sketch(at_random(rng)) for _ in range(RANDOMS)]
         gains = model.gains(pool)
         for _ in range(CLIMBS):
-            best = [pool[i] for i in np.argsort(-gains, kind="stable")[:CLIMBERS]]
+            best = [pool[i] for i in _best_first(gains)[:CLIMBERS]]
             climbed = _neighbours(best, CLIMBED, rng, view)
             pool, gains = pool + climbed, np.append(gains, model.gains(climbed))
-        ordered = np.argsort(-gains, kind="stable")
         return _first_that_fits(
-            (view.draw(like(pool[i].params, at_random(rng)), self.name) for i in ordered), ask, view
+            (view.draw(like(pool[i].params, at_random(rng)), self.name) for i in _best_first(gains)), ask, view
         )
 
 
@@ -110,8 +109,9 @@ class _Model:
     refusal: Process | None
 
     @classmethod
-    def of(cls, trials: Sequence[FrozenTrial], done: Sequence[FrozenTrial], directions: Sequence[str]) -> _Model:
-        """The model of the trials so far; `done` are the feasible ones of them, two at least."""
+    def of(cls, found: Sorted, directions: Sequence[str]) -> _Model:
+        """The model of the trials so far, of which two at least are done."""
+        done, running, refused = found.done, found.running, found.refused[-JUDGED:]
         losses = np.array([losses_of(t, directions) for t in done])
         ranks = np.array(successive_halving.ranks(losses.tolist()))
         # by rank, then by the goal, the cost and the number, in which order `done` is
@@ -120,9 +120,6 @@ class _Model:
         best = [done[i] for i in order]
         n_front = sum(1 for i in order if ranks[i] == 0)
         newest = max(t.number for t in best[:n_front])
-        running = [t for t in trials if t.state == TrialState.RUNNING]
-        refused = [t for t in trials if t.state == TrialState.COMPLETE and any(c > 0 for c in t.constraints.values())]
-        refused = refused[-JUDGED:]
         encoder = Encoder([t.distributions for t in (*best, *running, *refused)])
         rows, waiting, broken = (encoder.rows([t.params for t in group]) for group in (best, running, refused))
         judged = np.concatenate([rows[:JUDGED], broken])
@@ -189,6 +186,16 @@ def _fitted(encoder: Encoder, rows: Array, waiting: Array, scores: Array) -> tup
         Process.of(p.weights, p.noise, distances, np.append(column, p.predict(apart)[0]))
         for p, column in zip(processes, scores.T, strict=True)
     )
+
+
+def _best_first(gains: Array) -> list[int]:
+    """The indices of the gains, highest first; the earlier of equals first.
+
+    Nine digits count: the last ones depend on how many threads multiplied the matrices, and a resumed search may have
+    others.
+    """
+    digits, powers = np.frexp(gains)
+    return [int(i) for i in np.argsort(-np.ldexp(np.round(digits, 9), powers), kind="stable")]
 
 
 def _neighbours(

@@ -22,11 +22,13 @@ class Tally:
     """Counts of the trials of one study.
 
     Attributes:
+        trials: All of them, in order of their numbers, when they were last looked at.
         first: The number of the first trial of each candidate, by the candidate's key.
         seconds: Of training, of each trained trial, in ascending order.
         values: The least and the greatest value of the goal among trained trials; None before the first.
     """
 
+    trials: Sequence[FrozenTrial] = ()
     first: dict[str, int] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     values: tuple[float, float] | None = None
@@ -48,7 +50,7 @@ class Tally:
         """
         # By their places, which are not their numbers among the trials of one family.
         looked_at = [*(place for place, _ in self._open), *range(self._n_seen, len(trials))]
-        self._n_seen, self._open = len(trials), []
+        self.trials, self._n_seen, self._open = trials, len(trials), []
         for place in looked_at:
             trial = trials[place]
             facts = trial.user_attrs

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from golden_space import SPACE, proposals, proposer, told, weigh
@@ -20,7 +21,7 @@ from searchkit.core.space import Trial
 from searchkit.core.space_file import load_space
 from searchkit.search import gp_sampler
 from searchkit.search.candidates import Candidate
-from searchkit.search.fronts import feasible
+from searchkit.search.fronts import sort_out
 from searchkit.search.gp_sampler import PATIENCE, WINDOW, _Model
 from searchkit.search.named_samplers import Proposer, sampler_of
 from searchkit.search.sampler import Directions, SearchView
@@ -93,8 +94,7 @@ def test_workers_keep_apart() -> None:
     assert first is not None
     running = told(first, len(trials), ("maximize",))
     running.state, running.values = TrialState.RUNNING, None
-    done = feasible(trials)
-    alone, beside = (_Model.of(t, done, ("maximize",)) for t in (trials, [*trials, running]))
+    alone, beside = (_Model.of(sort_out(t), ("maximize",)) for t in (trials, [*trials, running]))
     sketched = given.view.sketch(lambda name, _: first.params[name])
     assert sketched.params == first.params
     assert beside.gains([sketched])[0] < 0.2 * alone.gains([sketched])[0]
@@ -106,7 +106,7 @@ def stalled(n_worse: int) -> tuple[list[FrozenTrial], _Model]:
     _, trials = proposals(proposer("random"), 12 + n_worse)
     for trial in trials:
         trial.values = [1.0 + trial.number if trial.number <= 10 else -float(trial.number)]
-    return trials, _Model.of(trials, trials, ("maximize",))
+    return trials, _Model.of(sort_out(trials), ("maximize",))
 
 
 def test_without_a_better_trial_every_second_proposal_looks_elsewhere() -> None:
@@ -188,3 +188,8 @@ def test_every_family_gets_candidates_that_can_be_built(name: str) -> None:
     space.build(found[-1].arch, spec)
     again = view.draw(lambda parameter, _: found[-1].params[parameter], "gp")
     assert again.key == found[-1].key
+
+
+def test_the_last_digits_of_a_gain_decide_nothing() -> None:
+    gains = np.array([0.3, 0.3 + 1e-13, 1e-60, 2e-60, 0.3 + 1e-6])
+    assert gp_sampler._best_first(gains) == [4, 0, 1, 3, 2]

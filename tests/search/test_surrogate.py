@@ -27,7 +27,7 @@ def test_distances_are_those_of_the_parameters_own_scale() -> None:
     encoder = Encoder([{"kind": KIND, "width": WIDTH, "rate": RATE}, {"kind": KIND}])
     assert encoder.names == ["kind", "rate", "width"]
     rows = encoder.rows(
-        [{"kind": "a", "width": 4, "rate": 0.5}, {"kind": "c", "width": 16, "rate": 2.0}, {"kind": "a"}]
+        [{"kind": "a", "width": 4, "rate": 0.5}, {"kind": "b", "width": 16, "rate": 2.0}, {"kind": "a"}]
     )
     found = encoder.distances(rows, rows)
     assert found[0].tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]], "a choice is the same or not"
