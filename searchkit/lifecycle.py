@@ -13,10 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from searchkit import __version__
-from searchkit.config import stored
+from searchkit.config import naming, stored
 from searchkit.config.limits import BudgetConfig
 from searchkit.config.naming import variable
 from searchkit.config.run import RunConfig
+from searchkit.core import catalogue
 from searchkit.core.errors import BadInput
 from searchkit.core.interrupt import interruptible
 from searchkit.core.run_files import Clock as ClockFile
@@ -45,7 +46,16 @@ def resolve(config: RunConfig, family: Space) -> RunConfig:
 
     Returns:
         The configuration as the run stores it.
+
+    Raises:
+        BadInput: the strategy is a supernet, and the family's networks share no weights.
     """
+    if config.search.strategy == "supernet" and family.shares is None:
+        raise BadInput(
+            f"{naming.given('strategy', 'supernet')} is not for the space '{family.name}', whose networks do not share "
+            f"weights; those that do are {', '.join(catalogue.sharing(catalogue.FAMILIES))}. Take one of them, or "
+            f"leave {naming.mention('strategy')} out."
+        )
     search = replace(config.search, minimize=config.minimized or "none")
     if search.storage is not None:
         from searchkit.search.storage import without_password

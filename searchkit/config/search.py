@@ -9,6 +9,7 @@ from searchkit.config.options import option, settle
 from searchkit.core.errors import BadInput
 
 SAMPLERS = ("tpe", "nsga2", "random", "grid")
+STRATEGIES = ("trials", "inherit", "supernet")
 EXECUTORS = ("inline", "processes", "ray")
 DEVICES = ("auto", "cpu", "cuda")
 COSTS = {"latency": "latency_ms", "size": "size_bytes", "macs": "macs", "params": "params"}
@@ -30,6 +31,13 @@ class SearchConfig:
         example="cnn",
     )
     sampler: str = option("tpe", "Algorithm that proposes the next network.", choices=SAMPLERS, example="nsga2")
+    strategy: str = option(
+        "trials",
+        "Source of the weights that networks start from: random numbers (trials), a trained network that has at least "
+        "half of them (inherit), or one network that is trained first and holds all others (supernet).",
+        choices=STRATEGIES,
+        example="supernet",
+    )
     minimize: str | None = option(
         None,
         "Cost to minimize beside the metric.",

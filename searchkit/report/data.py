@@ -34,6 +34,7 @@ from searchkit.report.records import (
     TrialRow,
     redacted,
 )
+from searchkit.report.starts import told_starts
 from searchkit.run import Run
 from searchkit.search.results import HistoryRow, history, importances, random_so_far, searches
 from searchkit.stages import recipes
@@ -70,7 +71,7 @@ def gather(run: Run, evidence: Evidence | None) -> Report:
         stages=stage_rows(evidence) if evidence else (),
         rivals=evidence.rivals if evidence else (),
         front=pareto(trials, line, goal, about["cost"]),
-        search=search_so_far(trials, goal),
+        search=replace(search_so_far(trials, goal), starts=told_starts(run)),
         importances=importances(run),
         curves=training_curves(run, trials, line, artifacts, goal),
         distillation=_notes(run, stages, "Distill"),

@@ -131,6 +131,7 @@ class SearchRows:
         n_trained: Trials with a value.
         n_rejected: Candidates refused before training.
         n_failed: Trials that could not be trained.
+        starts: Where the trials started, in sentences; empty if all started from random weights.
     """
 
     trials: tuple[TrialRow, ...]
@@ -141,6 +142,7 @@ class SearchRows:
     n_trained: int
     n_rejected: int
     n_failed: int
+    starts: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from searchkit.search.candidates import Candidate
 from searchkit.search.cost_model import CostModel
 from searchkit.search.progress import Reporter
 from searchkit.search.sampler import Proposer
+from searchkit.search.starts import Scratch, Starts
 from searchkit.search.study import REJECTED, TrialStore
 from searchkit.search.time_planning import TimePlan, training_seconds
 
@@ -31,6 +32,7 @@ class Asker:
         store: The study that a trial is added to.
         plan: How long one training may take.
         reporter: Is told of what is refused, and knows how many trials the budget has left.
+        starts: Where first weights come from.
         known: The keys of all candidates seen.
         exhausted: Whether there is nothing left to propose.
     """
@@ -41,6 +43,7 @@ class Asker:
     store: TrialStore
     plan: TimePlan
     reporter: Reporter
+    starts: Starts = field(default_factory=Scratch)
     known: set[str] = field(default_factory=set)
     exhausted: bool = False
 
@@ -80,7 +83,8 @@ class Asker:
             return None
         # From what is trained and not from the trial's number: a candidate trains the same whenever it is proposed.
         seed = derive_seed(self.ctx.seed, self.proposer.view.space.name, candidate.key)
-        trial = self.store.start(candidate, {**facts, "cost": cost, "seed": seed})
+        start = self.starts.facts(candidate, self.store.trials())
+        trial = self.store.start(candidate, {**facts, "cost": cost, "seed": seed, **start})
         # Added first and compared afterwards: if both coordinators looked before they added, neither would see the
         # other.
         if self._is_anothers(trial):

@@ -27,7 +27,9 @@ from searchkit.search.results import default_url
 from searchkit.search.sampler import Proposer, SearchView, sampler_of
 from searchkit.search.search_state import SearchRecord
 from searchkit.search.settings import Progress, SearchSettings, SearchStopped, Status, StopSearch
+from searchkit.search.starts import Parents, Scratch
 from searchkit.search.study import FAILED, REJECTED, TRAINED, TrialStore
+from searchkit.search.supernet.strategy import Supernet
 from searchkit.search.time_planning import TimePlan, make_time_plan
 from searchkit.search.trial_lifecycle import Lifecycle
 
@@ -44,7 +46,7 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
         progress: Is called at each event with where the search stands.
 
     Raises:
-        BadInput: The family is not for this data, or the time is too short for one trial.
+        BadInput: The family is not for this data or strategy, or the time is too short for one trial.
         NothingFeasible: No candidate is within the limits.
         SearchStopped: Trial after trial fails in the same way.
         Interrupted: After Ctrl-C; resuming goes on from the last finished rung.
@@ -52,6 +54,8 @@ def search(space: Space, ctx: Context, settings: SearchSettings, progress: Progr
     reason = space.accepts(ctx.task.spec)
     if reason is not None:
         raise BadInput(f"The family '{space.name}' is not for the task '{ctx.task.name}': {reason}")
+    if settings.strategy == "supernet" and space.shares is None:
+        raise BadInput(f"The networks of the family '{space.name}' share no weights, so it has no supernet.")
     with interruptible(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung."):
         # before anything is put together: the plan changes limits, precision and epochs, on which all else depends
         with timing.part("time plan"):
@@ -83,6 +87,7 @@ class _Search:
     asker: Asker
     reporter: Reporter
     record: SearchRecord
+    supernet: Supernet | None = None
 
     def run(self) -> None:
         # First, even if the budget is used up: a trial whose artifact is whole may still have to be told its value.
@@ -90,6 +95,8 @@ class _Search:
         if not _has_ended(self.lifecycle, self.reporter.settings) and (self.reporter.n_open() > 0 or waiting):
             with timing.part("look at the space"):  # before workers start: a limit that nothing meets is told at once
                 self.record.profile(self.asker.costs)
+            if self.supernet is not None:
+                self.supernet.prepare()
             executor = _open_executor(self.lifecycle.space, self.lifecycle.ctx, self.reporter.settings)
             try:
                 seconds = _first_rungs(self.lifecycle)
@@ -101,6 +108,8 @@ class _Search:
             finally:
                 executor.close()
         self.reporter.report()
+        if self.supernet is not None:
+            self.supernet.conclude(self.lifecycle.store.trials())
         _conclude(self)
 
     def _stop(self, loop: Loop, why: str) -> None:
@@ -142,6 +151,11 @@ def _put_together(space: Space, ctx: Context, settings: SearchSettings, plan: Ti
         limited=costs.limited,
     )
     halving = Halving(budget.rung_epochs(steps), budget.eta)
+    supernet = None
+    if settings.strategy == "supernet":
+        supernet = Supernet(space, ctx, settings, view, plan.own_work, halving.rung_epochs)
+    sampler = supernet or sampler_of(settings.sampler)
+    starts = supernet or (Parents(space, ctx) if settings.strategy == "inherit" else Scratch())
     reporter = Reporter(ctx, settings, store, progress)
     return _Search(
         lifecycle=Lifecycle(
@@ -151,11 +165,13 @@ def _put_together(space: Space, ctx: Context, settings: SearchSettings, plan: Ti
             rung_epochs=halving.rung_epochs,
             minimized=settings.cost,
             data_parts=plan.data_parts,
+            starts=starts,
         ),
         halving=halving,
-        asker=Asker(ctx, Proposer(sampler_of(settings.sampler), view), costs, store, plan, reporter),
+        asker=Asker(ctx, Proposer(sampler, view), costs, store, plan, reporter, starts),
         reporter=reporter,
         record=record,
+        supernet=supernet,
     )
 
 

@@ -49,6 +49,7 @@ class Job:
         ends_at: Training stops at the first step after this moment, in seconds of the wall clock: a worker may take a
             while to start.
         data_part: Of the training data, that the rung trains on.
+        start: The weights that the first rung begins with, as safetensors; b"" for random ones.
     """
 
     number: int
@@ -64,6 +65,7 @@ class Job:
     channels_last: bool = False
     ends_at: float = float("inf")
     data_part: float = 1.0
+    start: bytes = b""
 
     @property
     def key(self) -> str:
@@ -136,12 +138,14 @@ def _labeled(job: Job, task: Task, space: Space) -> Outcome:
 
 def _train(job: Job, task: Task, space: Space) -> Outcome:
     import torch
-    from safetensors.torch import save
+    from safetensors.torch import load, save
 
     from searchkit.onnx.predictor import Deployed, TorchPredictor
 
     torch.manual_seed(job.seed)  # the first weights; what training draws is seeded by each epoch
     net: nn.Module = space.build(thaw(space.arch, job.arch), task.spec)
+    if job.start and not job.state:
+        net.load_state_dict(load(job.start))
     plan = FitPlan(
         training=thaw(Training, job.training),
         seed=job.seed,

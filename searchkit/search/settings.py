@@ -40,6 +40,7 @@ class SearchSettings:
         storage: The URL of a study that several coordinators share; None keeps it in the run.
         ship_int8: Whether limits on size and latency are meant for a file whose weights are int8.
         precision: "fp32", "bf16", or "auto", which times what trains quickest here.
+        strategy: A name of `STRATEGIES`.
         plans_epochs: Whether few rows may lengthen the trainings, and a time budget change their length.
         hang_seconds: A rung may take so long at least before it is killed.
 
@@ -57,12 +58,14 @@ class SearchSettings:
     ship_int8: bool = False
     precision: str = "auto"
     plans_epochs: bool = False
+    strategy: str = "trials"
     hang_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
         # the configuration's own checks, so that a search made in code is refused by the same sentences
         SearchConfig(
             sampler=self.sampler if isinstance(self.sampler, str) else "tpe",  # one of your own has no name to check
+            strategy=self.strategy,
             minimize=self.minimize or "none",
             workers=self.workers,
             executor=self.executor,

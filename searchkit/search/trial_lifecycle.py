@@ -25,6 +25,7 @@ from searchkit.core.training import TrainState
 from searchkit.search import policy
 from searchkit.search.cost_model import LOG
 from searchkit.search.jobs import Job, Outcome
+from searchkit.search.starts import FACT, Scratch, Starts
 from searchkit.search.study import TrialStore
 from searchkit.search.successive_halving import Losses
 
@@ -65,6 +66,7 @@ class Lifecycle:
         rung_epochs: See `policy.Halving`.
         minimized: The name of the cost that is minimized; None if none is.
         data_parts: The part of the training data that each rung trains on.
+        starts: Where first weights come from.
     """
 
     def __init__(
@@ -76,10 +78,12 @@ class Lifecycle:
         rung_epochs: Sequence[int],
         minimized: str | None,
         data_parts: Sequence[float] | None = None,
+        starts: Starts | None = None,
     ) -> None:
         self.space, self.ctx, self.store = space, ctx, store
         self.rung_epochs, self.minimized = tuple(rung_epochs), minimized
         self.data_parts = tuple(data_parts or (1.0,) * len(self.rung_epochs))
+        self.starts = starts or Scratch()
         self._source = source_of(space)  # workers have no file system in common with this process
 
     def job(self, trial: FrozenTrial, state: TrainState | None = None, rung: int = 0) -> Job:
@@ -95,6 +99,7 @@ class Lifecycle:
             seed=facts["seed"],
             state=encode_state(state) if state else b"",
             data_part=self.data_parts[rung],
+            start=b"" if state else self.starts.weights(facts),
         )
 
     def depart_(self, flight: Flight) -> None:
@@ -145,6 +150,7 @@ class Lifecycle:
                 "losses": [list(row) for row in flight.losses],
                 "seconds": flight.seconds,
                 "setting": [self.ctx.precision, self.ctx.channels_last],
+                **({FACT: facts[FACT]} if FACT in facts else {}),
             },
         )
         curve = state.numbers.get("curve", [])
