@@ -20,7 +20,8 @@ from searchkit.search.progress import Reporter
 from searchkit.search.starts import Scratch, Starts
 from searchkit.search.study import TrialStore
 from searchkit.search.tally import REJECTED
-from searchkit.search.time_planning import TimePlan, training_seconds
+from searchkit.search.time_plan import TimePlan
+from searchkit.search.time_planning import training_seconds
 
 
 @dataclass

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from searchkit.context import Context
 from searchkit.core.space import Space
 from searchkit.search.settings import SearchSettings
-from searchkit.search.time_planning import TimePlan, make_time_plan
+from searchkit.search.time_plan import TimePlan
+from searchkit.search.time_planning import make_time_plan
 from searchkit.search.transfer import Initial, initial_of
 from searchkit.search.trial_lifecycle import Course
 
