@@ -179,7 +179,8 @@ def other_kinds(view: SearchView, rng: random.Random, n: int) -> list[Candidate]
     for number in range(20 * n):
         drawn = view.draw(at(0.5) if number == 0 else at_random(rng), "kind")
         kinds = {k: v for k, v in drawn.params.items() if isinstance(drawn.distributions[k], CategoricalDistribution)}
-        candidate = view.draw(like({**kinds, **default_training(view)}, at(0.5 if number < 10 * n else 0.25)), "kind")
+        place = (0.5, 0.25, 0.0)[3 * number // (20 * n)]  # smaller ones if few of the middle fit
+        candidate = view.draw(like({**kinds, **default_training(view)}, at(place)), "kind")
         weighed = view.weigh(candidate) if candidate.arch is not None else None
         shares = view.space.shares
         assert shares is not None

@@ -16,7 +16,6 @@ from searchkit.core.serialization import derive_seed
 from searchkit.core.task import Task
 from searchkit.core.training import Batch, Training
 from searchkit.nn.sharing import NORMS, take_
-from searchkit.search import successive_halving
 from searchkit.search.candidates import Candidate
 from searchkit.search.supernet.kind import Kind
 
@@ -82,8 +81,7 @@ class Judge:
         if norms:
             usual = [norm.momentum for norm in norms]
             for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None  # the mean over all batches
+                norm.momentum = None  # the mean over all batches; the first takes the place of what the supernet has
                 norm.train()
             for batch in self.calibration:
                 net(*batch.inputs)
@@ -103,14 +101,15 @@ class Judge:
 
 
 def ranked(rows: Sequence[Scored]) -> list[Scored]:
-    """Best first: by the loss, or by non-dominated rank and then the loss if a cost is minimized too."""
-    if not rows:
-        return []
-    if len(rows[0].losses) == 1:
-        return sorted(rows, key=lambda row: (row.losses, row.key))
-    rank = successive_halving.ranks([row.losses for row in rows])
-    order = sorted(range(len(rows)), key=lambda n: (rank[n], rows[n].losses, rows[n].key))
-    return [rows[n] for n in order]
+    """Best first: by the loss; if a cost is minimized too, first those that no other beats in both."""
+    front: list[Scored] = []
+    others: list[Scored] = []
+    least = math.inf
+    for row in sorted(rows, key=lambda row: (row.losses, row.key)):
+        beaten = len(row.losses) > 1 and row.losses[1] >= least
+        (others if beaten else front).append(row)
+        least = min(least, row.losses[-1])
+    return front + others
 
 
 def hunt(
@@ -137,14 +136,16 @@ def hunt(
         Each new row.
     """
     known = {row.key for row in rows}
-    misses = 0
+    misses, best, n_ranked = 0, list[Scored](), -1
     while len(rows) < n and misses < MISSES:
         rng = random.Random(derive_seed(seed, "hunt", len(rows), misses))
         if not rows or rng.random() < RANDOM_PART:
             candidate = kind.at_random(rng)
         else:
-            # Ranked anew every PARENTS rows only: the order of thousands is not free.
-            best = ranked(rows[: len(rows) // PARENTS * PARENTS] or rows)[:PARENTS]
+            # Ranked anew every PARENTS rows only: to sort thousands is not free.
+            n_now = len(rows) // PARENTS * PARENTS or len(rows)
+            if n_now != n_ranked:
+                n_ranked, best = n_now, ranked(rows[:n_now])[:PARENTS]
             candidate = kind.near(rng.choice(best).params, rng)
         if candidate is None or candidate.key in known or (row := score(candidate)) is None:
             misses += 1

@@ -17,6 +17,8 @@ from optuna.trial import FrozenTrial
 
 from searchkit.context import Context
 from searchkit.core import timing
+from searchkit.core.errors import NothingFeasible
+from searchkit.core.interrupt import raise_if_interrupted
 from searchkit.core.quantities import show_seconds
 from searchkit.core.run_files import SUPERNET as FILE
 from searchkit.core.run_files import SupernetFile
@@ -33,7 +35,7 @@ from searchkit.search.jobs import Job, run_job
 from searchkit.search.named_samplers import sampler_of
 from searchkit.search.prior import primed
 from searchkit.search.sampler import Ask, SearchView
-from searchkit.search.settings import SearchSettings
+from searchkit.search.settings import SearchSettings, SearchStopped
 from searchkit.search.starts import FACT, built
 from searchkit.search.supernet.kind import Kind, default_training, grown, other_kinds
 from searchkit.search.time_planning import training_seconds
@@ -181,7 +183,12 @@ class Supernet:
         if (known := self._known_kind()) is not None:
             return known
         left, rng = self.ctx.deadline.left(), random.Random(derive_seed(self.view.seed, "kinds"))
-        candidates = other_kinds(self.view, rng, KINDS) or [self.view.draw(at(0.5), "kind")]
+        candidates = other_kinds(self.view, rng, KINDS)
+        if not candidates:
+            raise NothingFeasible(
+                f"No kind of '{self.space.name}' was found of which a candidate is within the limits; raise them, or "
+                "search by the strategy 'trials'."
+            )
         found = []
         for number, candidate in enumerate(candidates):
             if number > 0 and not math.isinf(left) and left - self.ctx.deadline.left() > SCORING_PART * left:
@@ -237,6 +244,7 @@ class Supernet:
     def train(self, kind: Kind, seconds: float) -> None:
         """Train to the last epoch, or as long as the time is; the state is kept after each epoch."""
         from searchkit.search.supernet.training import sandwich
+        from searchkit.train import Diverged
 
         ctx, about = self.ctx, self._about()
         state = ctx.run.load_state(self._key) or TrainState()
@@ -252,10 +260,19 @@ class Supernet:
             ctx.channels_last,
             loss=sandwich(kind, ctx.task, seed=derive_seed(self.view.seed, "pool")),
         )
+        if state.epoch == 0:
+            params = sum(p.numel() for p in net.parameters())
+            ctx.echo(f"training a supernet of {params:,} parameters for up to {training.epochs} epochs")
         while state.epoch < training.epochs and state.numbers.get("stopped_by") is None:
             left = ends - time.monotonic()
             plan = replace(plan, until=state.epoch + 1, seconds=max(0.0, left))
-            state = ctx.task.fit(net, plan, state)
+            try:
+                state = ctx.task.fit(net, plan, state)
+            except Diverged as error:
+                raise SearchStopped(
+                    f"The training of the supernet failed: {error}. Search by the strategy 'trials', or with another "
+                    "seed."
+                ) from error
             ctx.run.save_state(self._key, state)
 
     def _score(self, kind: Kind, seconds: float) -> None:
@@ -279,6 +296,7 @@ class Supernet:
         if "scored" not in self._about().get("told", {}):
             ends = time.monotonic() + seconds
             for row in hunt(kind, rows, score, n=MOST_SCORED, seed=self.view.seed):
+                raise_if_interrupted()
                 line = {"space": self.space.name, "params": row.params, "key": row.key, "losses": list(row.losses)}
                 self.ctx.run.append_line(SCORES, line)
                 if time.monotonic() > ends:
