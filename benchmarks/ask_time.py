@@ -41,7 +41,7 @@ from searchkit.search.sampler import SearchView  # noqa: E402
 from searchkit.search.settings import SearchSettings  # noqa: E402
 from searchkit.search.study import TrialStore  # noqa: E402
 from searchkit.search.tally import REJECTED, TRAINED  # noqa: E402
-from searchkit.search.time_planning import TimePlan  # noqa: E402
+from searchkit.search.time_plan import TimePlan  # noqa: E402
 from searchkit.tasks import registry  # noqa: E402
 
 ASKS = 9

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from searchkit.core.interrupt import Interrupted as Interrupted
     from searchkit.core.space import Budget as Budget
     from searchkit.core.space import Limits as Limits
+    from searchkit.core.space import Sharing as Sharing
     from searchkit.core.space import Space as Space
     from searchkit.core.space import Trial as Trial
     from searchkit.core.training import Categorical as Categorical
@@ -77,6 +78,7 @@ _HOMES = {
     "Interrupted": "core.interrupt",
     "Budget": "core.space",
     "Limits": "core.space",
+    "Sharing": "core.space",
     "Space": "core.space",
     "Trial": "core.space",
     "Categorical": "core.training",

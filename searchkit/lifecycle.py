@@ -7,17 +7,18 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from searchkit import __version__
-from searchkit.config import stored
+from searchkit.config import naming, stored
 from searchkit.config.limits import BudgetConfig
 from searchkit.config.naming import variable
 from searchkit.config.run import RunConfig
+from searchkit.core import catalogue
 from searchkit.core.errors import BadInput
 from searchkit.core.interrupt import interruptible
 from searchkit.core.run_files import Clock as ClockFile
@@ -47,7 +48,12 @@ def resolve(config: RunConfig, *searched: Space) -> RunConfig:
 
     Returns:
         The configuration as the run stores it.
+
+    Raises:
+        BadInput: the strategy is a supernet, and there are several families, or the one's networks share no weights.
     """
+    if config.search.strategy == "supernet":
+        _require_shared(searched)
     search = replace(config.search, minimize=config.minimized or "none")
     if search.storage is not None:
         from searchkit.search.storage import without_password
@@ -55,6 +61,23 @@ def resolve(config: RunConfig, *searched: Space) -> RunConfig:
         os.environ[variable("storage")] = search.storage
         search = replace(search, storage=without_password(search.storage))
     return replace(config, search=search, budget=config.budget.resolved(shared_budget(searched)))
+
+
+def _require_shared(searched: Sequence[Space]) -> None:
+    """Raise BadInput unless there is one family, whose networks share weights."""
+    given = naming.given("strategy", "supernet")
+    if len(searched) > 1:
+        raise BadInput(
+            f"{given} is for one family, and this search has {', '.join(family.name for family in searched)}; name one "
+            f"of them by {naming.mention('space')}, or leave {naming.mention('strategy')} out."
+        )
+    for family in searched:
+        if family.shares is None:
+            raise BadInput(
+                f"{given} is not for the space '{family.name}', whose networks do not share weights; those that do are "
+                f"{', '.join(catalogue.sharing(catalogue.FAMILIES))}. Take one of them, or leave "
+                f"{naming.mention('strategy')} out."
+            )
 
 
 def start(

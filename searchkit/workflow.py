@@ -221,6 +221,7 @@ def settings_of(config: RunConfig, own: Own | None = None) -> SearchSettings:
         storage=config.search.storage,
         ship_int8=recipes.quantizes(config.compression.shown_recipe),
         plans_epochs=not config.budget.fixed_epochs,
+        strategy=config.search.strategy,
     )
 
 

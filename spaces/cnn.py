@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from searchkit.core.data_spec import DataSpec
 from searchkit.core.errors import Infeasible
-from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.space import Budget, Sharing, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
 from searchkit.nn.blocks.layers import (
     SqueezeExcite,
@@ -79,6 +79,10 @@ class Residual(nn.Module):
         """Run the block."""
         y: Tensor = self.after(self.body(x) + self.shortcut(x))
         return y
+
+    def branches(self) -> tuple[nn.Module, ...]:
+        """Return the body; see `HasBranches`."""
+        return (self.body,)
 
 
 class _Parts:
@@ -261,6 +265,42 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     return net
 
 
+def _kind(arch: Arch) -> tuple[object, ...]:
+    """What two architectures must have in common to share weights."""
+    strided = arch.downsample == "stride"
+    # Where a stage may begin without a stride, it has a shortcut of its own only if the width changes.
+    steps = () if strided else tuple(a == b for a, b in zip((arch.stem_width, *arch.widths), arch.widths, strict=False))
+    # Without padding, another kernel leaves another image.
+    kernels = (arch.kernel, arch.depths) if arch.padding == "valid" else ()
+    return (
+        len(arch.depths), arch.block, arch.squeeze_excite, arch.downsample, arch.stem_downsamples, arch.head,
+        arch.hidden, arch.activation, arch.batch_norm, arch.padding, arch.stem_width == arch.widths[0], steps, kernels,
+    )  # fmt: skip
+
+
+def _places(arch: Arch) -> list[str]:
+    """What each module of the network is, in order; `build` puts them together."""
+    strided = arch.downsample == "stride"
+    places = ["stem", *(["norm"] if arch.batch_norm else []), "activation"]
+    if arch.stem_downsamples and not strided:
+        places.append("pool")
+    for stage, depth in enumerate(arch.depths):
+        places += [f"pool {stage}"] if stage > 0 and not strided else []
+        places += [f"block {stage} {index}" for index in range(depth)]
+    places += ["last pool", "flatten"]
+    for index in range(len(arch.hidden)):
+        places += [f"hidden {index}", f"hidden activation {index}"]
+    return [*places, *(["dropout"] if arch.dropout > 0 else []), "head"]
+
+
+def shares(arch: Arch, other: Arch) -> Sharing | None:
+    """Say how the weights of `arch` lie in those of `other`: blocks by stage and index, the first channels of each."""
+    if _kind(arch) != _kind(other):
+        return None
+    there = {place: str(index) for index, place in enumerate(_places(other))}
+    return Sharing({str(index): there.get(place) for index, place in enumerate(_places(arch))})
+
+
 POINTS = {
     "lenet-5": Arch(
         depths=(1,), widths=(16,), block="plain", kernel=5, downsample="avg", stem_width=6, stem_kernel=5,
@@ -301,4 +341,5 @@ SPACE = Space(
     budget=Budget(trials=12, epochs=18, rungs=3, eta=3),
     paper="LeCun, Bottou, Bengio & Haffner 1998, Gradient-based learning applied to document recognition",
     points=POINTS,
+    shares=shares,
 )

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from searchkit.core.data_spec import DataSpec
-from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.space import Budget, Sharing, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
 from searchkit.nn.blocks.forecaster import forecaster, sample_apart, sample_direct, sample_level
 from searchkit.nn.blocks.layers import initialize_, initialize_head_, n_outputs
@@ -134,6 +134,10 @@ class Block(nn.Module):
         for index, conv in enumerate(self.convs):
             y = conv(y, keep if index == 0 else shorter)
         return self.relu(self.dropout(y) + short), shorter
+
+    def branches(self) -> tuple[nn.Module, ...]:
+        """Return the convolutions; see `HasBranches`."""
+        return (self.convs,)
 
 
 class Downsample(nn.Module):
@@ -286,6 +290,39 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     return net
 
 
+def _kind(arch: Arch) -> tuple[object, ...]:
+    """What two architectures must have in common to share weights."""
+    # Where a stage may begin without a stride, it has a shortcut of its own only if the width changes.
+    pairs = zip((arch.stem_width, *arch.widths), arch.widths, strict=False)
+    steps = tuple(a == b for a, b in pairs) if arch.downsample == "max" else (arch.stem_width == arch.widths[0],)
+    return (
+        len(arch.depths), arch.block, arch.causal, arch.hop, arch.stem_pool, arch.downsample, arch.pooling, arch.apart,
+        arch.direct, arch.level, arch.frame == 1, steps,
+        arch.kernel if arch.causal else 0,  # a causal kernel grows at its end, not around its middle
+    )  # fmt: skip
+
+
+def _places(arch: Arch) -> list[str]:
+    """What each part of the network's body is, in order; `build` puts them together."""
+    places = ["stem pool"] if arch.stem_pool > 1 else []
+    for stage, depth in enumerate(arch.depths):
+        places += [f"pool {stage}"] if stage > 0 and arch.downsample == "max" else []
+        places += [f"block {stage} {index}" for index in range(depth)]
+    return places
+
+
+def shares(arch: Arch, other: Arch) -> Sharing | None:
+    """Say how the weights of `arch` lie in those of `other`: blocks by stage and index, the first channels of each."""
+    if _kind(arch) != _kind(other):
+        return None
+    there = {place: index for index, place in enumerate(_places(other))}
+    names: dict[str, str | None] = {}
+    for index, place in enumerate(_places(arch)):
+        for net in ("", "net."):  # a forecaster has the network inside
+            names[f"{net}body.{index}"] = f"{net}body.{there[place]}" if place in there else None
+    return Sharing(names)
+
+
 SPACE = Space(
     name="cnn1d",
     arch=Arch,
@@ -308,4 +345,5 @@ SPACE = Space(
             depths=(8,), widths=(25,), block="dilated", kernel=7, causal=True, frame=1, stem_width=25, pooling="last"
         ),
     },
+    shares=shares,
 )

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from searchkit.core.data_spec import DataSpec
-from searchkit.core.space import Budget, Space, Trial
+from searchkit.core.space import Budget, Sharing, Space, Trial
 from searchkit.core.training import Categorical, LogUniform, Training, TrainingSpace
 from searchkit.nn.attention import DISTANCES
 from searchkit.nn.blocks.encoder import Block
@@ -229,6 +229,27 @@ def build(arch: Arch, spec: DataSpec) -> nn.Module:
     return Encoder(stem, positions, blocks=blocks, norm=nn.LayerNorm(arch.width), head=head, pooling=arch.pooling)
 
 
+def shares(arch: Arch, other: Arch) -> Sharing | None:
+    """Say how the weights of `arch` lie in those of `other`: blocks by index, the first channels of each head."""
+
+    def kind(arch: Arch) -> tuple[object, ...]:
+        # Single tokens whose embedding is as wide as the steps need no convolution in the stem.
+        single = arch.frame == arch.hop == 1 and arch.embedded in (0, arch.width)
+        return (
+            arch.heads, arch.positions, arch.pooling, arch.hop, arch.activation, arch.apart, arch.direct, arch.level,
+            single, arch.embedded == 0, arch.input_dropout > 0,
+        )  # fmt: skip
+
+    if kind(arch) != kind(other):
+        return None
+    new = range(other.depth, arch.depth)
+    nets = ("", "net.")  # a forecaster has the network inside
+    return Sharing(
+        {f"{net}blocks.{index}": None for net in nets for index in new},
+        joined={f"{net}head": 2 for net in nets} if arch.pooling == "both" else {},
+    )
+
+
 # int8, measured latency ratios: width 128 .92 static and .73 dynamic; width 256 .55 and .37.
 SPACE = Space(
     name="transformer",
@@ -255,4 +276,5 @@ SPACE = Space(
     budget=Budget(trials=12, epochs=18, rungs=3, eta=3),
     paper="Vaswani et al. 2017, arXiv:1706.03762",
     points={"base": Arch(width=96, heads=4, depth=4, ffn=4)},
+    shares=shares,
 )  # fmt: skip

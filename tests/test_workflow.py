@@ -36,6 +36,7 @@ class Family:
     """All that `resolve` reads of a family."""
 
     budget = FAMILY
+    shares = staticmethod(lambda arch, other: None)
 
 
 def engine(run: Run, config: RunConfig) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ class Options(TypedDict, total=False):
     """Options of `search`, each with the default and the meaning of the command line's flag of the same name.
 
     Data: problem, modality, test_files, anomaly, noise, features, steps, split_seed, encoding, tokens, vocabulary,
-    window, horizon, split, time_column. Search: seed, minimize, workers, executor, address, gpus_per_trial,
+    window, horizon, split, time_column. Search: seed, strategy, minimize, workers, executor, address, gpus_per_trial,
     workers_per_trial, storage, device, prior, init_from.
     Compression: prune_to, prune_by, importance, max_drop, max_rise. Output: reports.
     """
@@ -42,6 +42,7 @@ class Options(TypedDict, total=False):
     split: str
     time_column: str
     seed: int
+    strategy: str
     minimize: str
     workers: int
     executor: str

@@ -9,6 +9,7 @@ from searchkit.config.options import option, settle
 from searchkit.core.errors import BadInput
 
 SAMPLERS = ("gp", "tpe", "nsga2", "random", "grid")
+STRATEGIES = ("trials", "inherit", "supernet")
 EXECUTORS = ("inline", "processes", "ray")
 DEVICES = ("auto", "cpu", "cuda")
 COSTS = {"latency": "latency_ms", "size": "size_bytes", "macs": "macs", "params": "params"}
@@ -31,6 +32,13 @@ class SearchConfig:
         example="cnn",
     )
     sampler: str = option("gp", "Algorithm that proposes the next network.", choices=SAMPLERS, example="nsga2")
+    strategy: str = option(
+        "trials",
+        "Source of the weights that networks start from: random numbers (trials), a trained network that has at least "
+        "half of them (inherit), or one network that is trained first and holds all others (supernet).",
+        choices=STRATEGIES,
+        example="supernet",
+    )
     minimize: str | None = option(
         None,
         "Cost to minimize beside the metric.",
@@ -103,6 +111,11 @@ class SearchConfig:
             raise BadInput(
                 f"{naming.given('address', self.address)} is for a Ray cluster; add "
                 f"{naming.advice('executor', 'ray')}, or leave it out."
+            )
+        if self.init_from is not None and self.strategy != "trials":
+            raise BadInput(
+                f"{naming.given('init_from', self.init_from)} and {naming.given('strategy', self.strategy)} both say "
+                "which weights networks start from; leave one of them out."
             )
         self._require_ray_for("gpus_per_trial", self.gpus_per_trial is not None)
         self._require_ray_for("workers_per_trial", self.workers_per_trial > 1)

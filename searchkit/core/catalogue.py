@@ -90,6 +90,17 @@ def named(folder: Path, text: str) -> list[str]:
     return names
 
 
+def sharing(folder: Path) -> list[str]:
+    """Return the names of the families that say how their networks share weights, see `Space.shares`."""
+    found = []
+    for name, path in files(folder).items():
+        calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+        spaces = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Space")
+        if any(keyword.arg == "shares" for call in spaces for keyword in call.keywords):
+            found.append(name)
+    return found
+
+
 def glance(path: Path) -> dict[str, JSON]:
     """Read a family's description from its source without running it.
 

@@ -83,3 +83,14 @@ class HasKVCache(Protocol):
         Returns:
             The outputs of these steps, and their cache, (B, L, memory).
         """
+
+
+@runtime_checkable
+class HasBranches(Protocol):
+    """A block that adds what its branches compute to its input, one branch after the other.
+
+    Without its branches such a block passes its input on, so a trained network can be made deeper with them.
+    """
+
+    def branches(self) -> tuple[nn.Module, ...]:
+        """Return the branches; the last layer of each that has weights is what is added, or scales it."""

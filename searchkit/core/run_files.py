@@ -154,7 +154,31 @@ class BundleFacts(TypedDict):
     digest: str
 
 
+class SupernetTold(TypedDict):
+    """What came of a supernet: epochs and seconds of its training, and how its scores agree with the trials' values."""
+
+    epochs: Count
+    params: Count
+    seconds: NotNegative
+    scored: Count
+    scoring_seconds: NotNegative
+    trained_on: NotRequired[Count]
+    rank_correlation: NotRequired[Annotated[float, Range(-1, 1)]]
+
+
+class SupernetFacts(TypedDict):
+    """One family's entry of supernet.json: the parameters of the largest candidate, and epochs of its training."""
+
+    params: dict[str, Any]
+    epochs: Count
+    told: NotRequired[SupernetTold]
+
+
+SUPERNET = "supernet.json"
+"""The supernets of a run by family: the kind, the epochs, and what the report tells."""
+
 SearchFile = dict[str, SearchFacts]
+SupernetFile = dict[str, SupernetFacts]
 SkippedFile = dict[str, Skipped]
 
 

@@ -105,6 +105,25 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """How the weights of one network of a family lie in those of another of the same kind.
+
+    A tensor of the one is a slice of the tensor that has the same place in the other: its first channels, and the
+    middle of its kernel. What a family says here is the rest.
+
+    Attributes:
+        names: The other network's name of a module, by the name in this one; None if the other network has no such
+            module. It holds for what is inside too. A module that is not here has the same name in both.
+        joined: Of how many vectors, end to end, the inputs of a module are made, by its name in this network.
+        last: Whether the last channels are shared and not the first ones.
+    """
+
+    names: Mapping[str, str | None] = field(default_factory=dict)
+    joined: Mapping[str, int] = field(default_factory=dict)
+    last: bool = False
+
+
+@dataclass(frozen=True)
 class Space:
     """An architecture family, as a value. A file that ends in `SPACE = Space(...)` is all that a family needs.
 
@@ -120,6 +139,8 @@ class Space:
         paper: Citation of the paper.
         points: Published networks by name.
         skips: Reason by name of a conformance check or stage that cannot apply; the support matrix shows it.
+        shares: Returns how the weights of the first architecture's network lie in those of the second's, or None if the
+            two are of different kinds. A family without it has no weight-sharing supernet.
     """
 
     name: str
@@ -133,3 +154,4 @@ class Space:
     paper: str
     points: Mapping[str, Any] = field(default_factory=dict)
     skips: Mapping[str, str] = field(default_factory=dict)
+    shares: Callable[[Any, Any], Sharing | None] | None = None

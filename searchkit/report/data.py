@@ -35,6 +35,7 @@ from searchkit.report.records import (
     TrialRow,
     redacted,
 )
+from searchkit.report.starts import told_starts
 from searchkit.report.transfer import transfer_of
 from searchkit.run import Run
 from searchkit.search.results import HistoryRow, history, importances, random_so_far, searches
@@ -73,7 +74,7 @@ def gather(run: Run, evidence: Evidence | None) -> Report:
         stages=stage_rows(evidence) if evidence else (),
         rivals=evidence.rivals if evidence else (),
         front=front,
-        search=search_so_far(trials, goal),
+        search=replace(search_so_far(trials, goal), starts=told_starts(run)),
         families=family_rows(searches(run), trials, goal, front),
         importances=importances(run),
         curves=training_curves(run, trials, line, artifacts, goal),

@@ -132,6 +132,7 @@ class SearchRows:
         n_trained: Trials with a value.
         n_rejected: Candidates refused before training.
         n_failed: Trials that could not be trained.
+        starts: Where the trials started, in sentences; empty if all started from random weights.
     """
 
     trials: tuple[TrialRow, ...]
@@ -142,6 +143,7 @@ class SearchRows:
     n_trained: int
     n_rejected: int
     n_failed: int
+    starts: str = ""
 
 
 @dataclass(frozen=True)

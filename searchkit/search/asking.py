@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from optuna.trial import FrozenTrial
 
@@ -17,9 +17,11 @@ from searchkit.search.candidates import Candidate
 from searchkit.search.cost_model import CostModel
 from searchkit.search.named_samplers import Proposer
 from searchkit.search.progress import Reporter
+from searchkit.search.starts import Scratch, Starts
 from searchkit.search.study import TrialStore
 from searchkit.search.tally import REJECTED
-from searchkit.search.time_planning import TimePlan, training_seconds
+from searchkit.search.time_plan import TimePlan
+from searchkit.search.time_planning import training_seconds
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Asker:
         plan: How long one training may take.
         seconds_left: Of the search.
         reporter: Is told of what is refused, and knows how many trials the budget has left.
+        starts: Where first weights come from.
         exhausted: Whether there is nothing left to propose.
         family: Of several that share the search, the one whose candidates are proposed; `store` is its view.
     """
@@ -45,6 +48,7 @@ class Asker:
     plan: TimePlan
     reporter: Reporter
     seconds_left: Callable[[], float]
+    starts: Starts = field(default_factory=Scratch)
     exhausted: bool = False
     family: str = ""
 
@@ -84,7 +88,8 @@ class Asker:
             return None
         # From what is trained and not from the trial's number: a candidate trains the same whenever it is proposed.
         seed = derive_seed(self.ctx.seed, self.proposer.view.space.name, replace(candidate, is_control=False).key)
-        trial = self.store.start(candidate, {**facts, "cost": cost, "seed": seed})
+        first = self.starts.facts(candidate, self.store.trials())
+        trial = self.store.start(candidate, {**facts, "cost": cost, "seed": seed, **first})
         # Added first and compared afterwards: if both coordinators looked before they added, neither would see the
         # other.
         if self._is_anothers(trial):

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from searchkit.context import Context
 from searchkit.core import timing
@@ -31,10 +32,12 @@ from searchkit.search.progress import Reporter
 from searchkit.search.ray_replicas import require_replicas
 from searchkit.search.recovery import recover
 from searchkit.search.results import default_url
-from searchkit.search.sampler import SearchView
+from searchkit.search.sampler import Sampler, SearchView
 from searchkit.search.search_state import SearchRecord
 from searchkit.search.settings import Progress, SearchSettings, SearchStopped, Status, StopSearch
+from searchkit.search.starts import Parents, Scratch, Starts
 from searchkit.search.study import TrialStore
+from searchkit.search.supernet.strategy import Supernet
 from searchkit.search.tally import FAILED, REJECTED, TRAINED
 from searchkit.search.transfer import Transferring
 from searchkit.search.trial_lifecycle import Lifecycle
@@ -54,7 +57,7 @@ def search(
         progress: Is called at each event with where the search stands.
 
     Raises:
-        BadInput: A family is not for this data, or the time is too short for one trial.
+        BadInput: A family is not for this data or strategy, or the time is too short for one trial.
         NothingFeasible: No candidate is within the limits.
         SearchStopped: Trial after trial fails in the same way.
         Interrupted: After Ctrl-C; resuming goes on from the last finished rung.
@@ -65,6 +68,7 @@ def search(
         if reason is not None:
             raise BadInput(f"The family '{one.name}' is not for the task '{ctx.task.name}': {reason}")
     require_replicas(ctx.task, settings.workers_per_trial)
+    _require_shared(spaces, settings)
     with interruptible(f"Interrupted; --resume {ctx.run.name} goes on from the last finished rung."):
         # a new run has something to train for sure: its workers start while the plan is made
         early = _open_executor(spaces, ctx, settings) if not ctx.run.lines(LOG) else None
@@ -76,6 +80,17 @@ def search(
         finally:
             if early is not None:
                 early.close()
+
+
+def _require_shared(spaces: Sequence[Space], settings: SearchSettings) -> None:
+    """Raises BadInput if a supernet is asked for, and there is no one family whose networks share weights."""
+    if settings.strategy != "supernet":
+        return
+    if len(spaces) > 1:
+        names = ", ".join(space.name for space in spaces)
+        raise BadInput(f"A supernet is of one family, and the search has {names}; name one of them.")
+    if spaces[0].shares is None:
+        raise BadInput(f"The networks of the family '{spaces[0].name}' share no weights, so it has no supernet.")
 
 
 def _silent(status: Status) -> None:
@@ -91,6 +106,7 @@ class _Search:
     askers: Mapping[str, Asker]
     reporter: Reporter
     record: SearchRecord
+    supernet: Supernet | None = None
 
     def run(self, executor: Executor | None) -> None:
         """Search. executor: where jobs run; None opens one if there is something to train."""
@@ -99,6 +115,8 @@ class _Search:
         if not _has_ended(self.lifecycle, self.reporter.settings) and (self.reporter.n_open() > 0 or waiting):
             with timing.part("look at the space"):  # before workers start: a limit that nothing meets is told at once
                 fitting = self.record.profile({name: asker.costs for name, asker in self.askers.items()})
+            if self.supernet is not None:
+                self.supernet.prepare()
             spaces = [course.space for course in self.lifecycle.courses.values()]
             executor = executor or _open_executor(spaces, self.lifecycle.ctx, self.reporter.settings)
             try:
@@ -111,6 +129,8 @@ class _Search:
             finally:
                 executor.close()
         self.reporter.report()
+        if self.supernet is not None:
+            self.supernet.conclude(self.lifecycle.store.trials())
         _conclude(self)
 
     def _asker(self, fitting: Sequence[str]) -> Asker | FamilyAsker:
@@ -162,20 +182,37 @@ def _put_together(entrants: Sequence[Entrant], ctx: Context, settings: SearchSet
             "gone. Put it back, or start a new run; its trials are not trained again over the old ones."
         )
     reporter = Reporter(ctx, settings, store, progress)
-    lifecycle = Lifecycle(courses, ctx, store, minimized=settings.cost, reserve=settings.final_seconds)
+    looks = {entrant.space.name: _look(entrant, record, n_families=len(entrants)) for entrant in entrants}
+    supernet = _supernet(entrants[0], looks) if settings.strategy == "supernet" else None
+    starts: dict[str, Starts] = {}
+    if supernet is not None:
+        starts[supernet.space.name] = supernet
+    elif settings.strategy == "inherit":
+        starts = {entrant.space.name: Parents(entrant.space, entrant.ctx) for entrant in entrants}
+    lifecycle = Lifecycle(courses, ctx, store, minimized=settings.cost, reserve=settings.final_seconds, starts=starts)
+    askers = {}
+    for entrant in entrants:
+        sampler = supernet or _sampler(entrant)
+        askers[entrant.space.name] = _make_asker(entrant, looks[entrant.space.name], sampler, lifecycle, reporter)
     return _Search(
         lifecycle=lifecycle,
         halving=Halving(max((course.rung_epochs for course in courses.values()), key=len), settings.budget.eta),
-        askers={e.space.name: _make_asker(e, record, lifecycle, reporter, n_families=len(entrants)) for e in entrants},
+        askers=askers,
         reporter=reporter,
         record=record,
+        supernet=supernet,
     )
 
 
-def _make_asker(
-    entrant: Entrant, record: SearchRecord, lifecycle: Lifecycle, reporter: Reporter, *, n_families: int
-) -> Asker:
-    space, ctx, settings, plan = entrant.space, entrant.ctx, entrant.settings, entrant.plan
+class _Look(NamedTuple):
+    """What the asker of a family sees of the search."""
+
+    costs: CostModel
+    view: SearchView
+
+
+def _look(entrant: Entrant, record: SearchRecord, *, n_families: int) -> _Look:
+    space, ctx, settings = entrant.space, entrant.ctx, entrant.settings
     costs = CostModel(space, ctx, cost=settings.cost, ship_int8=settings.ship_int8)
     view = SearchView(
         space=space,
@@ -183,16 +220,41 @@ def _make_asker(
         directions=record.directions,
         # several coordinators must not propose the same
         seed=derive_seed(ctx.seed, "search", space.name, record.owner),
-        trials=math.ceil((plan.trials or settings.budget.trials) / n_families),
+        trials=math.ceil((entrant.plan.trials or settings.budget.trials) / n_families),
         epochs=settings.budget.epochs,
         weigh=costs.weigh,
         limited=costs.limited,
     )
-    family = space.name if n_families > 1 else ""
-    sampler, initial = primed(sampler_of(settings.sampler), ctx.run, space.name), entrant.course.initial
-    proposer = Proposer(sampler if initial is None else Transferring(sampler, initial), view)
-    store = lifecycle.store.of(family)
-    return Asker(ctx, proposer, costs, store, plan, reporter, lifecycle.seconds_left, family=family)
+    return _Look(costs, view)
+
+
+def _supernet(entrant: Entrant, looks: Mapping[str, _Look]) -> Supernet:
+    space, course = entrant.space, entrant.course
+    return Supernet(
+        space, entrant.ctx, entrant.settings, looks[space.name].view, entrant.plan.own_work, course.rung_epochs
+    )
+
+
+def _sampler(entrant: Entrant) -> Sampler:
+    initial = entrant.course.initial
+    sampler = primed(sampler_of(entrant.settings.sampler), entrant.ctx.run, entrant.space.name)
+    return sampler if initial is None else Transferring(sampler, initial)
+
+
+def _make_asker(entrant: Entrant, look: _Look, sampler: Sampler, lifecycle: Lifecycle, reporter: Reporter) -> Asker:
+    name = entrant.space.name
+    family = name if len(lifecycle.courses) > 1 else ""
+    return Asker(
+        ctx=entrant.ctx,
+        proposer=Proposer(sampler, look.view),
+        costs=look.costs,
+        store=lifecycle.store.of(family),
+        plan=entrant.plan,
+        reporter=reporter,
+        seconds_left=lifecycle.seconds_left,
+        starts=lifecycle.starts.get(name, Scratch()),
+        family=family,
+    )
 
 
 def _open_executor(spaces: Sequence[Space], ctx: Context, settings: SearchSettings) -> Executor:

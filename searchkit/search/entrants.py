@@ -17,7 +17,8 @@ from searchkit.core.quantities import show_seconds
 from searchkit.core.serialization import freeze, thaw
 from searchkit.core.space import Space
 from searchkit.search.settings import SearchSettings
-from searchkit.search.time_planning import FILE, TimePlan, make_time_plan, middle_candidate, training_seconds
+from searchkit.search.time_plan import TimePlan
+from searchkit.search.time_planning import FILE, make_time_plan, middle_candidate, training_seconds
 from searchkit.search.transfer import Initial, initial_of
 from searchkit.search.trial_lifecycle import Course
 

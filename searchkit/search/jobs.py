@@ -53,6 +53,7 @@ class Job:
         family: The name of the family.
         initial: Weights that the network takes over where they fit, as a safetensors buffer; b"" for none.
         frozen_epochs: In which what was taken over is held fixed.
+        start: The weights that the first rung begins with, as safetensors; b"" for random ones.
     """
 
     number: int
@@ -72,6 +73,7 @@ class Job:
     family: str = ""
     initial: bytes = b""
     frozen_epochs: int = 0
+    start: bytes = b""
 
     @property
     def key(self) -> str:
@@ -144,13 +146,15 @@ def _labeled(job: Job, task: Task, space: Space) -> Outcome:
 
 def _train(job: Job, task: Task, space: Space) -> Outcome:
     import torch
-    from safetensors.torch import save
+    from safetensors.torch import load, save
 
     from searchkit.core.replicas import replicas
     from searchkit.onnx.predictor import Deployed, TorchPredictor
 
     torch.manual_seed(job.seed)  # the first weights; what training draws is seeded by each epoch
     net: nn.Module = space.build(thaw(space.arch, job.arch), task.spec)
+    if job.start and not job.state:
+        net.load_state_dict(load(job.start))
     plan = FitPlan(
         training=thaw(Training, job.training),
         seed=job.seed,

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from searchkit.core.quantities import show_seconds
 from searchkit.search.settings import SearchSettings
-
-if TYPE_CHECKING:
-    from searchkit.search.time_planning import TimePlan
+from searchkit.search.time_plan import TimePlan
 
 FEWEST = 5
 """Trials. Fewer compare too little to be a search: candidates are then chosen that are cheaper than the middle one."""

@@ -42,6 +42,7 @@ class SearchSettings:
         storage: The URL of a study that several coordinators share; None keeps it in the run.
         ship_int8: Whether limits on size and latency are meant for a file whose weights are int8.
         precision: "fp32", "bf16", or "auto", which times what trains quickest here.
+        strategy: A name of `STRATEGIES`.
         plans_epochs: Whether few rows may lengthen the trainings, and a time budget change their length.
         hang_seconds: A rung may take so long at least before it is killed.
         final_seconds: For which the winner is trained on afterwards; a candidate must be able to gain by it.
@@ -62,6 +63,7 @@ class SearchSettings:
     ship_int8: bool = False
     precision: str = "auto"
     plans_epochs: bool = False
+    strategy: str = "trials"
     hang_seconds: float = 3600.0
     final_seconds: float = 0.0
 
@@ -69,6 +71,7 @@ class SearchSettings:
         # the configuration's own checks, so that a search made in code is refused by the same sentences
         SearchConfig(
             sampler=self.sampler if isinstance(self.sampler, str) else "gp",  # one of your own has no name to check
+            strategy=self.strategy,
             minimize=self.minimize or "none",
             workers=self.workers,
             executor=self.executor,

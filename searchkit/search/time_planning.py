@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from searchkit.context import Context
 from searchkit.core.errors import Infeasible
@@ -21,13 +21,13 @@ from searchkit.core.space import Space
 from searchkit.core.task import HasParts, HasSides
 from searchkit.core.threads import torch_threads
 from searchkit.core.training import Batch, FitPlan, TrainState
-from searchkit.core.typed import OneOf, Range
 from searchkit.search.candidates import Candidate, draw
 from searchkit.search.choices import at
 from searchkit.search.feasibility import require_the_right_answer, some_candidates
-from searchkit.search.fidelity import SMALLER_SIDES, Pace, Reduced, share_of_a_trial, with_reduced
+from searchkit.search.fidelity import SMALLER_SIDES, Pace, share_of_a_trial, with_reduced
 from searchkit.search.plan_words import FEWEST, lines_of
 from searchkit.search.settings import SearchSettings
+from searchkit.search.time_plan import TimePlan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,46 +68,6 @@ SIEVE = 4.0
 
 WANTED = 12
 """Trials of the middle candidate that the time should hold; for fewer, the lower rungs train on a part of the data."""
-
-
-@dataclass(frozen=True)
-class TimePlan:
-    """How a search trains, and what one candidate may take of its time.
-
-    Attributes:
-        precision: "fp32" or "bf16".
-        channels_last: Whether pictures and volumes lie in memory with their channels last.
-        epochs: Of a trial that reaches the last rung.
-        most_macs: Multiply-accumulates above which a candidate is refused untimed; None if time is no limit.
-        most_seconds: Of a candidate's whole training; None if time is no limit.
-        trials: About how many the time holds; None if time is no limit.
-        own_work: Seconds of an example that the task's own training takes beside a step of the loss, for a critic or an
-            environment, whatever the candidate.
-        middle_trials: How many trials of the middle candidate the time holds, if those are fewer than `FEWEST` and
-            fewer than the budget asks for; else None.
-        enough_seconds: What the search would need for `FEWEST` of them; None beside a `middle_trials` of None.
-        data_parts: The part of the training data that each rung trains on; None is all of it at each.
-        sides: Of the length of a picture's sides, at each rung; None is all of it at each.
-    """
-
-    precision: Annotated[str, OneOf(("fp32", "bf16"))]
-    channels_last: bool
-    epochs: Annotated[int, Range(1)]
-    most_macs: Annotated[int | None, Range(0)] = None
-    most_seconds: Annotated[float | None, Range(0, open=True)] = None
-    trials: Annotated[int | None, Range(1)] = None
-    own_work: Annotated[float, Range(0)] = 0.0
-    middle_trials: Annotated[int | None, Range(0)] = None
-    enough_seconds: Annotated[float | None, Range(0, open=True)] = None
-    data_parts: tuple[Annotated[float, Range(0, 1)], ...] | None = None
-    sides: tuple[Annotated[float, Range(0, 1)], ...] | None = None
-
-    @property
-    def seen(self) -> Reduced | None:
-        """What each rung sees of the data; None is all."""
-        if self.data_parts is None or self.sides is None:
-            return None
-        return Reduced(self.data_parts, self.sides)
 
 
 def make_time_plan(space: Space, ctx: Context, settings: SearchSettings) -> TimePlan:

@@ -26,6 +26,7 @@ from searchkit.search import policy, transfer
 from searchkit.search.cost_model import LOG
 from searchkit.search.fidelity import Reduced
 from searchkit.search.jobs import Job, Outcome
+from searchkit.search.starts import FACT, Scratch, Starts
 from searchkit.search.study import FAMILY, TrialStore
 from searchkit.search.successive_halving import Losses
 from searchkit.search.transfer import Initial
@@ -99,6 +100,7 @@ class Lifecycle:
         minimized: The name of the cost that is minimized; None if none is.
         reserve: Seconds after the deadline that are used as long as no trial is trained.
         has_trained: Whether this search has trained a trial.
+        starts: By family, where first weights come from; random ones of a family that is not there.
     """
 
     def __init__(
@@ -109,9 +111,11 @@ class Lifecycle:
         *,
         minimized: str | None,
         reserve: float = 0.0,
+        starts: Mapping[str, Starts] | None = None,
     ) -> None:
         self.courses, self.ctx, self.store, self.minimized = courses, ctx, store, minimized
         self.reserve, self.has_trained = reserve, False
+        self.starts = starts or {}
 
     def course(self, trial: FrozenTrial) -> Course:
         """How a trial is trained: as its family is."""
@@ -137,6 +141,7 @@ class Lifecycle:
             family=course.space.name,
             initial=starts.data if starts else b"",
             frozen_epochs=frozen,
+            start=b"" if state else self.starts.get(course.space.name, Scratch()).weights(facts),
         )
 
     def seconds_left(self) -> float:
@@ -195,6 +200,7 @@ class Lifecycle:
                 "setting": [course.ctx.precision, course.ctx.channels_last],
                 "sides": flight.job.sides,
                 **transfer.notes(course.initial, course.space, self.ctx.task, facts),
+                **({FACT: facts[FACT]} if FACT in facts else {}),
             },
         )
         curve = state.numbers.get("curve", [])

@@ -30,7 +30,7 @@ from searchkit.evaluation.records import stored
 from searchkit.report.data import bundle_digest
 from searchkit.run import Run
 from searchkit.search.results import searches
-from searchkit.search.time_planning import TimePlan
+from searchkit.search.time_plan import TimePlan
 from searchkit.stages.export import finish_bundle
 from searchkit.tasks import registry
 

@@ -37,9 +37,9 @@ def options_of(verb: str) -> Iterator[Any]:
 EVERY = [(verb, param) for verb in VERBS for param in options_of(verb)]
 
 NOUNS_AND_VERBS = (
-    "Address Algorithm Classes Column Cost Criterion Device Encoding Executor Family Features Folder Form Largest "
-    "Length Log Maximum Name Noise Number Path Paths Pattern Print Problem Recipe Seed Share Show Sizes Temperature "
-    "Time Timestamp TOML Unit URL Weight"
+    "Address Algorithm Classes Column Cost Criterion Device Earlier Encoding Executor Family Features Folder Form GPUs "
+    "Largest Length Log Maximum Name Noise Number Path Paths Pattern Print Problem Recipe Seed Share Show Sizes Source "
+    "Temperature Time Timestamp TOML Trained Unit URL Weight"
 ).split()
 """The words that a help text may begin with: what the option sets, or what it does."""
 

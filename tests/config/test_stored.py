@@ -61,7 +61,7 @@ def test_a_run_of_the_last_release_is_read() -> None:
 
 
 def test_a_run_begun_before_an_option_was_there_is_read() -> None:
-    for name in ("prior", "init_from"):
+    for name in ("strategy", "prior", "init_from"):
         before = on_disk(ASKED)
         del before[stored.KEY]["search"][name]
         assert stored.parse(before, WHERE) == ASKED

@@ -23,7 +23,7 @@ from searchkit.onnx import measure
 from searchkit.search import jobs, time_planning
 from searchkit.search.coordinator import search
 from searchkit.search.fidelity import Reduced, data_epochs, reduced_within, share_of_a_trial, with_reduced
-from searchkit.search.time_planning import TimePlan
+from searchkit.search.time_plan import TimePlan
 from searchkit.tasks import registry
 
 WHOLE = (1.0, 1.0, 1.0)

@@ -40,7 +40,8 @@ from searchkit.search.executors import Processes
 from searchkit.search.fidelity import Pace
 from searchkit.search.jobs import Job
 from searchkit.search.settings import SearchSettings, Status
-from searchkit.search.time_planning import TimePlan, make_time_plan, middle_candidate, quickest
+from searchkit.search.time_plan import TimePlan
+from searchkit.search.time_planning import make_time_plan, middle_candidate, quickest
 
 # ── the study's database ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -50,7 +50,7 @@ def test_a_training_that_would_eat_the_time_is_refused_before_it_begins(
 ) -> None:
     """By the time of its steps, which is planted here as a second for each parameter."""
     from searchkit.search import asking
-    from searchkit.search.time_planning import TimePlan
+    from searchkit.search.time_plan import TimePlan
 
     def planted(space: Space, ctx: Context, candidate: Candidate, own_work: float) -> float:
         return float(measure.params(space.build(candidate.arch, ctx.task.spec)))

@@ -20,7 +20,8 @@ from searchkit.search.candidates import Candidate
 from searchkit.search.coordinator import search
 from searchkit.search.results import history
 from searchkit.search.settings import SearchSettings
-from searchkit.search.time_planning import FEWEST, TimePlan, make_time_plan, middle_candidate
+from searchkit.search.time_plan import TimePlan
+from searchkit.search.time_planning import FEWEST, make_time_plan, middle_candidate
 
 BUDGET = Budget(trials=12, epochs=3, rungs=1, least_rung_steps=1)
 SECONDS_A_PARAM = 1e-3  # of an example, planted

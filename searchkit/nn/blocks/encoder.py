@@ -56,3 +56,7 @@ class Block(nn.Module):
         x_BLD = x_BLD + self.dropout(self.attention(self.norm_attention(x_BLD), keep_BL))
         out: Tensor = x_BLD + self.dropout(self.ffn(self.norm_ffn(x_BLD)))
         return out
+
+    def branches(self) -> tuple[nn.Module, ...]:
+        """Return attention and feed-forward network; see `searchkit.core.network.HasBranches`."""
+        return (self.attention, self.ffn)
