@@ -58,6 +58,8 @@ def test_a_run_of_the_last_release_is_read() -> None:
     assert config.compression.recipe == "distill" and config.minimized is None and config.search.seed == 5
     assert stored.as_question(config)["limits"] == LAST_RELEASE["limits"]
     assert stored.as_question(config)["budget"] == LAST_RELEASE["budget"]
+    nameless = {key: value for key, value in LAST_RELEASE.items() if key != "sampler"}
+    assert stored.parse({stored.OLD_KEY: nameless}, WHERE).search.sampler == "tpe", "the default of its time"
 
 
 def test_a_run_begun_before_an_option_was_there_is_read() -> None:
