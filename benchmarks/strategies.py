@@ -63,6 +63,7 @@ def one(given: argparse.Namespace, strategy: str, seed: int) -> dict[str, Any]:
     from searchkit.search.coordinator import search
     from searchkit.search.results import history, winners
     from searchkit.search.settings import SearchSettings
+    from searchkit.search.starts import FACT
     from searchkit.tasks import registry
 
     torch.set_num_threads(1)
@@ -98,7 +99,7 @@ def one(given: argparse.Namespace, strategy: str, seed: int) -> dict[str, Any]:
             "seed": seed,
             "cpu_seconds": round(seconds, 1),
             "trials": len(rows),
-            "started_from": sum("start" in artifact.notes for artifact in run.trials()),
+            "started_from": sum(FACT in artifact.notes for artifact in run.trials()),
             "epochs_of_the_best": best.notes["epochs"],
             "val": round(best.metrics[metric], 4),
             "test": round(float(task.evaluate(predictor, "test").metrics[metric]), 4),

@@ -214,5 +214,6 @@ def test_few_rows_lengthen_the_training_only_where_the_user_chose_no_epochs(ctx:
 
 def test_each_field_of_the_search_settings_has_a_test() -> None:
     named = "budget sampler minimize workers executor address gpus_per_trial workers_per_trial storage ship_int8"
-    named += " precision plans_epochs hang_seconds strategy"  # strategy: test_starts.py and test_supernet.py
+    named += " precision plans_epochs hang_seconds"
+    named += " strategy final_seconds"  # test_starts.py, test_supernet.py, test_final.py
     require_a_row_for_each_field(SearchSettings, dict.fromkeys(named.split()))
