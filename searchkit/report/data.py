@@ -14,8 +14,9 @@ from dataclasses import replace
 from searchkit.config import stored as stored_config
 from searchkit.core.artifact import Artifact
 from searchkit.core.goal import Goal
-from searchkit.core.run_files import NOTES, BundleFacts, SkippedFile
+from searchkit.core.run_files import BundleFacts, SkippedFile
 from searchkit.core.serialization import JSON, thaw
+from searchkit.core.stage_notes import NOTES
 from searchkit.evaluation.records import Evidence
 from searchkit.report import formatting
 from searchkit.report.families import family_rows

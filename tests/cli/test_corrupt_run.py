@@ -22,9 +22,9 @@ from searchkit.context import Context
 from searchkit.core import catalogue
 from searchkit.core.data_spec import MOST_CHARACTERS
 from searchkit.core.errors import BadInput
-from searchkit.core.run_files import NOTES
 from searchkit.core.serialization import JSON, thaw
 from searchkit.core.space_file import load_space
+from searchkit.core.stage_notes import NOTES
 from searchkit.evaluation.evidence import _kept
 from searchkit.evaluation.records import stored
 from searchkit.report.data import bundle_digest
