@@ -172,7 +172,7 @@ def _finish(
 
 
 def _emit_search(run: Run, winner: Artifact, task: Task, as_json: bool) -> None:
-    metric, number = task.goal.metric, winner.made_by["number"]
+    metric, number = task.goal.metric, run.line(winner)[0].made_by["number"]  # the winner may be its final training
     text = (
         f"The search is done: trial {number} has val {metric} {winner.metrics[metric]:.4g} "
         f"with {winner.metrics['params']:,.0f} parameters. Next: searchkit compress {run.name}"

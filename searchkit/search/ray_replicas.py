@@ -8,12 +8,12 @@ way; Ray Train's checkpoints, which need a shared file system, are not used.
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
 from searchkit.core.errors import BadInput
+from searchkit.core.scratch import scratch_folder
 from searchkit.core.task import HasRowBatches, Task
 from searchkit.search.jobs import Job, Outcome, TaskPack
 
@@ -61,7 +61,7 @@ def run_on_replicas(packs: list[Any], job: Job, n: int, gpus: float, run: Run) -
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    with tempfile.TemporaryDirectory() as folder:  # Ray Train wants a place for its own notes
+    with scratch_folder() as folder:  # Ray Train wants a place for its own notes
         trainer: Any = TorchTrainer(
             cast(Any, _one_replica),  # its annotation does not say that it may return something
             train_loop_config={"packs": packs, "job": job, "run": run},
@@ -70,7 +70,7 @@ def run_on_replicas(packs: list[Any], job: Job, n: int, gpus: float, run: Run) -
             scaling_config=ScalingConfig(
                 num_workers=n, use_gpu=gpus > 0, resources_per_worker={"CPU": 1, **({"GPU": gpus} if gpus else {})}
             ),
-            run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=0)),
+            run_config=RunConfig(storage_path=str(folder), failure_config=FailureConfig(max_failures=0)),
         )
         try:
             outcome = trainer.fit().return_value

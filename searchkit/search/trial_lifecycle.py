@@ -146,7 +146,9 @@ class Lifecycle:
 
     def seconds_left(self) -> float:
         """Of the search; as long as no trial is trained, of the reserve too, for the final training would have none."""
-        return max(0.0, self.ctx.deadline.at + (0.0 if self.has_trained else self.reserve) - time.monotonic())
+        if self.has_trained or not self.reserve:
+            return self.ctx.deadline.left()
+        return max(0.0, self.ctx.deadline.at + self.reserve - time.monotonic())
 
     def depart_(self, flight: Flight) -> None:
         """Set the flight's job to how jobs are trained now, with the time that is left, and note its start."""

@@ -47,7 +47,8 @@ FILES = (
     "artifacts/*/artifact.json", "artifacts/*/weights.safetensors", "artifacts/*/model.onnx",
     "artifacts/*/scores.npy", "artifacts/*/log.jsonl", "evidence/*.json", "evidence/*.npy", "bundle/*",
 )  # fmt: skip
-UNREAD = ("lock", "skipped.json")  # an empty lock is a lock; what was skipped is not always there
+UNREAD = ("lock", "skipped.json", "study.db-journal")
+"""An empty lock is a lock, what was skipped is not always there, and the journal of a closed database is empty."""
 
 Call = Callable[..., tuple[int, str]]
 

@@ -61,7 +61,7 @@ def test_readers_of_report_json_find_the_keys_that_they_know(run: Run, evidence:
     assert list(plain) == [f.name for f in fields(Report)]
     row = plain["stages"][0]
     assert list(row) == [*(f.name for f in fields(ModelEvidence)), "name", "ids", "sha256", "is_chosen", "is_reference"]
-    assert list(plain["front"]["points"][0]) == ["number", "value", "cost", "on_front", "chosen"]
+    assert list(plain["front"]["points"][0]) == ["space", "number", "value", "cost", "on_front", "chosen"]
     assert "val" in plain["curves"]["trials"][0]["points"][0]
 
 
