@@ -47,7 +47,8 @@ FILES = (
     "artifacts/*/artifact.json", "artifacts/*/weights.safetensors", "artifacts/*/model.onnx",
     "artifacts/*/scores.npy", "artifacts/*/log.jsonl", "evidence/*.json", "evidence/*.npy", "bundle/*",
 )  # fmt: skip
-UNREAD = ("lock", "skipped.json")  # an empty lock is a lock; what was skipped is not always there
+# An empty lock is a lock; what was skipped is not always there; SQLite keeps its journal, empty, beside the study.
+UNREAD = ("lock", "skipped.json", "study.db-journal")
 
 Call = Callable[..., tuple[int, str]]
 
