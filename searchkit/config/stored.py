@@ -23,7 +23,7 @@ OLD_LIMITS = {"size_bytes": "max_size", "latency_ms": "max_latency", "params": "
 OLD_BUDGET = ("trials", "epochs", "rungs", "eta", "least_rung_steps")
 
 
-LATER = {"search": ("strategy", "prior", "init_from")}
+LATER = {"search": ("strategy", "prior", "init_from", "gpus_per_trial", "workers_per_trial")}
 """Fields by section that runs of this release may lack: they were begun before there was the option."""
 
 
