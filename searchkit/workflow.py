@@ -251,7 +251,7 @@ def search(
 
     shares, deadline, ends = _shares(config, own), ctx.deadline, ctx.deadline
     if shares is not None:
-        deadline, ends = (Deadline.after(max(0.0, share - spent)) for share in (shares.search, shares.both))
+        deadline, ends = Deadline.after(shares.search_left(spent)), Deadline.after(max(0.0, shares.both - spent))
     families = [ctx.spaces(name) for name in catalogue.split(str(config.search.space))]
     settings = replace(settings_of(config, own), final_seconds=0.0 if shares is None else shares.final)
     search(families, replace(ctx, deadline=deadline), settings, progress)

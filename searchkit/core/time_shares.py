@@ -42,6 +42,17 @@ class TimeShares:
         """Until the stages begin."""
         return self.search + self.final
 
+    def search_left(self, spent: float) -> float:
+        """Seconds that the search may take from now on.
+
+        Args:
+            spent: Of the budget. Where it is more than the search's share, a search that this budget ended does not go
+                on; one that was resumed with a larger budget shares the rest with the final training.
+        """
+        if spent < self.search:
+            return self.search - spent
+        return max(0.0, (1.0 - FINAL_OF_ROOM) * (self.both - spent))
+
 
 def share_out(seconds: float, *, stages: bool, prunes: bool) -> TimeShares:
     """Plan a time budget.

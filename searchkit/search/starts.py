@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from optuna.trial import FrozenTrial
 
 from searchkit.context import Context
+from searchkit.core.random_state import seeded
 from searchkit.core.serialization import JSON, thaw
 from searchkit.core.space import Space
 from searchkit.core.state import snapshot
@@ -96,7 +97,6 @@ class Parents:
 
     def weights(self, facts: Mapping[str, JSON]) -> bytes:
         """See `Starts.weights`."""
-        import torch
         from safetensors.torch import save
 
         from searchkit.nn.sharing import inherit_, take_
@@ -107,7 +107,7 @@ class Parents:
         child: object = thaw(self.space.arch, facts["arch"])
         other: object = thaw(self.space.arch, parent.arch)
         net = self._built(child, facts["seed"])
-        with torch.random.fork_rng(devices=[]):
+        with seeded(0):  # its random weights are replaced, and nothing else that draws is disturbed
             trained = self.ctx.network(parent)
         sharing = self.space.shares(child, other) if self.space.shares else None
         if sharing is None:
@@ -128,10 +128,7 @@ class Parents:
 
 def built(space: Space, ctx: Context, arch: object, seed: int) -> nn.Module:
     """The network with the random weights of `seed`; nothing else that draws is disturbed. Raises Infeasible."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return space.build(arch, ctx.task.spec)
 
 

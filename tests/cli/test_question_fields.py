@@ -115,7 +115,8 @@ def test_the_family_that_is_asked_for_is_the_contexts(tmp_path: Path) -> None:
 
 
 def test_every_option_has_another_value_that_is_stored_and_read_back(tmp_path: Path) -> None:
-    alone = {"task", "recipe", "executor", "problem", "noise", "anomaly"}  # they exclude others: each by itself below
+    # they exclude others: each by itself below
+    alone = {"task", "recipe", "executor", "problem", "noise", "anomaly", "strategy"}
     given = {declared.name: about.example.strip("'") for _, declared, about in every_option()}
     changed = RunConfig.from_options(**{k: v for k, v in given.items() if k not in alone}, executor="ray",
                                      problem="forecasting", recipe="int8")  # fmt: skip
@@ -130,7 +131,7 @@ def test_every_option_has_another_value_that_is_stored_and_read_back(tmp_path: P
         assert set(same) <= alone, "a field that is not changed here is not tested"
     run = start(changed, registry.load({"task": "iris"}), root=tmp_path, name="run", command=["search"])
     assert config_of(Run.open(run.path)) == changed
-    for other in ({"task": "wine"}, {"noise": "gaussian:0.5"}, {"anomaly": "crack"}):
+    for other in ({"task": "wine"}, {"noise": "gaussian:0.5"}, {"anomaly": "crack"}, {"strategy": "inherit"}):
         config = RunConfig.from_options(space="x", workers=2, **other)
         run = start(config, registry.load({"task": "iris"}), root=tmp_path, name=next(iter(other)), command=[])
         assert config_of(Run.open(run.path)) == config

@@ -198,10 +198,12 @@ def test_a_node_dies_in_mid_trial_and_no_trial_is_lost_or_trained_twice(
     killed: list[dict[str, Any]] = []
     text = Path(source_of(telling)["path"]).read_text()
 
-    def elsewhere(*given: Any, **named: Any) -> Ray:
+    class Elsewhere(Ray):
         """The executor of a coordinator whose family file no other machine has."""
-        Path(source_of(telling)["path"]).unlink()
-        return Ray(*given, **named)
+
+        def submit(self, job: Job) -> None:
+            Path(job.space["path"]).unlink(missing_ok=True)
+            super().submit(job)
 
     def watch(status: Status) -> None:
         if status.running == 3 and not killed:
@@ -209,7 +211,7 @@ def test_a_node_dies_in_mid_trial_and_no_trial_is_lost_or_trained_twice(
             nodes.kill(killed[0]["node"])
             (marks / "hold").unlink()
 
-    monkeypatch.setattr(executors_ray, "Ray", elsewhere)
+    monkeypatch.setattr(executors_ray, "Ray", Elsewhere)
     root = place / tmp_path.name
     run = searched(root, telling, watch, executor="ray", address=nodes.address, workers=3)
     on_it = [mark["width"] for mark in killed if mark["node"] == killed[0]["node"]]

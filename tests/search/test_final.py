@@ -202,6 +202,12 @@ def test_a_time_budget_is_shared_out(seconds: float, prunes: bool) -> None:
         assert shares.both < share_out(seconds, stages=True, prunes=False).both or seconds < 180
 
 
+def test_a_raised_budget_is_shared_with_the_search() -> None:
+    shares = share_out(3600.0, stages=False, prunes=False)
+    assert shares.search_left(0.0) == pytest.approx(1440.0) and shares.search_left(1400.0) == pytest.approx(40.0)
+    assert shares.search_left(1600.0) == pytest.approx(800.0) and shares.search_left(4000.0) == 0.0
+
+
 # ── a glimpse of val ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

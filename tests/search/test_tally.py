@@ -15,8 +15,9 @@ from searchkit.search.tally import CUT_OFF, FAILED, REJECTED, TRAINED, UNTOLD, T
 
 
 def test_a_tally_counts_what_became_of_each_trial(tmp_path: Path) -> None:
-    store = TrialStore(f"sqlite:///{tmp_path / 's.db'}", "s", ("maximize",))
-    other = TrialStore(f"sqlite:///{tmp_path / 's.db'}", "s", ("maximize",))
+    store, other = (
+        TrialStore(f"sqlite:///{tmp_path / 's.db'}", "s", ("maximize",), owner=owner) for owner in ("one", "other")
+    )
     found, _ = proposals(proposer("random"), 5)
     running = [store.start(c, {"key": c.key}) for c in found[:4]]
     assert store.tally().count(UNTOLD) == 4 and list(store.tally().first) == [c.key for c in found[:4]]

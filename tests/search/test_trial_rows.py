@@ -33,8 +33,8 @@ def candidate(width: int, high: int = 64) -> Candidate:
     return Candidate(params, kinds, None, Training(), "random", system_attrs={"nsga2:generation": 3})
 
 
-def store_at(path: Path, *, plain: bool = False) -> TrialStore:
-    store = TrialStore(f"sqlite:///{path}", "s", ("maximize", "minimize"), facts="f")
+def store_at(path: Path, *, plain: bool = False, owner: str = "") -> TrialStore:
+    store = TrialStore(f"sqlite:///{path}", "s", ("maximize", "minimize"), facts="f", owner=owner)
     assert store.rows is not None
     if plain:
         store.rows = None
@@ -85,7 +85,7 @@ def test_what_is_returned_is_what_is_read_back(tmp_path: Path) -> None:
 
 
 def test_numbers_go_on_where_another_process_left_off(tmp_path: Path) -> None:
-    one, two = store_at(tmp_path / "study.db"), store_at(tmp_path / "study.db")
+    one, two = (store_at(tmp_path / "study.db", owner=owner) for owner in ("one", "two"))
     numbers = [store.start(candidate(width), {}).number for width, store in enumerate((one, two, two, one), 1)]
     assert numbers == [0, 1, 2, 3] == [trial.number for trial in one.trials()]
 
