@@ -10,8 +10,8 @@ a schedule that ends with the time. Its accuracy is that of the network in fp32 
 
 from __future__ import annotations
 
-import argparse
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pictures import load, tell  # noqa: E402
+from pictures import load, options, tell  # noqa: E402
 
 from searchkit.context import Context  # noqa: E402
 from searchkit.core.training import FitPlan, TrainState  # noqa: E402
@@ -39,19 +39,15 @@ NETWORKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", type=Path)
+    parser = options(__doc__)
     parser.add_argument("network", choices=tuple(NETWORKS))
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     began = time.monotonic()
     task = registry.load({"data": str(given.data), "split_seed": given.seed})
     arch, space = NETWORKS[given.network], cnn.SPACE
     augment = ("crop", "flip") if task.spec.inputs[0].shape[0] == 3 else ("crop",)
     training = replace(space.training.default, augment=augment, epochs=100_000)
-    folder = Path(__import__("tempfile").mkdtemp())
+    folder = Path(tempfile.mkdtemp())
     ctx = Context(Run.create(folder, "r", {}), task, lambda name: space)
     torch.manual_seed(given.seed)
     net = cnn.build(arch, task.spec)

@@ -9,11 +9,9 @@ with the rest. The accuracy is that of the network in fp32 on all test pictures.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -22,7 +20,7 @@ import keras
 import keras_tuner
 import numpy as np
 import torch
-from pictures import load, tell
+from pictures import load, options, tell
 
 EPOCHS, TRIALS_SHARE, BATCH = 10, 0.55, 128
 
@@ -40,11 +38,7 @@ class Ends(keras.callbacks.Callback):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = options(__doc__)
     parser.add_argument("--most-params", type=int, default=95_000)
     given = parser.parse_args()
     began = time.monotonic()

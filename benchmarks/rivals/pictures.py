@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import time
 from pathlib import Path
 
 import numpy as np
+
+
+def options(about: str) -> argparse.ArgumentParser:
+    """The options that every rival has. about: its module's docstring, of which the first line is shown."""
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
 
 
 def load(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

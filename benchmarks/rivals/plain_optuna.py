@@ -9,13 +9,11 @@ the rest. The accuracy is that of the network in fp32 on all test pictures.
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
 import optuna
 import torch
-from pictures import load, tell
+from pictures import load, options, tell
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -64,11 +62,7 @@ def augmented(x: Tensor, *, flips: bool) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = options(__doc__)
     parser.add_argument("--most-params", type=int, default=95_000)
     given = parser.parse_args()
     began = time.monotonic()

@@ -4,8 +4,8 @@ All trials of a search follow the same schedule, so what others gained between t
 curve that is fitted to its own few epochs (a schedule's last third lowers a loss that looked flat). The bound is that
 of split conformal prediction (Vovk et al. 2005, Algorithmic learning in a random world): whatever the distribution of
 the gains, the gain of a new trial is within it with the stated coverage, if it is drawn as the others were. It is not
-quite: those that were trained to the end were the better ones at the rung. benchmarks/fidelity_axes.py
-measures the coverage.
+quite: those that were trained to the end were the better ones at the rung. benchmarks/fidelity_axes.py measures the
+coverage.
 """
 
 from __future__ import annotations

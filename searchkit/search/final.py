@@ -107,7 +107,7 @@ def _train(winner: Artifact, draft: Artifact, ctx: Context, *, epochs: int, ends
     try:
         with torch_threads(ctx.threads):
             while state.epoch < epochs and state.numbers.get("stopped_by") is None:
-                until = min(epochs, state.epoch + _epochs_until_saved(state, ctx.run.log(winner)))
+                until = min(epochs, state.epoch + _epochs_until_saved(state, run.log(winner)))
                 state = ctx.task.fit(net, replace(plan, until=until, seconds=ends.left()), state)
                 run.save_state(key, state)
     except Diverged as error:

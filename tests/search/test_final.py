@@ -22,7 +22,7 @@ from searchkit.core.space import Space
 from searchkit.core.task import Task
 from searchkit.core.time_shares import EVIDENCE_SECONDS, FINAL_SHARE, STAGES_SECONDS, share_out
 from searchkit.core.training import FitPlan, Training, TrainState
-from searchkit.search import final
+from searchkit.search import final, time_planning
 from searchkit.search.coordinator import search
 from searchkit.search.final import Final, trained_on
 from searchkit.search.results import winners
@@ -241,3 +241,22 @@ def test_a_search_that_has_trained_nothing_takes_the_time_of_the_final(
         search(tiny, late, settings(budget=budget))
     search(tiny, late, settings(budget=budget, final_seconds=600.0))
     assert len(context.run.trials()) == 1, "the first trial, and then the time is over"
+
+
+def test_a_winner_that_was_scored_on_smaller_pictures_is_scored_anew(winner: Artifact, context: Context) -> None:
+    metric = context.task.goal.metric
+    small = replace(winner, metrics={**winner.metrics, metric: 0.123}, notes={**winner.notes, "sides": 0.5})
+    assert stage()(small, context).notes["before"] == winner.metrics[metric]
+
+
+def test_a_candidate_is_quick_enough_for_the_final(
+    context: Context, tiny: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its final training goes through the data eight times at least."""
+    monkeypatch.setattr(time_planning, "quickest", lambda space, ctx, candidate, choices, **how: (choices[0], 1e-6))
+    monkeypatch.setattr(time_planning, "own_work", lambda *given: 0.0)
+    budget = replace(settings().budget, epochs=4, seconds=2000.0)
+    timed = replace(context, deadline=Deadline.after(1000.0))
+    asked = settings(budget=budget, workers=2, executor="processes", final_seconds=80.0)
+    plan = time_planning.make_time_plan(tiny, timed, asked)
+    assert plan.epochs == 4 and plan.most_seconds == pytest.approx(4 * 2 * 80.0 / 8)
